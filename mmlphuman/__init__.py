@@ -1,0 +1,1 @@
+"""Gaussian human avatars driven by position-interpolated, spatially distributed MLPs (CVPR 2025)."""

@@ -1,0 +1,166 @@
+"""The avatar: from a pose to posed Gaussians (paper sec. 3).
+
+Data path: pose -> MLP bank -> coefficients at Gaussians and control points -> offset bases -> canonical
+Gaussians -> skinning -> PosedGaussians. Cameras come later, in render.
+
+Shape letters: N Gaussians, C control points, A anchors, J joints, K bases of properties, L of positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmlphuman.avatar.mlp_bank import MLPBank
+from mmlphuman.avatar.neighbours import Interpolation, InterpolationTable
+from mmlphuman.avatar.offset_bases import blend_bases, covariance_factors
+from mmlphuman.body.kinematics import apply_transforms, blend_transforms, forward_kinematics, rigid_inverse
+from mmlphuman.types import BODY_POSE, CanonicalGaussians, Pose, PosedGaussians
+
+COLOR, LOG_SCALE, QUAT, OPACITY = slice(0, 3), slice(3, 6), slice(6, 10), slice(10, 11)
+PROPERTIES = 11  # degree-0 SH 3 | log-scale 3 | quaternion 4 | opacity logit 1
+
+
+@dataclass(frozen=True)
+class ActiveParts:
+    """What the schedule has switched on so far; a finished avatar uses everything."""
+
+    position_bases: bool = True
+    property_bases: bool = True
+    sh1: bool = True
+
+
+@dataclass(frozen=True)
+class AvatarLayout:
+    """Everything about an avatar that training does not change. All positions in the canonical pose, metres."""
+
+    xyz: Tensor  # (N, 3) rest positions
+    lbs_weights: Tensor  # (N, J)
+    gaussian_to_anchor: Interpolation  # (N, 3)
+    gaussian_to_control: Interpolation  # (N, 3)
+    control_to_anchor: Interpolation  # (C, 3)
+    control_neighbours: Tensor  # (C, 7) indices, itself first
+    joints: Tensor  # (J, 3) in the T-pose
+    parents: Tensor  # (J,)
+    canonical_transforms: Tensor  # (J, 4, 4) T-pose to canonical pose
+    initial_log_scales: Tensor  # (N,)
+
+
+@dataclass(frozen=True)
+class AvatarOutput:
+    posed: PosedGaussians
+    canonical: CanonicalGaussians  # for the scale penalty
+    control_offsets: Tensor  # (C, 3) for the smoothness penalty
+
+
+class Avatar(nn.Module):
+    def __init__(
+        self,
+        layout: AvatarLayout,
+        num_anchors: int,
+        num_gsparam_bases: int = 15,
+        num_position_bases: int = 15,
+        xyz_offset_range: float = 0.008,
+        seed: int = 0,
+    ):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.xyz_offset_range = xyz_offset_range
+        self.num_gsparam_bases = num_gsparam_bases
+        for name in ("xyz", "lbs_weights", "control_neighbours", "joints", "parents"):
+            self.register_buffer(name, getattr(layout, name))
+        self.register_buffer("canonical_inverse", rigid_inverse(layout.canonical_transforms))
+        self.gaussian_to_anchor = InterpolationTable(layout.gaussian_to_anchor)
+        self.gaussian_to_control = InterpolationTable(layout.gaussian_to_control)
+        self.control_to_anchor = InterpolationTable(layout.control_to_anchor)
+        self.bone_parents = tuple(layout.parents.tolist())
+
+        points, controls = len(layout.xyz), len(layout.control_neighbours)
+        self.sh0 = nn.Parameter(torch.zeros(points, 3))  # 0.5 grey
+        self.sh1 = nn.Parameter(torch.zeros(points, 3, 3))
+        self.log_scales = nn.Parameter(layout.initial_log_scales[:, None].repeat(1, 3))
+        self.quats = nn.Parameter(torch.tensor([1.0, 0, 0, 0]).repeat(points, 1))
+        self.opacity_logits = nn.Parameter(torch.full((points,), INITIAL_OPACITY).logit())
+        self.xyz_offsets = nn.Parameter(torch.zeros(points, 3))
+        self.control_offsets = nn.Parameter(torch.zeros(controls, 3))
+
+        def shared_vector(bases: int, size: int) -> Tensor:
+            return torch.empty(1, bases, size).uniform_(-INITIAL_BASIS, INITIAL_BASIS, generator=generator)
+
+        self.property_bases = nn.Parameter(shared_vector(num_gsparam_bases, PROPERTIES).repeat(points, 1, 1))
+        self.sh1_bases = nn.Parameter(torch.zeros(points, num_gsparam_bases, 9))
+        self.position_bases = nn.Parameter(shared_vector(num_position_bases, 3).repeat(controls, 1, 1))
+        inputs = BODY_POSE.stop - BODY_POSE.start
+        self.bank = MLPBank(num_anchors, inputs, num_gsparam_bases + num_position_bases, generator)
+
+    def forward(
+        self, pose: Pose, active: ActiveParts = ActiveParts(), features: Tensor | None = None
+    ) -> AvatarOutput:
+        """Poses the avatar once, for any number of cameras.
+
+        features: (63,) what the MLPs see instead of the pose's own body numbers (novel poses projected into
+        the training poses' space); skinning always follows `pose`.
+        """
+        coefficients = self.coefficients(pose.body if features is None else features, active)
+        control_offsets = self.offset_control_points(coefficients, active)
+        canonical = self.canonical_gaussians(coefficients, control_offsets, active)
+        posed = self.pose_gaussians(canonical, self.skinning_transforms(pose), pose)
+        return AvatarOutput(posed, canonical, control_offsets)
+
+    def coefficients(self, features: Tensor, active: ActiveParts) -> Tensor | None:
+        """(A, K + L) outputs of every anchor's MLP, or None before anything uses them."""
+        return self.bank(features) if active.position_bases or active.property_bases else None
+
+    def offset_control_points(self, coefficients: Tensor | None, active: ActiveParts) -> Tensor:
+        """(C, 3) displacement of every control point in the canonical pose."""
+        if not active.position_bases:
+            return self.control_offsets
+        at_controls = self.control_to_anchor(coefficients[:, self.num_gsparam_bases :])
+        return self.control_offsets + blend_bases(at_controls, self.position_bases)
+
+    def canonical_gaussians(
+        self, coefficients: Tensor | None, control_offsets: Tensor, active: ActiveParts
+    ) -> CanonicalGaussians:
+        """Neutral properties plus blended offset bases, then the activations."""
+        offsets = self.gaussian_to_control(control_offsets)
+        xyz = self.xyz + offsets + self.xyz_offset_range * torch.tanh(self.xyz_offsets)
+        sh0, log_scales, quats, opacity_logits = self.sh0, self.log_scales, self.quats, self.opacity_logits
+        sh1 = self.sh1 if active.sh1 else torch.zeros_like(self.sh1)
+        if active.property_bases:
+            at_gaussians = self.gaussian_to_anchor(coefficients[:, : self.num_gsparam_bases])
+            delta = blend_bases(at_gaussians, self.property_bases)
+            sh0, log_scales, quats = (
+                sh0 + delta[:, COLOR],
+                log_scales + delta[:, LOG_SCALE],
+                quats + delta[:, QUAT],
+            )
+            opacity_logits = opacity_logits + delta[:, OPACITY][:, 0]
+            if active.sh1:
+                sh1 = sh1 + blend_bases(at_gaussians, self.sh1_bases).unflatten(1, (3, 3))
+        return CanonicalGaussians(
+            xyz=xyz,
+            scales=log_scales.exp(),
+            quats=nn.functional.normalize(quats, dim=-1),
+            opacities=opacity_logits.sigmoid(),
+            sh=torch.cat([sh0[:, None], sh1], 1),
+        )
+
+    def skinning_transforms(self, pose: Pose) -> Tensor:
+        """(J, 4, 4) G_j = A_j(pose) A_j(canonical)^-1."""
+        return forward_kinematics(pose.joints, self.joints, self.bone_parents) @ self.canonical_inverse
+
+    def pose_gaussians(self, canonical: CanonicalGaussians, skinning: Tensor, pose: Pose) -> PosedGaussians:
+        """Linear blend skinning of centres and covariances; the blended 3x3 part is used as it is."""
+        blended = blend_transforms(self.lbs_weights, skinning)  # (N, 4, 4)
+        xyz = apply_transforms(blended, canonical.xyz) @ pose.rotation.T + pose.translation
+        linear = pose.rotation @ blended[:, :3, :3]
+        factors = linear @ covariance_factors(canonical.quats, canonical.scales)
+        return PosedGaussians(
+            xyz, factors @ factors.transpose(1, 2), canonical.opacities, canonical.sh, linear
+        )
+
+
+INITIAL_OPACITY = 0.8
+INITIAL_BASIS = 0.002

@@ -1,0 +1,74 @@
+"""Building a new avatar on a body: where Gaussians, control points and anchors sit (paper sec. 3).
+
+Data path: Body + template + WeightVolume -> AvatarLayout -> Avatar.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import trimesh
+
+from mmlphuman.avatar.avatar import Avatar, AvatarLayout
+from mmlphuman.avatar.neighbours import interpolation, nearest
+from mmlphuman.avatar.sampling import poisson_disk_samples
+from mmlphuman.body.kinematics import canonical_pose, forward_kinematics
+from mmlphuman.body.smplx_model import Body
+from mmlphuman.body.weight_volume import WeightVolume
+from mmlphuman.config import Config
+
+CONTROL_NEIGHBOURS = 7  # of the smoothness penalty, the control point itself included
+SCALE_NEIGHBOURS = 3  # a Gaussian's first size is the distance to these
+MIN_SCALE = 1e-4  # metres, for Gaussians that coincide
+
+
+def load_template(path: Path, body: Body) -> trimesh.Trimesh:
+    """The capture's own template mesh in the canonical pose if there is one, else the body's mesh."""
+    if not path.is_file():
+        return trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
+    try:
+        mesh = trimesh.load(path, force="mesh", process=False)
+        if not (len(mesh.faces) and np.isfinite(mesh.vertices).all()):
+            raise ValueError("it has no faces, or vertices that are not finite")
+    except Exception as error:  # trimesh passes any parser's exception through
+        raise ValueError(
+            f"{path}: not a usable template mesh: {error}; mend it, or remove it to train on the "
+            "body's own mesh"
+        ) from error
+    return mesh
+
+
+def build_layout(config: Config, body: Body, template: trimesh.Trimesh, volume: WeightVolume) -> AvatarLayout:
+    def sample(count: int, stream: int) -> torch.Tensor:
+        return torch.from_numpy(poisson_disk_samples(template, count, seed=config.seed * 3 + stream)).float()
+
+    xyz = sample(config.init_num_gs, 0)
+    controls = sample(config.num_verts, 1)
+    anchors = sample(config.num_features, 2)
+    to_others, _ = nearest(xyz, xyz, SCALE_NEIGHBOURS + 1)
+    spacing = to_others[:, 1:].square().mean(1).sqrt().clamp_min(MIN_SCALE)
+    return AvatarLayout(
+        xyz=xyz,
+        lbs_weights=volume.query(xyz),
+        gaussian_to_anchor=interpolation(xyz, anchors),
+        gaussian_to_control=interpolation(xyz, controls),
+        control_to_anchor=interpolation(controls, anchors),
+        control_neighbours=nearest(controls, controls, CONTROL_NEIGHBOURS)[1],
+        joints=body.joints,
+        parents=torch.tensor(body.parents),
+        canonical_transforms=forward_kinematics(canonical_pose(), body.joints, body.parents),
+        initial_log_scales=spacing.log(),
+    )
+
+
+def build_avatar(config: Config, layout: AvatarLayout) -> Avatar:
+    return Avatar(
+        layout,
+        num_anchors=config.num_features,
+        num_gsparam_bases=config.num_gsparam_bases,
+        num_position_bases=config.num_position_bases,
+        xyz_offset_range=config.xyz_offset_range,
+        seed=config.seed,
+    )

@@ -1,0 +1,61 @@
+"""Blue-noise samples of a surface: exactly n points, evenly spread (Poisson disk), reproducible by seed.
+
+Parallel dart throwing: many uniform candidates get a random rank; a candidate is kept when no kept one of
+lower rank lies within the radius. All undecided candidates whose rank is the lowest in their neighbourhood
+decide at once, so a few vectorised rounds settle a million candidates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import trimesh
+from scipy.spatial import cKDTree
+
+CANDIDATES_PER_SAMPLE = 8
+SATURATED_DENSITY = 0.7  # n r^2 / area of a random disk packing that takes no further disk
+RADIUS_STEP = 0.97  # the radius shrinks until at least n points fit; what is over is dropped at random
+
+
+def poisson_disk_samples(mesh: trimesh.Trimesh, count: int, seed: int) -> np.ndarray:
+    """(count, 3) points on the surface of `mesh`, float64."""
+    if not mesh.area > 0:
+        raise ValueError("the template mesh has no area; it cannot be sampled")
+    rng = np.random.default_rng(seed)
+    candidates = _uniform_samples(mesh, CANDIDATES_PER_SAMPLE * count, rng)
+    radius = np.sqrt(SATURATED_DENSITY * mesh.area / count)
+    pairs = cKDTree(candidates).query_pairs(radius, output_type="ndarray")
+    distance = np.linalg.norm(candidates[pairs[:, 0]] - candidates[pairs[:, 1]], axis=1)
+    while True:
+        kept = np.flatnonzero(_lowest_rank_first(len(candidates), pairs[distance < radius]))
+        if len(kept) >= count:
+            return candidates[np.sort(rng.choice(kept, count, replace=False))]
+        radius *= RADIUS_STEP
+
+
+def _uniform_samples(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Uniform by area; the order of the candidates is random, so an index doubles as a rank."""
+    triangles = mesh.triangles
+    face = rng.choice(len(triangles), count, p=mesh.area_faces / mesh.area_faces.sum())
+    u, v = rng.random((2, count, 1))
+    outside = u + v > 1  # fold the unit square onto the triangle
+    u, v = np.where(outside, 1 - u, u), np.where(outside, 1 - v, v)
+    a, b, c = triangles[face].transpose(1, 0, 2)
+    return a + u * (b - a) + v * (c - a)
+
+
+def _lowest_rank_first(count: int, pairs: np.ndarray) -> np.ndarray:
+    """(count,) bool: the greedy maximal independent set of the graph `pairs` in order of index."""
+    low, high = pairs.min(1), pairs.max(1)
+    undecided = np.ones(count, bool)
+    kept = np.zeros(count, bool)
+    while undecided.any():
+        blocked = np.zeros(count, bool)
+        blocked[high] = True  # some undecided neighbour of lower index comes first
+        winners = undecided & ~blocked
+        kept |= winners
+        undecided &= ~winners
+        undecided[high[winners[low]]] = False
+        undecided[low[winners[high]]] = False
+        open_pair = undecided[low] & undecided[high]
+        low, high = low[open_pair], high[open_pair]
+    return kept

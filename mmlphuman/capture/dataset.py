@@ -1,0 +1,203 @@
+"""CaptureDataset: one item is one pose and V views of it.
+
+Data path: CaptureLayout + SmplParams -> CaptureDataset -> Sample.
+Shape letters: V views of a pose, H, W image size.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mmlphuman.capture.images import View, decode_image, make_view_reader
+from mmlphuman.capture.layout import CaptureLayout
+from mmlphuman.capture.poses import SmplParams
+from mmlphuman.types import Cameras, Sample
+
+SCENE_SCALE_MARGIN = 1.1  # as published
+log = logging.getLogger(__name__)
+
+
+def select_frames(begin: int, count: int, interval: int = 1) -> range:
+    """`count` frames: begin, begin + interval, ..."""
+    if begin < 0 or count < 1 or interval < 1:
+        raise ValueError(
+            f"frames need begin >= 0, count >= 1, interval >= 1, got begin {begin}, count {count}, "
+            f"interval {interval}"
+        )
+    return range(begin, begin + count * interval, interval)
+
+
+class CaptureDataset:
+    """Selected frames and cameras of a capture. It only reads; a (frame, camera) pair needs both its files.
+
+    pairs: the (frame, camera id) pairs that exist, by frame. Single missing files and whole frames missing
+    between others are left out, as captures ship with such gaps.
+    Raises ValueError for cameras or frames that do not exist, and for a selection without any pair.
+    """
+
+    def __init__(
+        self,
+        layout: CaptureLayout,
+        poses: SmplParams,
+        frames: Sequence[int],
+        camera_ids: Sequence[int],
+        image_scaling: float = 1.0,
+        edge_radius: int | None = None,  # pixels; None: the format's own
+        in_memory: bool = False,  # keep every prepared view in RAM, read at once
+    ):
+        self.layout = layout
+        self.poses = poses
+        self.frames = tuple(frames)
+        self.camera_ids = tuple(camera_ids)
+        self._check_selection()
+        self.pairs = _existing_pairs(layout, self.frames, self.camera_ids)
+        self._check_images_exist()
+        radius = layout.edge_radius if edge_radius is None else edge_radius
+        self._readers = {
+            camera_id: make_view_reader(
+                layout.cameras[camera_id], self._source_size(camera_id), image_scaling, radius
+            )
+            for camera_id in self.camera_ids
+        }
+        self._views: dict[tuple[int, int], View] = {}
+        if in_memory:
+            for pair in tqdm(self.pairs, desc="reading images", disable=None):
+                self._views[pair] = self._read_view(*pair)
+
+    def cameras(self, camera_ids: Sequence[int]) -> Cameras:
+        """The cameras, scaled as the images are. Reads no image. ValueError if their sizes differ."""
+        for camera_id in camera_ids:
+            if camera_id not in self._readers:
+                raise ValueError(
+                    f"camera {camera_id} is not among the selected cameras {list(self.camera_ids)}"
+                )
+        readers = [self._readers[camera_id] for camera_id in camera_ids]
+        sizes = {reader.size for reader in readers}
+        if len(sizes) != 1:
+            raise ValueError(
+                f"cameras {list(camera_ids)} are drawn together but differ in image size: {sorted(sizes)}"
+            )
+        width, height = sizes.pop()
+        w2c = np.stack([self.layout.cameras[camera_id].w2c for camera_id in camera_ids])
+        intrinsics = np.stack([reader.intrinsics for reader in readers])
+        return Cameras(torch.from_numpy(w2c).float(), torch.from_numpy(intrinsics).float(), width, height)
+
+    def sample(self, frame: int, camera_ids: Sequence[int]) -> Sample:
+        """One pose and its views from `camera_ids`. ValueError or OSError names frame, camera and file."""
+        views = [self._view(frame, camera_id) for camera_id in camera_ids]
+        return Sample(
+            frame=frame,
+            camera_ids=tuple(camera_ids),
+            pose=self.poses.pose(frame),
+            cameras=self.cameras(camera_ids),
+            images=torch.from_numpy(np.stack([view.image for view in views])),
+            masks=torch.from_numpy(np.stack([view.mask for view in views])),
+            edges=torch.from_numpy(np.stack([view.edge for view in views])),
+        )
+
+    def scene_scale(self) -> float:
+        """1.1 x the largest distance, in metres, of a selected camera's centre from the centres' mean."""
+        centers = np.stack([self.layout.cameras[camera_id].center for camera_id in self.camera_ids])
+        return float(SCENE_SCALE_MARGIN * np.linalg.norm(centers - centers.mean(0), axis=1).max())
+
+    def _view(self, frame: int, camera_id: int) -> View:
+        view = self._views.get((frame, camera_id))
+        return self._read_view(frame, camera_id) if view is None else view
+
+    def _read_view(self, frame: int, camera_id: int) -> View:
+        if camera_id not in self._readers:
+            raise ValueError(f"camera {camera_id} is not among the selected cameras {list(self.camera_ids)}")
+        paths = self.layout.image_path(camera_id, frame), self.layout.mask_path(camera_id, frame)
+        try:
+            return self._readers[camera_id].read(*paths)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"frame {frame}, camera {camera_id}: {error}") from error
+
+    def _check_selection(self) -> None:
+        count = len(self.layout.cameras)
+        if not self.camera_ids or not self.frames:
+            raise ValueError("select at least one camera and one frame")
+        for camera_id in self.camera_ids:
+            if not 0 <= camera_id < count:
+                raise ValueError(
+                    f"camera {camera_id} does not exist: {self.layout.root} has cameras 0 to {count - 1} "
+                    "(positions in its calibration file)"
+                )
+        if len(set(self.camera_ids)) != len(self.camera_ids):
+            raise ValueError(f"camera ids repeat: {list(self.camera_ids)}")
+        for frame in self.frames:
+            if not 0 <= frame < len(self.poses):
+                raise ValueError(
+                    f"frame {frame} does not exist: the pose file holds frames 0 to {len(self.poses) - 1}; "
+                    "change the frame range"
+                )
+
+    def _check_images_exist(self) -> None:
+        """Gaps are left out; a range that begins before or ends after what was captured is an error."""
+        if not self.pairs:
+            raise ValueError(
+                f"no frame has both image and mask for the selected cameras; the first looked for were "
+                f"{self.layout.image_path(self.camera_ids[0], self.frames[0])} and "
+                f"{self.layout.mask_path(self.camera_ids[0], self.frames[0])}"
+            )
+        for camera_id in set(self.camera_ids) - {camera_id for _, camera_id in self.pairs}:
+            raise ValueError(
+                f"camera {camera_id} has no image with a mask in the selected frames; looked for "
+                f"{self.layout.image_path(camera_id, self.frames[0])}"
+            )
+        present = {frame for frame, _ in self.pairs}
+        absent = [frame for frame in self.frames if frame not in present]
+        outside = [frame for frame in absent if not min(present) < frame < max(present)]
+        if outside:  # Cameras that were not selected may have them: then it is a gap of the selected ones.
+            everywhere = _existing_pairs(self.layout, outside, range(len(self.layout.cameras)))
+            lost = sorted(set(outside) - {frame for frame, _ in everywhere})
+            if lost:
+                raise ValueError(
+                    f"{self.layout.root}: frame {lost[0]} has no image and mask in any camera "
+                    f"({len(lost)} such frames at the ends of the selection); change the frame range"
+                )
+        left_out = len(self.frames) * len(self.camera_ids) - len(self.pairs)
+        if left_out:
+            log.info(
+                "%s: %d of %d images left out, their image or mask is missing (%d frames have none)",
+                self.layout.root,
+                left_out,
+                left_out + len(self.pairs),
+                len(absent),
+            )
+
+    def _source_size(self, camera_id: int) -> tuple[int, int]:
+        """(width, height) of a camera's files; where the calibration does not tell, its first image does."""
+        camera = self.layout.cameras[camera_id]
+        if camera.image_size is not None:
+            return camera.image_size
+        frame = next(frame for frame, other in self.pairs if other == camera_id)
+        return decode_image(self.layout.image_path(camera_id, frame), cv2.IMREAD_GRAYSCALE).shape[::-1]
+
+
+def _existing_pairs(
+    layout: CaptureLayout, frames: Sequence[int], camera_ids: Sequence[int]
+) -> list[tuple[int, int]]:
+    """(frame, camera id) whose image and mask both exist. Each folder is listed once, not asked per file."""
+    listed: dict[Path, set[str]] = {}
+
+    def exists(path: Path) -> bool:
+        if path.parent not in listed:
+            listed[path.parent] = (
+                {file.name for file in path.parent.iterdir()} if path.parent.is_dir() else set()
+            )
+        return path.name in listed[path.parent]
+
+    return [
+        (frame, camera_id)
+        for frame in frames
+        for camera_id in camera_ids
+        if exists(layout.image_path(camera_id, frame)) and exists(layout.mask_path(camera_id, frame))
+    ]

@@ -1,0 +1,106 @@
+"""SampleStream: samples for the training loop, read ahead by worker processes, in an exact order.
+
+Data path: CaptureDataset + EndlessSampler -> SampleStream -> Sample -> training loop.
+The order does not depend on the number of workers, and what was read ahead but not yet handed out does not
+count: the saved state continues with the very next sample.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mmlphuman.capture.dataset import CaptureDataset
+from mmlphuman.capture.sampler import Draw, EndlessSampler
+from mmlphuman.types import Sample
+
+
+class SampleStream:
+    """Endless iterator of Sample. Use as a context manager, or call `close`, to stop its workers.
+
+    num_workers: reading processes, 0 reads in this one. prefetch: samples each worker reads ahead.
+    An unreadable sample raises ValueError with the dataset's own one-line message.
+    """
+
+    def __init__(
+        self, dataset: CaptureDataset, sampler: EndlessSampler, num_workers: int = 0, prefetch: int = 2
+    ):
+        if num_workers < 0 or prefetch < 1:
+            raise ValueError(f"num_workers must be >= 0 and prefetch >= 1, got {num_workers} and {prefetch}")
+        self._dataset = dataset
+        self._handed_out = sampler  # advances when a sample is handed out, not when it is read
+        self._num_workers = num_workers
+        self._prefetch = prefetch if num_workers else None
+        self._reading: Iterator[Sample | Exception] | None = None
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self
+
+    def __next__(self) -> Sample:
+        if self._reading is None:
+            self._reading = self._start_reading()
+        item = next(self._reading)
+        if isinstance(item, Exception):
+            self.close()
+            raise item
+        frame, camera_ids = next(self._handed_out)
+        assert (item.frame, item.camera_ids) == (frame, camera_ids), "samples arrived out of order"
+        return item
+
+    def state_dict(self) -> dict[str, int]:
+        return self._handed_out.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next sample is the one that would have come after `state` was saved."""
+        self.close()
+        self._handed_out.load_state_dict(state)
+
+    def close(self) -> None:
+        """Stop the workers and forget what they read ahead. The stream can be used again."""
+        self._reading = None  # the DataLoader's iterator ends its processes when it goes
+
+    def __enter__(self) -> SampleStream:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def _start_reading(self) -> Iterator[Sample | Exception]:
+        return iter(
+            DataLoader(
+                _ReadOrExplain(self._dataset),
+                sampler=copy.copy(self._handed_out),  # runs ahead of the one that counts
+                batch_size=None,
+                num_workers=self._num_workers,
+                prefetch_factor=self._prefetch,
+                collate_fn=_as_is,
+                worker_init_fn=_one_thread,
+            )
+        )
+
+
+class _ReadOrExplain(Dataset):
+    """Returns an error instead of raising it: a DataLoader would wrap it into a page of traceback."""
+
+    def __init__(self, dataset: CaptureDataset):
+        self._dataset = dataset
+
+    def __getitem__(self, draw: Draw) -> Sample | Exception:
+        try:
+            return self._dataset.sample(*draw)
+        except (ValueError, OSError) as error:
+            return ValueError(str(error))
+
+
+def _as_is(item):
+    return item
+
+
+def _one_thread(worker: int) -> None:
+    """Workers are the parallelism: threads inside them would fight for the cores."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

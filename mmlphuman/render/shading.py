@@ -1,0 +1,35 @@
+"""View-dependent colour of posed Gaussians: degree-1 spherical harmonics in canonical space (paper sec. 3).
+
+Data path: PosedGaussians + Cameras -> colours (V, N, 3), which the rasteriser blends.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmlphuman.types import Cameras, PosedGaussians
+
+SH_DEGREE_0 = 0.28209479177387814  # 1 / (2 sqrt(pi))
+SH_DEGREE_1 = 0.4886025119029199  # sqrt(3 / (4 pi))
+
+
+def sh_from_rgb(rgb: Tensor) -> Tensor:
+    """Degree-0 coefficient that shows as `rgb`."""
+    return (rgb - 0.5) / SH_DEGREE_0
+
+
+def view_colors(gaussians: PosedGaussians, cameras: Cameras) -> Tensor:
+    """(V, N, 3) colours, non-negative.
+
+    The direction to the camera is turned back into canonical space by the transpose of the posing's 3x3 part,
+    so that a highlight learnt on an arm follows the arm.
+    """
+    to_camera = cameras.centers[:, None] - gaussians.xyz[None]  # (V, N, 3)
+    canonical = (to_camera[..., None, :] @ gaussians.linear)[
+        ..., 0, :
+    ]  # row vector times M = M^T times column
+    x, y, z = torch.nn.functional.normalize(canonical, dim=-1).unsqueeze(-2).unbind(-1)  # (V, N, 1) each
+    sh = gaussians.sh
+    color = SH_DEGREE_0 * sh[:, 0] + SH_DEGREE_1 * (-y * sh[:, 1] + z * sh[:, 2] - x * sh[:, 3])
+    return (color + 0.5).clamp_min(0)

@@ -1,0 +1,238 @@
+"""The rasteriser's twin in plain PyTorch: differentiable, on any device, by gsplat's alpha rules.
+
+Data path: Splats -> per-tile lists sorted by depth -> blended tiles -> images.
+
+Shape letters: V views, N Gaussians, M (tile, Gaussian) pairs, T tiles with at least one pair, P pixels of a
+tile, S steps of a slab (consecutive list entries blended together before finished tiles are dropped).
+
+All tiles advance through their lists in step, one Gaussian each at a time, so that every operation is one
+vector operation over T x P pixels that stays in the processor's cache. Within a tile the exponent of a
+Gaussian is a quadratic polynomial of the pixel's place; its six coefficients times the six monomials of every
+pixel is a small matrix product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmlphuman.render.projection import MIN_ALPHA, Splats, project
+from mmlphuman.types import Cameras
+
+TILE = 8  # pixels; small tiles waste few evaluations, and 64 pixels fill the vector units
+SLAB = 16  # list entries between two looks at which tiles are finished
+MAX_ALPHA = 0.999
+MIN_TRANSMITTANCE = 1e-4  # a pixel stops before the Gaussian that would take it below
+NO_CONTRIBUTION = -100.0  # exponent of an entry that pads a short list: exp of it is far below MIN_ALPHA
+
+
+@dataclass(frozen=True)
+class TileLists:
+    """Which Gaussians touch which tile, front to back; tiles in order of falling list length."""
+
+    splats: Tensor  # (M,) index into the flattened (V * N) splats
+    first: Tensor  # (T,) where a tile's entries start in `splats`
+    length: Tensor  # (T,)
+    tiles: Tensor  # (T,) flat tile index (view, row, column)
+    rows: int
+    columns: int
+
+
+def rasterize_torch(
+    xyz: Tensor, covariances: Tensor, opacities: Tensor, colors: Tensor, cameras: Cameras
+) -> tuple[Tensor, Tensor]:
+    """Draws N Gaussians for V cameras.
+
+    xyz (N, 3), covariances (N, 3, 3), opacities (N,), colors (V, N, 3).
+    Returns premultiplied colours (V, H, W, 3), without background, and alphas (V, H, W).
+    """
+    splats = project(xyz, covariances, opacities, cameras)
+    lists = build_tile_lists(splats, cameras)
+    coefficients = _exponent_coefficients(splats, opacities, lists)
+    channels = torch.cat([colors, torch.ones_like(colors[..., :1])], -1).flatten(0, 1)
+    blended = _BlendTiles.apply(coefficients, channels.index_select(0, lists.splats), lists)
+
+    tile_count = len(cameras) * lists.rows * lists.columns
+    image = blended.new_zeros(tile_count, TILE * TILE, 4).index_copy(0, lists.tiles, blended)
+    image = image.view(len(cameras), lists.rows, lists.columns, TILE, TILE, 4).transpose(2, 3)
+    image = image.reshape(len(cameras), lists.rows * TILE, lists.columns * TILE, 4)
+    image = image[:, : cameras.height, : cameras.width]
+    return image[..., :3], image[..., 3]
+
+
+@torch.no_grad()
+def build_tile_lists(splats: Splats, cameras: Cameras) -> TileLists:
+    """Pairs every visible splat with the tiles its extent box touches, sorted by tile, then depth."""
+    rows, columns = -(-cameras.height // TILE), -(-cameras.width // TILE)
+    depths, order = splats.depths.flatten().sort()  # depth order first; the stable sort by tile keeps it
+    radii = splats.radii.flatten(0, 1).index_select(0, order)
+    order = order[radii[:, 0] > 0]
+    radii = radii[radii[:, 0] > 0]
+    centers = splats.centers.flatten(0, 1).index_select(0, order)
+    size = torch.tensor([columns, rows], device=order.device)
+    low = ((centers - radii) / TILE).floor().long().clamp_min(0)
+    high = torch.minimum(((centers + radii) / TILE).ceil().long(), size)
+    extent = (high - low).clamp_min(0)
+    count = extent[:, 0] * extent[:, 1]
+
+    splat = torch.repeat_interleave(torch.arange(len(order), device=order.device), count)
+    step = torch.arange(len(splat), device=order.device) - (count.cumsum(0) - count).index_select(0, splat)
+    width = extent[:, 0].index_select(0, splat)
+    row = low[:, 1].index_select(0, splat) + step // width
+    column = low[:, 0].index_select(0, splat) + step % width
+    view = order.index_select(0, splat) // splats.depths.shape[1]
+    tile = (view * rows + row) * columns + column
+    touches = _may_touch(splats, order.index_select(0, splat), row, column)
+    tile, by_tile = tile[touches].sort(stable=True)
+    splat = order.index_select(0, splat[touches]).index_select(0, by_tile)
+
+    tiles, length = torch.unique_consecutive(tile, return_counts=True)
+    first = length.cumsum(0) - length
+    length, longest_first = length.sort(descending=True, stable=True)
+    return TileLists(splat, first[longest_first], length, tiles[longest_first], rows, columns)
+
+
+def _may_touch(splats: Splats, splat: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """(M,) False where the tile surely lies outside the splat's ellipse, by the tile's circumscribed circle."""
+    a, b, c = splats.conics.flatten(0, 1).index_select(0, splat).unbind(-1)
+    center = splats.centers.flatten(0, 1).index_select(0, splat)
+    dx = center[:, 0] - (column * TILE + TILE / 2)
+    dy = center[:, 1] - (row * TILE + TILE / 2)
+    distance = (a * dx * dx + 2 * b * dx * dy + c * dy * dy).clamp_min(0).sqrt()  # in standard deviations
+    middle = 0.5 * (a + c)
+    steepest = (middle + (middle * middle - (a * c - b * b)).clamp_min(0).sqrt()).sqrt()  # per pixel
+    return distance - steepest * (TILE / 2**0.5) < 3.34  # a hair over projection.MAX_EXTENT
+
+
+def _exponent_coefficients(splats: Splats, opacities: Tensor, lists: TileLists) -> Tensor:
+    """(M, 6) log alpha of each pair as a polynomial 1, x, y, xx, xy, yy about the tile's centre."""
+    views = splats.depths.shape[0]
+    log_opacity = opacities.clamp_min(1e-12).log().repeat(views)
+    packed = torch.cat([splats.centers.flatten(0, 1), splats.conics.flatten(0, 1), log_opacity[:, None]], -1)
+    u, v, a, b, c, log_opacity = packed.index_select(0, lists.splats).unbind(-1)
+    entry_tile = torch.empty_like(lists.splats)  # tile of each pair, from the lists
+    ends = torch.repeat_interleave(torch.arange(len(lists.tiles), device=u.device), lists.length)
+    within = torch.arange(len(ends), device=u.device) - (lists.length.cumsum(0) - lists.length).index_select(
+        0, ends
+    )
+    entry_tile[lists.first.index_select(0, ends) + within] = lists.tiles.index_select(0, ends)
+    u = u - (entry_tile % lists.columns * TILE + TILE / 2)
+    v = v - (entry_tile // lists.columns % lists.rows * TILE + TILE / 2)
+    au_bv, bu_cv = a * u + b * v, b * u + c * v
+    constant = log_opacity - 0.5 * (u * au_bv + v * bu_cv)
+    return torch.stack([constant, au_bv, bu_cv, -0.5 * a, -b, -0.5 * c], -1)
+
+
+def _monomials(like: Tensor) -> Tensor:
+    """(6, P) values of 1, x, y, xx, xy, yy at the pixels of a tile, about its centre."""
+    offset = torch.arange(TILE, dtype=like.dtype, device=like.device) + 0.5 - TILE / 2
+    y, x = (grid.flatten() for grid in torch.meshgrid(offset, offset, indexing="ij"))
+    return torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y])
+
+
+@dataclass
+class _Slab:
+    """What the backward pass needs of S consecutive steps of the tiles that were still unfinished."""
+
+    active: Tensor  # (T',) positions in the lists' tile order
+    entries: Tensor  # (S, T') index into the M pairs, M where a list has ended
+    alphas: Tensor  # (S, T', P) as used: 0 where skipped
+    clamped: Tensor  # (S, T', P) bool, alpha was cut at MAX_ALPHA: no gradient
+
+
+class _BlendTiles(torch.autograd.Function):
+    """Front-to-back blending: (M, 6) exponents and (M, 4) channels -> (T, P, 4)."""
+
+    @staticmethod
+    def forward(ctx, coefficients: Tensor, channels: Tensor, lists: TileLists) -> Tensor:
+        pairs, tiles = len(coefficients), len(lists.tiles)
+        monomials = _monomials(coefficients)
+        ended = coefficients.new_zeros(1, 6)
+        ended[0, 0] = NO_CONTRIBUTION
+        coefficients = torch.cat([coefficients, ended])
+        channels = torch.cat([channels, channels.new_zeros(1, 4)])
+        transmittance = coefficients.new_ones(tiles, TILE * TILE)
+        alive = torch.ones_like(transmittance)
+        blended = coefficients.new_zeros(tiles, 4, TILE * TILE)
+        slabs: list[_Slab] = []
+        longest = int(lists.length[0]) if tiles else 0
+        for start in range(0, longest, SLAB):
+            unfinished = (lists.length > start) & (alive.amax(1) > 0)
+            active = unfinished.nonzero()[:, 0]
+            if len(active) == 0:
+                break
+            step = start + torch.arange(min(SLAB, longest - start), device=active.device)[:, None]
+            entries = torch.where(step < lists.length[active], lists.first[active] + step, pairs)
+            slab, state = _blend_slab(
+                coefficients,
+                channels,
+                monomials,
+                active,
+                entries,
+                (transmittance[active], alive[active], blended[active]),
+            )
+            transmittance[active], alive[active], blended[active] = state
+            slabs.append(slab)
+        ctx.slabs, ctx.tiles = slabs, tiles
+        ctx.save_for_backward(coefficients, channels, transmittance)
+        return blended.transpose(1, 2).contiguous()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_blended: Tensor):
+        coefficients, channels, transmittance = ctx.saved_tensors
+        monomials = _monomials(coefficients)
+        grad_blended = grad_blended.transpose(1, 2).contiguous()  # (T, 4, P)
+        grad_coefficients = torch.zeros_like(coefficients)
+        grad_channels = torch.zeros_like(channels)
+        transmittance = transmittance.clone()
+        behind = torch.zeros_like(
+            transmittance
+        )  # sum of weight * (gradient . channels) of all that lies behind
+        for slab in reversed(ctx.slabs):
+            state = (transmittance[slab.active], behind[slab.active], grad_blended[slab.active])
+            grad_c, grad_f, state = _backward_slab(slab, channels, monomials, state)
+            grad_coefficients[slab.entries] = grad_c
+            grad_channels[slab.entries] = grad_f
+            transmittance[slab.active], behind[slab.active] = state
+        return grad_coefficients[:-1], grad_channels[:-1], None
+
+
+def _blend_slab(coefficients, channels, monomials, active, entries, state):
+    transmittance, alive, blended = state
+    exponents = coefficients[entries] @ monomials  # (S, T', P)
+    alphas = exponents.exp_()
+    clamped = alphas > MAX_ALPHA
+    alphas.clamp_(max=MAX_ALPHA).mul_(alphas >= MIN_ALPHA)
+    features = channels[entries]
+    for alpha, feature in zip(alphas, features, strict=True):
+        keep = torch.addcmul(transmittance, transmittance, alpha, value=-1) > MIN_TRANSMITTANCE
+        alive.mul_(keep)
+        alpha.mul_(alive)
+        weight = alpha * transmittance
+        transmittance.sub_(weight)
+        blended.addcmul_(feature[:, :, None], weight[:, None])
+    return _Slab(active, entries, alphas, clamped), (transmittance, alive, blended)
+
+
+def _backward_slab(slab: _Slab, channels, monomials, state):
+    transmittance, behind, grad = state  # transmittance behind the slab's last step
+    features = channels[slab.entries]
+    grad_exponents = torch.empty_like(slab.alphas)
+    grad_features = torch.empty_like(features)
+    for step in range(len(slab.alphas) - 1, -1, -1):
+        alpha, feature = slab.alphas[step], features[step]
+        remaining = 1 - alpha
+        transmittance = transmittance / remaining
+        along = (feature[:, None] @ grad)[
+            :, 0
+        ]  # (T', P) gradient in the direction of this Gaussian's channels
+        weight = alpha * transmittance
+        grad_features[step] = (grad @ weight[:, :, None])[:, :, 0]
+        grad_alpha = transmittance * along - behind / remaining
+        torch.mul(grad_alpha, alpha, out=grad_exponents[step])
+        behind = torch.addcmul(behind, weight, along)
+    grad_exponents.masked_fill_(slab.clamped, 0)
+    return grad_exponents @ monomials.T, grad_features, (transmittance, behind)

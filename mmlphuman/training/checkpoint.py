@@ -1,0 +1,189 @@
+"""Checkpoints: whole or absent, never half-written; loaded without unpickling.
+
+MODEL/checkpoints/iteration_00002000/
+    avatar.pt     settings, avatar and pose space: all that rendering needs
+    training.pt   optimisers, sampler, random generator: what resuming needs besides
+A checkpoint is written into a temporary folder, flushed to disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from mmlphuman.avatar.avatar import Avatar, AvatarLayout
+from mmlphuman.avatar.build import build_avatar
+from mmlphuman.avatar.neighbours import Interpolation
+from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.body.kinematics import rigid_inverse
+from mmlphuman.config import Config
+
+FORMAT_VERSION = 1
+FOLDER = "checkpoints"
+NAME = re.compile(r"iteration_(\d{8})")
+UNFINISHED = ".unfinished-"
+
+
+@dataclass(frozen=True)
+class TrainedAvatar:
+    """What a checkpoint gives to anyone who renders."""
+
+    avatar: Avatar
+    pose_space: PoseSpace
+    config: Config
+    iteration: int
+
+
+def save_checkpoint(
+    model_dir: Path, trained: TrainedAvatar, training_state: dict[str, Any], keep: int
+) -> Path:
+    """Writes the checkpoint of `trained.iteration`, then removes all but the newest `keep`."""
+    folder = model_dir / FOLDER
+    final = folder / f"iteration_{trained.iteration:08d}"
+    unfinished = folder / f"{UNFINISHED}{trained.iteration:08d}"
+    if final.exists():
+        return final  # the run was resumed at its end
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(leftover)
+    unfinished.mkdir()
+    avatar_file = {
+        "format_version": FORMAT_VERSION,
+        "iteration": trained.iteration,
+        "config": OmegaConf.to_container(OmegaConf.structured(trained.config)),
+        "avatar": trained.avatar.state_dict(),
+        "pose_space": trained.pose_space.state_dict(),
+    }
+    _save_flushed(avatar_file, unfinished / "avatar.pt")
+    _save_flushed(training_state, unfinished / "training.pt")
+    unfinished.rename(final)
+    _flush_folder(folder)
+    for old in list_checkpoints(model_dir)[:-keep]:
+        gone = folder / f"{UNFINISHED}{old.name}"
+        old.rename(gone)  # first out of sight, so that a kill in the middle leaves nothing that looks whole
+        shutil.rmtree(gone)
+    return final
+
+
+def _save_flushed(content: dict, path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def list_checkpoints(model_dir: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(
+        path for path in (Path(model_dir) / FOLDER).glob("iteration_*") if NAME.fullmatch(path.name)
+    )
+
+
+def newest_checkpoint(model_dir: Path) -> Path:
+    if not Path(model_dir).is_dir():
+        raise ValueError(
+            f"model folder {model_dir} does not exist; train one with train.py --out_dir {model_dir}"
+        )
+    found = list_checkpoints(model_dir)
+    if not found:
+        raise ValueError(
+            f"{model_dir} holds no checkpoint (looked for {FOLDER}/iteration_*); is it a model folder?"
+        )
+    return found[-1]
+
+
+def load_avatar(checkpoint: Path) -> TrainedAvatar:
+    """Loads what rendering needs, on the CPU."""
+    content = _load(checkpoint / "avatar.pt")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{checkpoint / 'avatar.pt'}: format version {version}, this program reads "
+            f"{FORMAT_VERSION}; use the program's version that wrote it"
+        )
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content["config"]))
+        avatar = build_avatar(config, _layout_from_state(content["avatar"]))
+        avatar.load_state_dict(content["avatar"], strict=True)
+        pose_space = PoseSpace(*(content["pose_space"][name] for name in ("mean", "components", "sigmas")))
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{checkpoint / 'avatar.pt'}: content does not fit this program: {str(error).splitlines()[0]}"
+        ) from error
+    return TrainedAvatar(avatar, pose_space, config, content["iteration"])
+
+
+def load_training_state(checkpoint: Path) -> dict[str, Any]:
+    return _load(checkpoint / "training.pt")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing; the checkpoint is not complete, use another") from error
+    except Exception as error:  # torch raises many types for a damaged file; all mean the same to the user
+        raise ValueError(
+            f"{path}: not a readable checkpoint (truncated or another format); use another "
+            f"checkpoint of the run"
+        ) from error
+
+
+def _layout_from_state(state: dict[str, Tensor]) -> AvatarLayout:
+    def table(name: str) -> Interpolation:
+        return Interpolation(state[f"{name}.index"], state[f"{name}.weight"])
+
+    return AvatarLayout(
+        xyz=state["xyz"],
+        lbs_weights=state["lbs_weights"],
+        gaussian_to_anchor=table("gaussian_to_anchor"),
+        gaussian_to_control=table("gaussian_to_control"),
+        control_to_anchor=table("control_to_anchor"),
+        control_neighbours=state["control_neighbours"],
+        joints=state["joints"],
+        parents=state["parents"],
+        canonical_transforms=rigid_inverse(state["canonical_inverse"]),
+        initial_log_scales=state["log_scales"][:, 0],
+    )
+
+
+def refuse_occupied(model_dir: Path) -> None:
+    """Raises ValueError where a new run would land on something: nothing is ever overwritten."""
+    model_dir = Path(model_dir)
+    if model_dir.exists() and (not model_dir.is_dir() or any(model_dir.iterdir())):
+        hint = "continue it with --resume, or " if list_checkpoints(model_dir) else ""
+        raise ValueError(f"--out_dir {model_dir} is not empty; {hint}choose another folder")
+
+
+def create_model_folder(model_dir: Path, fill: Callable[[Path], None]) -> None:
+    """Makes a new model folder that is complete from the moment it exists: `fill` writes into a temporary one."""
+    model_dir = Path(model_dir)
+    refuse_occupied(model_dir)
+    model_dir.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in model_dir.parent.glob(f".{model_dir.name}.unfinished-*"):
+        shutil.rmtree(leftover)  # of a run that was killed in here
+    temporary = model_dir.with_name(f".{model_dir.name}.unfinished-{os.getpid()}")
+    temporary.mkdir()
+    try:
+        fill(temporary)
+        temporary.rename(model_dir)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,147 @@
+"""What the render is compared with, and how: painting, crops for the perceptual network, SSIM.
+
+Data path: Render.colors and Sample.images -> [paint the unreliable band, crop the person] -> losses.
+Everything here is a pure function of float images in [0, 1]. Shape letters: V views, H, W height and width.
+
+Squares are plain integers found on the CPU from the sample's mask, before the sample moves to the GPU:
+cropping then needs no answer from the GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PERCEPTUAL_SIZE = 512  # pixels; side of what the perceptual network sees (method: training)
+
+# Constants of SSIM as published (Wang et al. 2004) and as torchmetrics uses them.
+SSIM_RADIUS = 5  # window 11
+SSIM_SIGMA = 1.5
+SSIM_C1 = 0.01**2
+SSIM_C2 = 0.03**2
+
+
+def paint(images: Tensor, keep: Tensor, background: Tensor) -> Tensor:
+    """`images` where `keep` is true, the background colour elsewhere.
+
+    images: (V, H, W, 3); keep: (V, H, W) bool; background: (3,). Painted pixels get no gradient.
+    """
+    assert keep.shape == images.shape[:-1], f"keep {tuple(keep.shape)} for images {tuple(images.shape)}"
+    return torch.where(keep[..., None], images, background.to(images.dtype))
+
+
+@dataclass(frozen=True)
+class Square:
+    """A square of whole pixels; may reach over the image's border."""
+
+    top: int
+    left: int
+    size: int
+
+
+def mask_square(mask: Tensor | np.ndarray) -> Square:
+    """Smallest square about the person, centred on the mask's bounding box.
+
+    mask: (H, W) on the CPU, bool or uint8. An empty mask (the person left the picture) gives the square about
+    the whole image.
+    """
+    mask = np.asarray(mask) > 0
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows) == 0:
+        rows, columns = np.arange(mask.shape[0]), np.arange(mask.shape[1])
+    height = int(rows[-1] - rows[0]) + 1
+    width = int(columns[-1] - columns[0]) + 1
+    size = max(height, width)
+    return Square(int(rows[0]) - (size - height) // 2, int(columns[0]) - (size - width) // 2, size)
+
+
+def random_patch(
+    square: Square, patch: int = PERCEPTUAL_SIZE, generator: torch.Generator | None = None
+) -> Square:
+    """A square of side `patch` at a uniformly random place inside `square`.
+
+    A square no larger than the patch is returned as it is: `resize_square` then enlarges it to the same size.
+    generator: a CPU generator, whose state a checkpoint keeps. It is drawn from in both cases, so that the
+    sequence does not depend on the sizes of the masks.
+    """
+    fractions = torch.rand(2, generator=generator).tolist()
+    room = square.size - patch
+    if room <= 0:
+        return square
+    down, right = (min(int(fraction * (room + 1)), room) for fraction in fractions)
+    return Square(square.top + down, square.left + right, patch)
+
+
+def crop_square(image: Tensor, square: Square, background: Tensor) -> Tensor:
+    """(H, W, 3) -> (size, size, 3); what lies outside the image is background (3,)."""
+    height, width = image.shape[:2]
+    bottom, right = square.top + square.size, square.left + square.size
+    inside = image[max(square.top, 0) : max(bottom, 0), max(square.left, 0) : max(right, 0)]
+    if inside.shape[:2] == (square.size, square.size):
+        return inside
+    canvas = background.to(image.dtype).expand(square.size, square.size, 3).clone()
+    rows = slice(max(-square.top, 0), max(-square.top, 0) + inside.shape[0])
+    columns = slice(max(-square.left, 0), max(-square.left, 0) + inside.shape[1])
+    canvas[rows, columns] = inside
+    return canvas
+
+
+def resize_square(crop: Tensor, size: int = PERCEPTUAL_SIZE) -> Tensor:
+    """(S, S, 3) -> (size, size, 3), bilinear; the same crop where S is already `size`.
+
+    Antialiased: when a crop shrinks, the kernel widens with it, so that fine texture is averaged and not
+    sampled at random; when it grows this is plain bilinear interpolation (pixel centres, no aligned corners).
+    """
+    if crop.shape[0] == crop.shape[1] == size:
+        return crop
+    channels_first = crop.permute(2, 0, 1)[None]
+    resized = F.interpolate(
+        channels_first, (size, size), mode="bilinear", antialias=True, align_corners=False
+    )
+    return resized[0].permute(1, 2, 0)
+
+
+def person_crops(
+    images: Tensor, squares: Sequence[Square], background: Tensor, size: int = PERCEPTUAL_SIZE
+) -> Tensor:
+    """(V, H, W, 3) and a square for each view -> (V, size, size, 3), the input of the perceptual network."""
+    assert len(squares) == len(images), f"{len(squares)} squares for {len(images)} images"
+    crops = [
+        resize_square(crop_square(image, square, background), size)
+        for image, square in zip(images, squares, strict=True)
+    ]
+    return torch.stack(crops)
+
+
+def _gaussian_blur(maps: Tensor) -> Tensor:
+    """(M, H, W) -> (M, H, W): SSIM's window, first along rows, then along columns; borders mirrored."""
+    count = maps.shape[0]
+    offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, device=maps.device, dtype=maps.dtype)
+    window = torch.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
+    window = window / window.sum()
+    padded = F.pad(maps[None], (SSIM_RADIUS,) * 4, mode="reflect")
+    along_rows = F.conv2d(padded, window.view(1, 1, 1, -1).expand(count, 1, 1, -1), groups=count)
+    return F.conv2d(along_rows, window.view(1, 1, -1, 1).expand(count, 1, -1, 1), groups=count)[0]
+
+
+def ssim(images_a: Tensor, images_b: Tensor) -> Tensor:
+    """Mean structural similarity of (V, H, W, 3) images in [0, 1]: a scalar, 1 for equal images.
+
+    Gaussian window 11, sigma 1.5, data range 1. Borders are mirrored without repeating the border pixel, and
+    the mean runs over every pixel and channel, border included: torchmetrics' rule. Gradients flow to both.
+    H and W must exceed the window's radius (5).
+    """
+    assert images_a.shape == images_b.shape, f"{tuple(images_a.shape)} against {tuple(images_b.shape)}"
+    a, b = (images.permute(0, 3, 1, 2).flatten(0, 1) for images in (images_a, images_b))
+    mean_b = _gaussian_blur(b)  # by itself: with a constant target this costs no backward pass
+    # Only the sum of the two variances enters the formula, so their second moments are blurred as one map.
+    mean_a, squares, product = _gaussian_blur(torch.cat([a, a * a + b * b, a * b])).chunk(3)
+    means_squared, means_product = mean_a * mean_a + mean_b * mean_b, mean_a * mean_b
+    luminance = (2 * means_product + SSIM_C1) / (means_squared + SSIM_C1)
+    structure = (2 * (product - means_product) + SSIM_C2) / (squares - means_squared + SSIM_C2)
+    return (luminance * structure).mean()

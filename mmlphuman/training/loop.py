@@ -1,0 +1,129 @@
+"""The training loop (paper sec. 4): one pose and V views a step, everything else around it.
+
+Order of a step: load, pose, draw, losses, backward, optimise, log, test, save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmlphuman.avatar.avatar import ActiveParts
+from mmlphuman.capture.loader import SampleStream
+from mmlphuman.capture.sampler import EndlessSampler
+from mmlphuman.config import Config
+from mmlphuman.render.rasterize import choose_backend, rasterize
+from mmlphuman.training.checkpoint import TrainedAvatar, save_checkpoint
+from mmlphuman.training.losses import TrainingLoss, choose_crops
+from mmlphuman.training.monitor import FiniteGuard, Monitor
+from mmlphuman.training.optimisers import Optimisers
+from mmlphuman.training.scene import Scene
+from mmlphuman.types import Sample
+
+
+def active_parts(config: Config, iteration: int) -> ActiveParts:
+    return ActiveParts(
+        position_bases=iteration >= config.iteration_dxyz_basis,
+        property_bases=iteration >= config.iteration_gsparam_basis,
+        sh1=iteration >= config.iteration_sh_degree,
+    )
+
+
+class Trainer:
+    """A run in progress. `state_dict` holds all that decides its future besides the avatar and the settings."""
+
+    def __init__(
+        self, config: Config, scene: Scene, lpips: Callable | None, device: torch.device, iteration: int = 0
+    ):
+        self.config, self.scene, self.device, self.iteration = config, scene, device, iteration
+        self.backend = choose_backend(config.rasterizer, device.type)
+        self.avatar = scene.avatar.to(device)
+        self.optimisers = Optimisers(self.avatar, config, scene.training.scene_scale())
+        self.loss = TrainingLoss(config, lpips.to(device) if lpips is not None else None)
+        self.draws = torch.Generator().manual_seed(config.seed)  # backgrounds and patches
+        sampler = EndlessSampler(scene.training.pairs, config.views_per_pose, config.seed)
+        self.stream = SampleStream(scene.training, sampler, config.num_workers)
+        self.background = torch.tensor(config.background, device=device)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "optimisers": self.optimisers.state_dict(),
+            "stream": self.stream.state_dict(),
+            "draws": self.draws.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimisers.load_state_dict(state["optimisers"])
+        self.stream.load_state_dict(state["stream"])
+        self.draws.set_state(state["draws"])
+
+    def trained(self) -> TrainedAvatar:
+        return TrainedAvatar(self.avatar, self.scene.pose_space, self.config, self.iteration)
+
+    def save(self, model_dir: Path) -> None:
+        save_checkpoint(model_dir, self.trained(), self.state_dict(), self.config.checkpoints_kept)
+
+    def run(self, model_dir: Path, monitor: Monitor) -> None:
+        """Trains to the last iteration. Raises NonFiniteError, leaving the last good checkpoint."""
+        config = self.config
+        guard = FiniteGuard(config.log_every, self.device)
+        samples = iter(self.stream)
+        while self.iteration < config.iterations:
+            sample = next(samples)
+            losses, gradient_norm = self.step(sample)
+            guard.note(self.iteration, sample.name(), losses["total"], gradient_norm)
+            self.iteration += 1
+            finished = self.iteration == config.iterations
+            if self.iteration % config.log_every == 0 or finished:
+                guard.check()
+                monitor.log(self.iteration, losses)
+            if (
+                self.iteration in config.test_iterations
+                or _is_due(self.iteration, config.test_every)
+                or finished
+            ):
+                monitor.show_held_out(
+                    self.iteration,
+                    self.avatar,
+                    self.scene.held_out,
+                    active_parts(config, self.iteration),
+                    self.background,
+                    self.backend,
+                )
+            if (
+                self.iteration in config.checkpoint_iterations
+                or finished
+                or _is_due(self.iteration, config.checkpoint_every)
+            ):
+                guard.check()  # never save what is already broken
+                self.save(model_dir)
+
+    def step(self, sample: Sample) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """One optimisation step; returns the loss terms and the gradients' norm, both still on the device."""
+        config = self.config
+        patches = self.iteration >= config.iteration_lpips_random_patch
+        crops = choose_crops(sample, patches, self.draws)
+        drawn = torch.rand(
+            3, generator=self.draws
+        )  # drawn always, so that settings do not shift the sequence
+        background = drawn.to(self.device) if config.random_background else self.background
+        sample = sample.to(self.device, non_blocking=True)
+
+        output = self.avatar(sample.pose, active_parts(config, self.iteration))
+        render = rasterize(output.posed, sample.cameras, background, self.backend)
+        losses = self.loss(
+            self.iteration, sample, render, output, self.avatar.control_neighbours, background, crops
+        )
+        self.optimisers.zero_grad()
+        losses.total.backward()
+        gradient_norm = self.optimisers.gradient_norm()
+        self.optimisers.set_rates(self.iteration)
+        self.optimisers.step()
+        return losses.terms, gradient_norm
+
+
+def _is_due(iteration: int, every: int) -> bool:
+    return every > 0 and iteration % every == 0

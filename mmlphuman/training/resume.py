@@ -1,0 +1,53 @@
+"""Continuing a run exactly where its newest checkpoint stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.config import Config
+from mmlphuman.training.checkpoint import load_avatar, load_training_state, newest_checkpoint
+from mmlphuman.training.loop import Trainer
+from mmlphuman.training.scene import Scene, test_dataset, training_dataset
+
+# Settings that decide where and how fast a run goes on, not what comes out.
+MAY_CHANGE = {
+    "device", "num_workers", "data_in_memory", "test", "test_iterations", "test_every", "log_every",
+    "checkpoint_iterations", "checkpoint_every", "checkpoints_kept", "smpl_pkl_path", "vgg_path", "detect_anomaly",
+}  # fmt: skip
+
+
+def check_same_run(saved: Config, given: Config, model_dir: Path) -> None:
+    """Raises ValueError naming the first setting that would make this another run."""
+    before, now = asdict(saved), asdict(given)
+    for key, value in before.items():
+        if key not in MAY_CHANGE and now[key] != value:
+            raise ValueError(
+                f"{model_dir} was trained with {key}: {value}, now it is {now[key]}; resume with "
+                f"{model_dir / 'config.yaml'}, or start another --out_dir"
+            )
+
+
+def resume_run(
+    config: Config, data_dir: Path, model_dir: Path, lpips: Callable | None, device: torch.device
+) -> Trainer:
+    checkpoint = newest_checkpoint(model_dir)
+    saved = load_avatar(checkpoint)
+    check_same_run(saved.config, config, model_dir)
+    state = load_training_state(checkpoint)
+    layout = open_capture(data_dir)
+    poses = read_smpl_params(layout.pose_path)
+    scene = Scene(
+        training=training_dataset(config, layout, poses),
+        held_out=test_dataset(config, layout, poses),
+        avatar=saved.avatar,
+        pose_space=saved.pose_space,
+    )
+    trainer = Trainer(config, scene, lpips, device, saved.iteration)
+    trainer.load_state_dict(state)
+    return trainer

@@ -1,0 +1,133 @@
+"""Properties of the avatar: canonical pose, rigid motion, neutral start, gradients, what the MLPs see."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mmlphuman.avatar.avatar import ActiveParts
+from mmlphuman.body.kinematics import canonical_pose, rotation_matrices
+from mmlphuman.render.rasterize import rasterize
+from mmlphuman.render.shading import view_colors
+from mmlphuman.types import Pose
+from tests.builders import look_at_origin, random_pose, randomise, small_avatar
+
+
+@pytest.fixture(scope="module")
+def avatar(synthetic_body):
+    return randomise(small_avatar(synthetic_body))
+
+
+def test_canonical_pose_gives_the_rest_gaussians(synthetic_body):
+    fresh = small_avatar(synthetic_body)
+    pose = Pose(canonical_pose(), torch.zeros(3), torch.eye(3))
+    output = fresh(pose, ActiveParts(position_bases=False, property_bases=False))
+    torch.testing.assert_close(output.posed.xyz, fresh.xyz, atol=2e-6, rtol=0)
+    torch.testing.assert_close(output.posed.linear, torch.eye(3).expand(600, 3, 3), atol=2e-6, rtol=0)
+    scales = fresh.log_scales.exp()
+    torch.testing.assert_close(output.posed.covariances, torch.diag_embed(scales**2), atol=1e-8, rtol=1e-4)
+    torch.testing.assert_close(output.posed.opacities, torch.full((600,), 0.8))
+    torch.testing.assert_close(view_colors(output.posed, look_at_origin()), torch.full((1, 600, 3), 0.5))
+
+
+def move_rigidly(pose: Pose, rotation: torch.Tensor, translation: torch.Tensor) -> Pose:
+    """The same pose after the world turned by `rotation` and moved by `translation`."""
+    return replace(pose, rotation=rotation @ pose.rotation, translation=rotation @ pose.translation + translation)
+
+
+def test_rigid_motion_moves_gaussians_and_covariances_and_changes_no_colour(avatar):
+    pose = random_pose(1)
+    turn, shift = rotation_matrices(torch.tensor([0.4, -1.0, 0.3])), torch.tensor([0.5, -0.2, 1.0])
+    still, moved = avatar(pose).posed, avatar(move_rigidly(pose, turn, shift)).posed
+    torch.testing.assert_close(moved.xyz, still.xyz @ turn.T + shift, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(moved.covariances, turn @ still.covariances @ turn.T, atol=1e-7, rtol=1e-3)
+    cameras = look_at_origin(views=3)
+    motion = torch.eye(4)
+    motion[:3, :3], motion[:3, 3] = turn, shift
+    along = replace(cameras, w2c=cameras.w2c @ motion.inverse())
+    torch.testing.assert_close(view_colors(moved, along), view_colors(still, cameras), atol=1e-5, rtol=1e-4)
+    white = torch.ones(3)
+    torch.testing.assert_close(
+        rasterize(moved, along, white).colors, rasterize(still, cameras, white).colors, atol=2e-3, rtol=0
+    )
+
+
+def test_turning_the_root_joint_is_a_rigid_motion_too(avatar):
+    """Through the skinning this time: the root's axis-angle, which the MLPs do not see."""
+    pose = replace(random_pose(2), translation=torch.zeros(3))
+    axis_angle = torch.tensor([0.2, 0.9, -0.4])
+    at_rest = replace(pose, joints=torch.cat([torch.zeros(3), pose.joints[3:]]))
+    turned = replace(pose, joints=torch.cat([axis_angle, pose.joints[3:]]))
+    turn, root = rotation_matrices(axis_angle), avatar.joints[0]
+    before, after = avatar(at_rest).posed, avatar(turned).posed
+    torch.testing.assert_close(after.xyz, (before.xyz - root) @ turn.T + root, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(after.covariances, turn @ before.covariances @ turn.T, atol=1e-7, rtol=1e-3)
+
+
+def test_highlights_follow_the_body(avatar):
+    """Degree-1 colours seen from a direction fixed to a bone do not change when the bone turns."""
+    posed = avatar(random_pose(3)).posed
+    cameras = look_at_origin()
+    away = 0.1 * torch.randn(len(posed), 3)
+    near = replace(posed, xyz=cameras.centers - away)
+    turned = replace(near, linear=torch.eye(3).expand(600, 3, 3), xyz=cameras.centers - (away[:, None] @ posed.linear)[:, 0])
+    torch.testing.assert_close(view_colors(near, cameras), view_colors(turned, cameras), atol=1e-4, rtol=1e-3)
+
+
+def test_degree_one_is_silent_until_switched_on(avatar):
+    off = avatar(random_pose(4), ActiveParts(sh1=False)).posed
+    assert off.sh[:, 1:].abs().max() == 0
+    assert avatar(random_pose(4)).posed.sh[:, 1:].abs().max() > 0
+
+
+def test_body_pose_drives_the_offsets_and_projection_replaces_only_what_the_mlps_see(avatar):
+    pose, other = random_pose(5), random_pose(6)
+    plain, projected = avatar(pose), avatar(pose, features=other.body)
+    as_other = avatar(other)
+    assert (plain.canonical.sh - as_other.canonical.sh).abs().max() > 1e-4
+    torch.testing.assert_close(projected.canonical.sh, as_other.canonical.sh)
+    torch.testing.assert_close(projected.posed.linear, plain.posed.linear)
+
+
+def test_hands_and_root_do_not_reach_the_mlps(avatar):
+    pose = random_pose(7)
+    changed = pose.joints.clone()
+    changed[:3] += 0.5
+    changed[66:] += 0.5
+    same = avatar(replace(pose, joints=changed)).canonical
+    torch.testing.assert_close(same.sh, avatar(pose).canonical.sh, rtol=0, atol=0)
+
+
+def test_free_offset_stays_on_the_layer(synthetic_body):
+    avatar = small_avatar(synthetic_body)
+    with torch.no_grad():
+        avatar.xyz_offsets.normal_(std=100)
+    pose = Pose(canonical_pose(), torch.zeros(3), torch.eye(3))
+    output = avatar(pose, ActiveParts(position_bases=False, property_bases=False))
+    assert (output.canonical.xyz - avatar.xyz).abs().max() <= 0.008 + 1e-6
+
+
+def test_bases_start_as_one_small_shared_vector(synthetic_body):
+    avatar = small_avatar(synthetic_body)
+    for bases in (avatar.property_bases, avatar.position_bases):
+        assert (bases == bases[:1]).all()
+        assert 0 < bases.abs().max() <= 0.002
+        assert bases[0].unique(dim=0).shape[0] == 15  # each basis its own
+    assert (avatar.sh1_bases == 0).all()
+
+
+def test_every_parameter_gets_a_gradient(avatar):
+    avatar.zero_grad()
+    render = rasterize(avatar(random_pose(8)).posed, look_at_origin(views=4), torch.zeros(3))
+    (render.colors * torch.rand_like(render.colors)).sum().backward()
+    for name, parameter in avatar.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_switched_off_bases_get_no_gradient(avatar):
+    avatar.zero_grad()
+    output = avatar(random_pose(9), ActiveParts(position_bases=False, property_bases=False, sh1=False))
+    output.posed.xyz.sum().backward()
+    assert avatar.position_bases.grad is None and avatar.property_bases.grad is None
+    assert all(parameter.grad is None for parameter in avatar.bank.parameters())

@@ -1,0 +1,39 @@
+"""Projection of poses into the space of training poses."""
+
+import pytest
+import torch
+
+from mmlphuman.avatar.pose_space import PoseSpace
+
+
+def training_poses(frames: int = 60) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(5, 63, generator=generator)
+    return 0.2 + torch.randn(frames, 5, generator=generator) @ directions * 0.1
+
+
+def test_training_poses_near_the_mean_are_kept():
+    poses = training_poses()
+    space = PoseSpace.fit(poses, 5)
+    inside = 0.5 * (poses[0] - poses.mean(0)) + poses.mean(0)
+    torch.testing.assert_close(space.project(inside), inside, atol=1e-5, rtol=1e-4)
+
+
+def test_far_poses_come_back_to_two_sigma_and_projecting_again_changes_nothing():
+    space = PoseSpace.fit(training_poses(), 5)
+    projected = space.project(torch.full((63,), 3.0))
+    coefficients = space.components @ (projected - space.mean)
+    assert (coefficients.abs() <= 2 * space.sigmas * (1 + 1e-4)).all()
+    torch.testing.assert_close(space.project(projected), projected, atol=1e-5, rtol=1e-4)
+
+
+def test_sigmas_are_standard_deviations_of_the_coefficients():
+    poses = training_poses(200)
+    space = PoseSpace.fit(poses, 5)
+    coefficients = (poses - space.mean) @ space.components.T
+    torch.testing.assert_close(coefficients.std(0), space.sigmas, rtol=1e-3, atol=1e-5)
+
+
+def test_too_few_frames_is_said():
+    with pytest.raises(ValueError, match="pca_components: 20 needs more than 20 training frames, but there are 20"):
+        PoseSpace.fit(training_poses(20), 20)

@@ -1,0 +1,51 @@
+"""Small avatars and poses that several test modules need."""
+
+from __future__ import annotations
+
+import torch
+import trimesh
+
+from mmlphuman.avatar.avatar import Avatar
+from mmlphuman.avatar.build import build_avatar, build_layout
+from mmlphuman.body.smplx_model import load_body
+from mmlphuman.body.weight_volume import build_weight_volume
+from mmlphuman.config import Config
+from mmlphuman.types import Cameras, Pose
+
+
+def small_avatar(body_path, seed: int = 0, **settings) -> Avatar:
+    config = Config(init_num_gs=600, num_verts=120, num_features=10, seed=seed, **settings)
+    body = load_body(body_path, torch.zeros(10))
+    template = trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
+    return build_avatar(config, build_layout(config, body, template, build_weight_volume(body, 24)))
+
+
+def randomise(avatar: Avatar, seed: int = 0, size: float = 0.1) -> Avatar:
+    """Moves every parameter but the MLPs' away from its start, so that nothing is zero by chance."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in avatar.named_parameters():
+            if not name.startswith("bank"):
+                scale = 0.01 if name in ("control_offsets", "position_bases") else size
+                parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+    return avatar
+
+
+def random_pose(seed: int = 0, size: float = 0.3) -> Pose:
+    generator = torch.Generator().manual_seed(seed)
+    joints = size * torch.randn(165, generator=generator)
+    joints[66:75] = 0
+    return Pose(joints, torch.randn(3, generator=generator), torch.eye(3))
+
+
+def look_at_origin(distance: float = 3.0, size: int = 48, views: int = 1) -> Cameras:
+    """Cameras on a ring about the y axis, upright, looking at the origin."""
+    w2c = torch.eye(4).repeat(views, 1, 1)
+    for view in range(views):
+        angle = torch.tensor(2 * torch.pi * view / views)
+        turn = torch.tensor([[angle.cos(), 0, -angle.sin()], [0, 1, 0], [angle.sin(), 0, angle.cos()]])
+        flip = torch.diag(torch.tensor([1.0, -1, -1]))
+        w2c[view, :3, :3] = flip @ turn
+        w2c[view, 2, 3] = distance
+    intrinsics = torch.tensor([[1.2 * size, 0, size / 2], [0, 1.2 * size, size / 2], [0, 0, 1]])
+    return Cameras(w2c, intrinsics.repeat(views, 1, 1), size, size)
