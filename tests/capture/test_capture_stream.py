@@ -1,0 +1,129 @@
+"""The endless sampler and the stream of samples: order, resuming, errors, clean end."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import time
+
+import pytest
+import torch
+from small_capture import FRAMES, image_path
+
+from mmlphuman.capture.dataset import CaptureDataset
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.loader import SampleStream
+from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.capture.sampler import EndlessSampler
+
+PAIRS = [(frame, camera) for frame in (3, 5, 8, 9) for camera in (0, 2, 4, 6, 7) if (frame, camera) != (5, 2)]
+
+
+def draws(sampler, count):
+    return list(itertools.islice(sampler, count))
+
+
+def test_every_pair_once_an_epoch():
+    sampler = EndlessSampler(PAIRS, views_per_pose=1, seed=1)
+    epochs = [draws(sampler, len(PAIRS)) for _ in range(3)]
+    for epoch in epochs:
+        assert sorted((frame, camera) for frame, (camera,) in epoch) == sorted(PAIRS)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+@pytest.mark.parametrize("views", [2, 3, 4])
+def test_views_are_distinct_cameras_of_one_frame_and_none_is_forgotten(views):
+    sampler = EndlessSampler(PAIRS, views, seed=1)
+    epoch = draws(sampler, sampler.state_dict()["draws_per_epoch"])
+    seen = set()
+    for frame, cameras in epoch:
+        assert len(set(cameras)) == views
+        assert all((frame, camera) in PAIRS for camera in cameras)
+        seen |= {(frame, camera) for camera in cameras}
+    assert seen == set(PAIRS)
+
+
+def test_seed_decides_the_order():
+    assert draws(EndlessSampler(PAIRS, 2, seed=4), 30) == draws(EndlessSampler(PAIRS, 2, seed=4), 30)
+    assert draws(EndlessSampler(PAIRS, 2, seed=4), 30) != draws(EndlessSampler(PAIRS, 2, seed=5), 30)
+
+
+@pytest.mark.parametrize("consumed", [0, 1, len(PAIRS) - 1, len(PAIRS), 2 * len(PAIRS) + 3])
+def test_sampler_resumes_exactly(consumed):
+    sampler = EndlessSampler(PAIRS, 1, seed=4)
+    draws(sampler, consumed)
+    state = sampler.state_dict()
+    resumed = EndlessSampler(PAIRS, 1, seed=99)
+    resumed.load_state_dict(state)
+    assert draws(resumed, 50) == draws(sampler, 50)
+
+
+def test_sampler_errors():
+    with pytest.raises(ValueError, match="frame 5 has images of 4 of the cameras, views_per_pose is 5"):
+        EndlessSampler(PAIRS, 5, seed=0)
+    with pytest.raises(ValueError, match="views_per_pose must be at least 1"):
+        EndlessSampler(PAIRS, 0, seed=0)
+    with pytest.raises(ValueError, match="no .* pair"):
+        EndlessSampler([], 1, seed=0)
+    with pytest.raises(ValueError, match="resume with the same capture"):
+        EndlessSampler(PAIRS, 1, seed=0).load_state_dict(EndlessSampler(PAIRS, 2, seed=0).state_dict())
+
+
+def stream_of(root, views=1, num_workers=0, seed=3, **options) -> SampleStream:
+    layout = open_capture(root)
+    dataset = CaptureDataset(layout, read_smpl_params(layout.pose_path), range(FRAMES), (0, 1, 2))
+    return SampleStream(dataset, EndlessSampler(dataset.pairs, views, seed), num_workers, **options)
+
+
+def take(stream, count):
+    return [next(stream) for _ in range(count)]
+
+
+def assert_same_samples(left, right):
+    for a, b in zip(left, right, strict=True):
+        assert a.name() == b.name()
+        assert torch.equal(a.images, b.images) and torch.equal(a.edges, b.edges)
+        assert torch.equal(a.pose.joints, b.pose.joints)
+
+
+def test_order_does_not_depend_on_workers(small_capture):
+    with stream_of(small_capture) as alone, stream_of(small_capture, num_workers=2, prefetch=3) as helped:
+        assert_same_samples(take(alone, 25), take(helped, 25))
+
+
+@pytest.mark.parametrize("workers", [(2, 0), (0, 2), (2, 1)])
+def test_read_ahead_does_not_count_when_resuming(small_capture, workers):
+    before, after = workers
+    with stream_of(small_capture, views=2, num_workers=before, prefetch=4) as stream:
+        take(stream, 8)
+        state = stream.state_dict()
+        expected = take(stream, 9)
+    with stream_of(small_capture, views=2, num_workers=after, seed=77) as resumed:
+        take(resumed, 2)  # a stream that has begun can be set back, too
+        resumed.load_state_dict(state)
+        assert_same_samples(take(resumed, 9), expected)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_error_in_a_worker_arrives_as_its_own_line(small_capture, num_workers):
+    stream = stream_of(small_capture, num_workers=num_workers)
+    image_path(small_capture, 1, 2).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="^frame 2, camera 1: .*not a readable image") as caught:
+        take(stream, 3 * FRAMES)
+    assert "\n" not in str(caught.value)
+
+
+def test_close_ends_the_workers(small_capture):
+    stream = stream_of(small_capture, num_workers=2)
+    take(stream, 2)
+    assert len(multiprocessing.active_children()) == 2
+    stream.close()
+    deadline = time.monotonic() + 5
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not multiprocessing.active_children()
+
+
+def test_silly_worker_counts(small_capture):
+    with pytest.raises(ValueError, match="num_workers must be >= 0"):
+        stream_of(small_capture, num_workers=-1)

@@ -1,0 +1,201 @@
+"""The commands as a user runs them: training, killing, resuming, rendering, and one line for every mistake."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+KILLS = int(os.environ.get("MMLPHUMAN_TEST_KILLS", "4"))  # more for a thorough run
+
+CONFIG = """
+smpl_pkl_path: {body}
+device: cpu
+train_cam_ids: [0, 1, 2]
+num_train_frame: 24
+num_workers: 1
+edge_radius: 1
+test: {{cam_ids: [3, 1], num_frame: 2}}
+weight_volume_resolution: 16
+init_num_gs: 400
+num_verts: 60
+num_features: 8
+pca_components: 5
+iterations: {iterations}
+iteration_dxyz_basis: 2
+iteration_gsparam_basis: 2
+iteration_sh_degree: 4
+checkpoint_every: 3
+log_every: 2
+lambda_lpips: 0
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tiny_capture, synthetic_body, tmp_path_factory):
+    """The capture, settings of a short and of an endless run."""
+    folder = tmp_path_factory.mktemp("commands")
+    for name, iterations in (("short", 6), ("endless", 100_000)):
+        (folder / f"{name}.yaml").write_text(CONFIG.format(body=synthetic_body, iterations=iterations))
+    return {"data": tiny_capture, "short": folder / "short.yaml", "endless": folder / "endless.yaml"}
+
+
+def start(*words, **options) -> subprocess.Popen:
+    command = [sys.executable, *(str(word) for word in words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=environment, **options)  # fmt: skip
+
+
+def call(*words) -> tuple[int, str, str]:
+    process = start(*words)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def train(files, out_dir, *more, config="short"):
+    return call("train.py", "--config", files[config], "--data_dir", files["data"], "--out_dir", out_dir, *more)
+
+
+def render(files, model_dir, out_dir, *more):
+    return call("test.py", "--config", files["short"], "--model_dir", model_dir, "--out_dir", out_dir,
+                "--data_dir", files["data"], *more)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    status, out, err = train(files, folder)
+    assert status == 0, err
+    return folder
+
+
+def test_a_run_records_itself(model):
+    names = {path.name for path in model.iterdir()}
+    assert {"config.yaml", "run.json", "cameras.json", "poses.npz", "checkpoints"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    cameras = json.loads((model / "cameras.json").read_text())
+    assert [camera["id"] for camera in cameras] == [0, 1, 2] and len(cameras[0]["w2c"]) == 16
+
+
+def test_rendering_writes_pictures_scores_and_a_sheet(files, model, tmp_path):
+    status, out, err = render(files, model, tmp_path)
+    assert status == 0, err
+    pictures = sorted(path.name for path in (tmp_path / "render").iterdir())
+    assert len(pictures) == 4 and pictures == sorted(path.name for path in (tmp_path / "gt").iterdir())
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["cameras"]["1"]["training_camera"] and not scores["cameras"]["3"]["training_camera"]
+    assert "training camera" in out
+    truth, drawn = (cv2.imread(str(tmp_path / kind / pictures[0])).astype(float) for kind in ("gt", "render"))
+    psnr = -10 * np.log10(np.square((truth - drawn) / 255).mean())
+    assert scores["images"][0]["psnr"] == pytest.approx(psnr, abs=0.01)
+    assert cv2.imread(str(tmp_path / "contact_sheet.png")) is not None
+
+
+def test_projecting_poses_changes_the_picture_of_a_novel_pose(files, model, tmp_path):
+    novel = ("test.begin_ith_frame=24", "test.num_frame=1", "test.cam_ids=[0]")
+    for name, flags in (("plain", ()), ("projected", ("--test",))):
+        status, _, err = render(files, model, tmp_path / name, *flags, *novel)
+        assert status == 0, err
+    images = [cv2.imread(str(next((tmp_path / name / "render").iterdir()))) for name in ("plain", "projected")]
+    assert (images[0] != images[1]).any()
+
+
+def test_a_finished_run_resumes_to_itself(files, model):
+    before = sorted(path.name for path in (model / "checkpoints").iterdir())
+    status, out, err = train(files, model, "--resume")
+    assert status == 0 and "resuming" in out, err
+    assert before == sorted(path.name for path in (model / "checkpoints").iterdir())
+
+
+def test_killed_at_any_time_the_model_folder_stays_usable(files, tmp_path):
+    """SIGKILL at random times, also while checkpoints are written; each start resumes what is there."""
+    rng = random.Random(0)
+    folder = tmp_path / "model"
+    furthest = 0
+    for _ in range(KILLS):
+        process = start("train.py", "--config", files["endless"], "--data_dir", files["data"], "--out_dir", folder,
+                        "--resume", start_new_session=True)  # fmt: skip
+        time.sleep(rng.uniform(3, 12))
+        os.killpg(process.pid, signal.SIGKILL)
+        _, err = process.communicate()
+        assert "error:" not in err, err
+        if folder.exists():
+            newest = max(int(path.name[-8:]) for path in (folder / "checkpoints").glob("iteration_*"))
+            assert newest >= furthest
+            furthest = newest
+            status, _, err = render(files, folder, tmp_path / "images", "test.num_frame=1", "test.cam_ids=[3]")
+            assert status == 0, err
+    assert furthest > 0
+
+
+def one_error_line(result, *parts):
+    status, _, err = result
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert status != 0
+    assert len(lines) == 1 and lines[0].startswith("error: "), err
+    for part in parts:
+        assert part in lines[0], lines[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["colour_lr=1"], ["colour_lr", "config/default.yaml"]),
+        (["iterations=many"], ["iterations", "many"]),
+        (["iterations=0"], ["iterations: 0", "at least 1"]),
+        (["train_cam_ids=[0,9]"], ["camera", "9"]),
+        (["test.cam_ids=[4]"], ["camera", "4"]),
+        (["begin_ith_frame=500"], ["500"]),
+        (["pca_components=24"], ["pca_components: 24", "frames"]),
+        (["smpl_pkl_path=nowhere.npz"], ["nowhere.npz", "SMPL-X"]),
+        (["lambda_lpips=0.1", "vgg_path=nowhere.pth"], ["nowhere.pth", "vgg16", "lambda_lpips"]),
+        (["rasterizer=gsplat"], ["gsplat", "rasterizer: torch"]),
+        (["device=cuda:0"], ["device: cuda:0"]),
+        (["background=pink"], ["background", "pink"]),
+    ],
+)
+def test_wrong_settings_end_with_one_line_and_nothing_written(files, tmp_path, overrides, parts):
+    if overrides == ["device=cuda:0"]:
+        import torch
+
+        if torch.cuda.is_available():
+            return  # the device is there
+    one_error_line(train(files, tmp_path / "model", *overrides), *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_files_end_with_one_line(files, model, tmp_path):
+    out = tmp_path / "out"
+    one_error_line(call("train.py", "--config", "no.yaml", "--data_dir", files["data"], "--out_dir", out), "no.yaml")
+    one_error_line(
+        call("train.py", "--config", files["short"], "--data_dir", tmp_path / "none", "--out_dir", out), "none"
+    )
+    one_error_line(render(files, tmp_path / "none", out), "none", "does not exist")
+    (tmp_path / "empty").mkdir()
+    one_error_line(render(files, tmp_path / "empty", out), "holds no checkpoint")
+    one_error_line(render(files, model, out, "test.cam_ids=[17]"), "17")
+    assert not out.exists()
+
+
+def test_another_run_is_never_overwritten(files, model):
+    one_error_line(train(files, model), "not empty", "--resume")
+    one_error_line(train(files, model, "--resume", "init_num_gs=500"), "init_num_gs: 400", "now it is 500")
+
+
+def test_damaged_checkpoint_is_one_line(files, model, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(model, tmp_path / "model")
+    newest = sorted((copy / "checkpoints").iterdir())[-1] / "avatar.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    one_error_line(render(files, copy, tmp_path / "out"), str(newest), "not a readable checkpoint")
+    one_error_line(train(files, copy, "--resume"), str(newest), "not a readable checkpoint")

@@ -1,0 +1,74 @@
+"""Settings: defaults documented, published form accepted, mistakes named."""
+
+from dataclasses import asdict
+
+import pytest
+from omegaconf import OmegaConf
+
+from mmlphuman.config import Config, load_config, save_config
+
+PUBLISHED_KEYS = """seed background random_background train_cam_ids num_train_frame begin_ith_frame frame_interval
+image_scaling data_in_memory iterations test_iterations checkpoint_iterations position_lr opacity_lr scaling_lr
+rotation_lr color_lr xyz_offset_lr encoder_lr iteration_sh_degree lambda_lpips iteration_lpips
+iteration_lpips_random_patch lambda_scaling scaling_threshold lambda_dxyz_smooth init_num_gs num_verts num_features
+iteration_dxyz_basis iteration_gsparam_basis smpl_pkl_path detect_anomaly""".split()
+
+
+def test_default_yaml_documents_every_key_with_its_default():
+    documented = OmegaConf.to_container(OmegaConf.load("config/default.yaml"))
+    assert documented == asdict(Config())
+
+
+def test_every_shipped_config_loads():
+    from pathlib import Path
+
+    names = [path for path in Path("config").glob("*.yaml")]
+    assert len(names) >= 3
+    for path in names:
+        load_config(path)
+
+
+def test_published_keys_are_accepted(tmp_path):
+    defaults = asdict(Config())
+    assert set(PUBLISHED_KEYS) <= set(defaults)
+    path = tmp_path / "user.yaml"
+    settings = {key: defaults[key] for key in PUBLISHED_KEYS} | {"background": "white", "test": defaults["test"]}
+    path.write_text(OmegaConf.to_yaml(settings))
+    assert load_config(path) == Config()
+
+
+def test_command_line_goes_over_the_file(tmp_path):
+    path = tmp_path / "user.yaml"
+    path.write_text("iterations: 5\ntest:\n  cam_ids: [3]\n")
+    config = load_config(path, ["iterations=7", "test.num_frame=2"])
+    assert (config.iterations, config.test.cam_ids, config.test.num_frame) == (7, [3], 2)
+
+
+def test_saved_settings_come_back(tmp_path):
+    config = Config(iterations=3, background=[0.0, 0.5, 1.0])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("iteration: 5", "iteration"),
+        ("test:\n  cams: [1]", "test.cams"),
+        ("iterations: a lot", "iterations"),
+        ("iterations: -1", "iterations: -1 is not allowed; it must be at least 1"),
+        ("image_scaling: 0", "image_scaling"),
+        ("background: [1, 2, 3]", "background"),
+        ("background: mauve", "mauve"),
+        ("lr_decay:\n  color: 0", "lr_decay.color"),
+        ("- a list", "key: value"),
+        ("a: [unclosed", "not a readable YAML file"),
+    ],
+)
+def test_mistakes_name_file_and_field(tmp_path, text, message):
+    path = tmp_path / "user.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        load_config(path)
+    assert message in str(error.value) and "user.yaml" in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,107 @@
+"""Checkpoints: whole or absent, strict, safe to load."""
+
+import pickle
+
+import pytest
+import torch
+
+from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.config import Config
+from mmlphuman.training.checkpoint import (
+    TrainedAvatar,
+    create_model_folder,
+    list_checkpoints,
+    load_avatar,
+    newest_checkpoint,
+    refuse_occupied,
+    save_checkpoint,
+)
+from tests.builders import random_pose, randomise, small_avatar
+
+
+@pytest.fixture(scope="module")
+def trained(synthetic_body):
+    avatar = randomise(small_avatar(synthetic_body))
+    config = Config(init_num_gs=600, num_verts=120, num_features=10)
+    return TrainedAvatar(avatar, PoseSpace.fit(torch.randn(30, 63), 20), config, iteration=40)
+
+
+@pytest.fixture
+def saved(trained, tmp_path):
+    return save_checkpoint(tmp_path, trained, {"any": torch.ones(2)}, keep=2)
+
+
+def test_round_trip_poses_the_same(trained, saved):
+    loaded = load_avatar(saved)
+    assert loaded.iteration == 40 and loaded.config == trained.config
+    pose = random_pose(3)
+    for left, right in zip(vars(loaded.avatar(pose).posed).values(), vars(trained.avatar(pose).posed).values(), strict=True):
+        assert torch.equal(left, right)
+    assert torch.equal(loaded.pose_space.project(pose.body), trained.pose_space.project(pose.body))
+
+
+@pytest.mark.parametrize("length", [0, 100, 0.5, 0.99])
+def test_a_truncated_file_is_one_clear_line(saved, length):
+    path = saved / "avatar.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[: length if length > 1 else int(len(content) * length)])
+    with pytest.raises(ValueError, match="avatar.pt: not a readable checkpoint") as error:
+        load_avatar(saved)
+    assert "\n" not in str(error.value)
+
+
+def test_another_version_and_missing_tensors_are_refused(saved):
+    path = saved / "avatar.pt"
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "format_version": 99}, path)
+    with pytest.raises(ValueError, match="format version 99, this program reads 1"):
+        load_avatar(saved)
+    del content["avatar"]["quats"]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="quats"):
+        load_avatar(saved)
+
+
+def test_a_pickle_is_not_run(saved, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    (saved / "avatar.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ValueError, match="not a readable checkpoint"):
+        load_avatar(saved)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_unfinished_checkpoints_do_not_count_and_are_cleared(trained, saved, tmp_path):
+    leftover = tmp_path / "checkpoints" / ".unfinished-00000080"
+    leftover.mkdir()
+    (leftover / "avatar.pt").write_bytes(b"half")
+    assert newest_checkpoint(tmp_path) == saved
+    later = TrainedAvatar(trained.avatar, trained.pose_space, trained.config, 80)
+    save_checkpoint(tmp_path, later, {}, keep=2)
+    assert not leftover.exists() and len(list_checkpoints(tmp_path)) == 2
+
+
+def test_missing_folder_and_missing_checkpoint_are_told_apart(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        newest_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        newest_checkpoint(tmp_path)
+
+
+def test_a_model_folder_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "model"
+
+    def fail(folder):
+        (folder / "config.yaml").write_text("half")
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        create_model_folder(target, fail)
+    assert list(tmp_path.iterdir()) == []
+    target.mkdir()  # an empty folder is welcome
+    create_model_folder(target, lambda folder: (folder / "config.yaml").write_text("whole"))
+    assert (target / "config.yaml").read_text() == "whole"
+    with pytest.raises(ValueError, match="is not empty; choose another folder"):
+        refuse_occupied(target)
