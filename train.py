@@ -6,6 +6,7 @@ python train.py --config config/avrex_zzr.yaml --data_dir CAPTURE --out_dir MODE
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import torch
@@ -57,9 +58,14 @@ def main() -> None:
 
         create_model_folder(args.out_dir, fill)
 
+    steps, started = config.iterations - trainer.iteration, time.monotonic()
     with Monitor(args.out_dir, trainer.iteration, config.iterations) as monitor:
         trainer.run(args.out_dir, monitor)
     print(f"trained avatar: {args.out_dir}")
+    if steps:
+        print(f"{1000 * (time.monotonic() - started) / steps:.1f} ms per step, tests and checkpoints included")
+    if device.type == "cuda":
+        print(f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
 
 
 if __name__ == "__main__":

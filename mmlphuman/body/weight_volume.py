@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmlphuman.body.smplx_model import Body
 from mmlphuman.files import atomic_write, read_npz
-from mmlphuman.types import MovableToDevice
+from mmlphuman.types import NUM_JOINTS, MovableToDevice
 
 CUBE_MARGIN = 1.1  # side of the volume over the canonical body's largest extent, as published
 FIT_ITERATIONS = 10  # ten times as many lower the mean error at the surface by 2 %
@@ -76,8 +76,8 @@ class WeightVolume(MovableToDevice):
         """Read `lbs_weights_grid.npz`, ours or the published tool's. ValueError if it is not usable."""
         arrays = read_npz(path, ("grid", "bbox_min", "bbox_max"), optional=("grid_dims",))
         grid, low, high = (arrays[key] for key in ("grid", "bbox_min", "bbox_max"))
-        if grid.ndim != 4 or min(grid.shape[:3]) < 2:
-            raise ValueError(f"{path}: 'grid' has shape {grid.shape}, (X, Y, Z, joints) is needed")
+        if grid.ndim != 4 or min(grid.shape[:3]) < 2 or grid.shape[3] != NUM_JOINTS:
+            raise ValueError(f"{path}: 'grid' has shape {grid.shape}, (X, Y, Z, {NUM_JOINTS}) is needed")
         if "grid_dims" in arrays and tuple(arrays["grid_dims"].ravel()) != grid.shape[:3]:
             raise ValueError(
                 f"{path}: 'grid_dims' {arrays['grid_dims'].tolist()} is not 'grid' {grid.shape[:3]}"

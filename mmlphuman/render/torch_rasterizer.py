@@ -5,10 +5,10 @@ Data path: Splats -> per-tile lists sorted by depth -> blended tiles -> images.
 Shape letters: V views, N Gaussians, M (tile, Gaussian) pairs, T tiles with at least one pair, P pixels of a
 tile, S steps of a slab (consecutive list entries blended together before finished tiles are dropped).
 
-All tiles advance through their lists in step, one Gaussian each at a time, so that every operation is one
-vector operation over T x P pixels that stays in the processor's cache. Within a tile the exponent of a
-Gaussian is a quadratic polynomial of the pixel's place; its six coefficients times the six monomials of every
-pixel is a small matrix product.
+All tiles advance through their lists together, S entries at a time, so that everything is a vector operation
+over S x T x P numbers and finished tiles drop out. Within a tile the exponent of a Gaussian is a quadratic
+polynomial of the pixel's place: its six coefficients times the six monomials of every pixel is a small matrix
+product, and so is the sum of weighted colours.
 """
 
 from __future__ import annotations
@@ -134,16 +134,22 @@ def _monomials(like: Tensor) -> Tensor:
 
 @dataclass
 class _Slab:
-    """What the backward pass needs of S consecutive steps of the tiles that were still unfinished."""
+    """S consecutive list entries of the T' tiles that were unfinished then; what the backward pass needs."""
 
     active: Tensor  # (T',) positions in the lists' tile order
     entries: Tensor  # (S, T') index into the M pairs, M where a list has ended
-    alphas: Tensor  # (S, T', P) as used: 0 where skipped
-    clamped: Tensor  # (S, T', P) bool, alpha was cut at MAX_ALPHA: no gradient
+    alphas: Tensor  # (S, T', P), 0 where skipped
+    before: Tensor  # (S, T', P) transmittance in front of each entry
+    weights: Tensor  # (S, T', P) alpha times transmittance, 0 once the pixel has stopped
+    differentiable: Tensor  # (S, T', P) bool: neither stopped nor cut at MAX_ALPHA
 
 
 class _BlendTiles(torch.autograd.Function):
-    """Front-to-back blending: (M, 6) exponents and (M, 4) channels -> (T, P, 4)."""
+    """Front-to-back blending: (M, 6) exponents and (M, 4) channels -> (T, P, 4).
+
+    Transmittance is multiplied on past the point where a pixel stops; being monotonous, it says by itself
+    whether the pixel has stopped, and no other state is carried from slab to slab.
+    """
 
     @staticmethod
     def forward(ctx, coefficients: Tensor, channels: Tensor, lists: TileLists) -> Tensor:
@@ -154,85 +160,61 @@ class _BlendTiles(torch.autograd.Function):
         coefficients = torch.cat([coefficients, ended])
         channels = torch.cat([channels, channels.new_zeros(1, 4)])
         transmittance = coefficients.new_ones(tiles, TILE * TILE)
-        alive = torch.ones_like(transmittance)
         blended = coefficients.new_zeros(tiles, 4, TILE * TILE)
-        slabs: list[_Slab] = []
+        ctx.slabs = []
         longest = int(lists.length[0]) if tiles else 0
         for start in range(0, longest, SLAB):
-            unfinished = (lists.length > start) & (alive.amax(1) > 0)
+            unfinished = (lists.length > start) & (transmittance.amax(1) > MIN_TRANSMITTANCE)
             active = unfinished.nonzero()[:, 0]
             if len(active) == 0:
                 break
             step = start + torch.arange(min(SLAB, longest - start), device=active.device)[:, None]
             entries = torch.where(step < lists.length[active], lists.first[active] + step, pairs)
-            slab, state = _blend_slab(
-                coefficients,
-                channels,
-                monomials,
-                active,
-                entries,
-                (transmittance[active], alive[active], blended[active]),
-            )
-            transmittance[active], alive[active], blended[active] = state
-            slabs.append(slab)
-        ctx.slabs, ctx.tiles = slabs, tiles
-        ctx.save_for_backward(coefficients, channels, transmittance)
+            slab, transmittance[active] = _blend_slab(coefficients, monomials, active, entries, transmittance[active])
+            features = channels[entries]  # (S, T', 4)
+            blended[active] += features.permute(1, 2, 0) @ slab.weights.transpose(0, 1)
+            ctx.slabs.append(slab)
+        ctx.save_for_backward(channels)
         return blended.transpose(1, 2).contiguous()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_blended: Tensor):
-        coefficients, channels, transmittance = ctx.saved_tensors
-        monomials = _monomials(coefficients)
-        grad_blended = grad_blended.transpose(1, 2).contiguous()  # (T, 4, P)
-        grad_coefficients = torch.zeros_like(coefficients)
+        (channels,) = ctx.saved_tensors
+        monomials = _monomials(channels)
+        grad_coefficients = channels.new_zeros(len(channels), 6)
         grad_channels = torch.zeros_like(channels)
-        transmittance = transmittance.clone()
-        behind = torch.zeros_like(
-            transmittance
-        )  # sum of weight * (gradient . channels) of all that lies behind
+        behind = channels.new_zeros(grad_blended.shape[:2])  # sum over what lies behind of weight * along
         for slab in reversed(ctx.slabs):
-            state = (transmittance[slab.active], behind[slab.active], grad_blended[slab.active])
-            grad_c, grad_f, state = _backward_slab(slab, channels, monomials, state)
-            grad_coefficients[slab.entries] = grad_c
-            grad_channels[slab.entries] = grad_f
-            transmittance[slab.active], behind[slab.active] = state
+            grad = grad_blended[slab.active]  # (T', P, 4)
+            along = (channels[slab.entries].transpose(0, 1) @ grad.transpose(1, 2)).transpose(0, 1)  # (S, T', P)
+            grad_channels[slab.entries] = (slab.weights.transpose(0, 1) @ grad).transpose(0, 1)
+            grad_exponents, behind[slab.active] = _backward_slab(slab, along, behind[slab.active])
+            grad_coefficients[slab.entries] = grad_exponents @ monomials.T
         return grad_coefficients[:-1], grad_channels[:-1], None
 
 
-def _blend_slab(coefficients, channels, monomials, active, entries, state):
-    transmittance, alive, blended = state
-    exponents = coefficients[entries] @ monomials  # (S, T', P)
-    alphas = exponents.exp_()
-    clamped = alphas > MAX_ALPHA
+def _blend_slab(coefficients, monomials, active, entries, transmittance) -> tuple[_Slab, Tensor]:
+    alphas = (coefficients[entries] @ monomials).exp_()  # (S, T', P)
+    uncut = alphas <= MAX_ALPHA
     alphas.clamp_(max=MAX_ALPHA).mul_(alphas >= MIN_ALPHA)
-    features = channels[entries]
-    for alpha, feature in zip(alphas, features, strict=True):
-        keep = torch.addcmul(transmittance, transmittance, alpha, value=-1) > MIN_TRANSMITTANCE
-        alive.mul_(keep)
-        alpha.mul_(alive)
-        weight = alpha * transmittance
-        transmittance.sub_(weight)
-        blended.addcmul_(feature[:, :, None], weight[:, None])
-    return _Slab(active, entries, alphas, clamped), (transmittance, alive, blended)
+    passing = 1 - alphas
+    steps = alphas.new_empty(len(alphas) + 1, *transmittance.shape)
+    steps[0] = transmittance
+    for step, factor in enumerate(passing):
+        torch.mul(steps[step], factor, out=steps[step + 1])
+    running = steps[1:] > MIN_TRANSMITTANCE
+    weights = (alphas * steps[:-1]).mul_(running)
+    return _Slab(active, entries, alphas, steps[:-1], weights, uncut.logical_and_(running)), steps[-1]
 
 
-def _backward_slab(slab: _Slab, channels, monomials, state):
-    transmittance, behind, grad = state  # transmittance behind the slab's last step
-    features = channels[slab.entries]
-    grad_exponents = torch.empty_like(slab.alphas)
-    grad_features = torch.empty_like(features)
-    for step in range(len(slab.alphas) - 1, -1, -1):
-        alpha, feature = slab.alphas[step], features[step]
-        remaining = 1 - alpha
-        transmittance = transmittance / remaining
-        along = (feature[:, None] @ grad)[
-            :, 0
-        ]  # (T', P) gradient in the direction of this Gaussian's channels
-        weight = alpha * transmittance
-        grad_features[step] = (grad @ weight[:, :, None])[:, :, 0]
-        grad_alpha = transmittance * along - behind / remaining
-        torch.mul(grad_alpha, alpha, out=grad_exponents[step])
-        behind = torch.addcmul(behind, weight, along)
-    grad_exponents.masked_fill_(slab.clamped, 0)
-    return grad_exponents @ monomials.T, grad_features, (transmittance, behind)
+def _backward_slab(slab: _Slab, along: Tensor, behind: Tensor) -> tuple[Tensor, Tensor]:
+    """along: (S, T', P) the loss's derivative along each entry's channels -> d loss / d exponent, new behind."""
+    gains = slab.weights * along
+    sums = torch.empty_like(gains)
+    for step in range(len(gains) - 1, -1, -1):
+        sums[step] = behind
+        behind = behind + gains[step]
+    # alpha d/dalpha: an entry adds its own colour and dims everything behind it.
+    dimmed = sums.mul_(slab.alphas).div_(1 - slab.alphas)
+    return (slab.alphas * slab.before).mul_(along).sub_(dimmed).mul_(slab.differentiable), behind

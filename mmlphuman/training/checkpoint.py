@@ -125,7 +125,7 @@ def load_avatar(checkpoint: Path) -> TrainedAvatar:
         pose_space = PoseSpace(*(content["pose_space"][name] for name in ("mean", "components", "sigmas")))
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"{checkpoint / 'avatar.pt'}: content does not fit this program: {str(error).splitlines()[0]}"
+            f"{checkpoint / 'avatar.pt'}: content does not fit this program: {' '.join(str(error).split())}"
         ) from error
     return TrainedAvatar(avatar, pose_space, config, content["iteration"])
 

@@ -19,7 +19,7 @@ def stage(synthetic_body):
     return set_stage(synthetic_body, size=(96, 96), num_cameras=2, num_frames=12, num_novel_frames=2)
 
 
-def photo(stage, frame, camera=0, cloth_frame=None, light_off=False):
+def photo(stage, frame, camera=0, cloth_frame=None):
     """Image and mask of a frame; the cloth may be that of another frame."""
     pose = full_pose(stage.motion, frame)
     mesh = pose_mesh(stage.subject, stage.cloth, pose, stage.motion["transl"][frame])
@@ -97,7 +97,8 @@ def test_cloth_moves_beyond_skinning(stage):
     wrong, wrong_mask = photo(stage, frame, cloth_frame=other)
     person = (mask == 255) & (wrong_mask == 255)
     assert np.abs(image[person].astype(float) - wrong[person]).mean() > 5
-    assert (np.abs(mask.astype(float) - wrong_mask) > 128).sum() > 10
+    changed = np.abs(mask.astype(float) - wrong_mask).sum() / 255
+    assert changed > 0.015 * person.sum(), changed
 
 
 def test_folds_depend_non_linearly_on_the_pose(stage):
@@ -121,18 +122,31 @@ def test_folds_ignore_the_root(stage):
 
 
 def test_undistorting_a_distorted_photo_gives_the_ideal_one(stage):
-    camera = stage.cameras[0]
-    bent = replace(camera, distortion=np.array([-0.15, 0.05, 0.002, -0.001, 0.0]))
+    small = stage.cameras[0]
+    scale = np.diag([4.0, 4.0, 1.0])  # resampling blurs a tiny picture more than the lens bends it
+    camera = replace(small, intrinsics=scale @ small.intrinsics, width=384, height=384)
+    bent = replace(camera, distortion=np.array([-0.9, 0.3, 0.01, -0.005, 0.0]))
     mesh = pose_mesh(stage.subject, stage.cloth, full_pose(stage.motion, 0), stage.motion["transl"][0])
     ideal, ideal_mask = photograph(mesh, camera, stage.prints)
-    photo_bent, _ = photograph(mesh, bent, stage.prints)
+    photo_bent, mask_bent = photograph(mesh, bent, stage.prints)
     undone = cv2.undistort(photo_bent, bent.intrinsics, bent.distortion)
-    inner = np.zeros((96, 96), bool)
-    inner[4:-4, 4:-4] = True
-    person = inner & (ideal_mask > 0)
+    mask_undone = cv2.undistort(mask_bent, bent.intrinsics, bent.distortion)
+    person = cv2.erode(ideal_mask, np.ones((3, 3))) == 255
     before = np.abs(photo_bent[person].astype(float) - ideal[person]).mean()
     after = np.abs(undone[person].astype(float) - ideal[person]).mean()
-    assert after < 0.5 * before
+    assert after < 0.4 * before
+    wrong = np.abs(mask_undone.astype(float) - ideal_mask)
+    assert wrong.mean() < 0.3 * np.abs(mask_bent.astype(float) - ideal_mask).mean()
+
+
+def test_rays_of_distorted_pixels_follow_opencv(stage):
+    camera = replace(stage.cameras[1], distortion=np.array([-0.3, 0.1, 0.01, -0.005, 0.02]))
+    columns, rows = np.array([3.5, 50.0, 90.25]), np.array([10.0, 77.5, 20.0])
+    local = pixel_rays(camera, columns, rows) @ camera.rotation.T
+    # OpenCV numbers the first pixel's centre 0; move the ideal point into its numbers before distorting.
+    local = local / local[:, 2:] - [*(0.5 / camera.intrinsics[[0, 1], [0, 1]]), 0]
+    seen, _ = cv2.projectPoints(local, np.zeros(3), np.zeros(3), camera.intrinsics, camera.distortion)
+    np.testing.assert_allclose(seen[:, 0] + 0.5, np.stack([columns, rows], 1), atol=1e-3)
 
 
 def test_rays_go_through_their_pixels(stage):

@@ -1,0 +1,159 @@
+"""Make the synthetic subject's capture and body file: real formats, nothing to download, no licence.
+
+    python script/make_demo.py --out_dir output/demo/capture
+
+Started again with the same options it keeps what is there. The folder appears under its name only when it is
+complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from mmlphuman.synthetic.body import write_body  # noqa: E402
+from mmlphuman.synthetic.capture_writer import make_capture  # noqa: E402
+
+STAMP = "demo.json"
+VERSION = 1  # of what is drawn; raise it when the same options give other pictures
+SMALLEST_SIDE = 16  # pixels
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """'512' or '480x640' -> (width, height) pixels."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"--size {text}: give one number of pixels, or WIDTHxHEIGHT such as 480x640")
+    width, height = int(parts[0]), int(parts[-1])
+    if min(width, height) < SMALLEST_SIDE:
+        raise ValueError(f"--size {text}: pictures need at least {SMALLEST_SIDE} pixels a side")
+    return width, height
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out_dir", type=Path, required=True, help="folder of the capture, made here")
+    parser.add_argument(
+        "--smplx_path", type=Path, help="body file to write; default SMPLX_NEUTRAL.npz beside the capture"
+    )
+    parser.add_argument(
+        "--layout", choices=["avatarrex"], default="avatarrex", help="file layout of the capture"
+    )
+    parser.add_argument("--size", default="512", help="pixels a side, or WIDTHxHEIGHT")
+    parser.add_argument("--cameras", type=int, default=9, help="cameras in a ring round the person")
+    parser.add_argument("--frames", type=int, default=48, help="training frames")
+    parser.add_argument(
+        "--novel_frames", type=int, default=12, help="frames of other poses, after the training part"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    return parser.parse_args()
+
+
+def describe(args: argparse.Namespace, size: tuple[int, int]) -> dict:
+    """What determines the capture; written into it."""
+    for name, smallest in (("cameras", 1), ("frames", 1), ("novel_frames", 0), ("seed", 0), ("workers", 1)):
+        if getattr(args, name) < smallest:
+            raise ValueError(f"--{name} {getattr(args, name)}: must be at least {smallest}")
+    numbers = {name: getattr(args, name) for name in ("layout", "cameras", "frames", "novel_frames", "seed")}
+    return {"version": VERSION, "size": list(size), **numbers}
+
+
+def already_made(out_dir: Path, stamp: dict) -> bool:
+    """True if out_dir is this very capture; refuses a folder that holds anything else."""
+    if not out_dir.exists():
+        return False
+    if not out_dir.is_dir():
+        raise ValueError(f"--out_dir {out_dir}: is a file; name a new folder")
+    if not any(out_dir.iterdir()):
+        return False
+    try:
+        found = json.loads((out_dir / STAMP).read_text())
+    except (OSError, ValueError):
+        raise ValueError(
+            f"--out_dir {out_dir}: holds files that this command did not write; name a new folder"
+        ) from None
+    if found != stamp:
+        raise ValueError(
+            f"--out_dir {out_dir}: holds a demo made with other options ({json.dumps(found)}); "
+            "remove it or name a new folder"
+        )
+    return True
+
+
+def put_body(path: Path, seed: int) -> None:
+    """Write the body file; a file that is there already must be the same, byte for byte."""
+    if not path.exists():
+        write_body(path, seed)
+        return
+    fresh = path.with_name(f".{path.name}.compare-{os.getpid()}.npz")
+    try:
+        write_body(fresh, seed)
+        same = fresh.read_bytes() == path.read_bytes()
+    finally:
+        fresh.unlink(missing_ok=True)
+    if not same:
+        raise ValueError(f"--smplx_path {path}: is another body file and is not overwritten; name a new file")
+
+
+def build(args: argparse.Namespace, size: tuple[int, int], stamp: dict) -> None:
+    """Write body and capture; the capture grows in a sibling folder that is renamed when it is whole."""
+    print(f"body     {args.smplx_path}", flush=True)
+    put_body(args.smplx_path, args.seed)
+    partial = args.out_dir.with_name(f".{args.out_dir.name}.making-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        make_capture(
+            partial,
+            args.smplx_path,
+            size=size,
+            num_cameras=args.cameras,
+            num_frames=args.frames,
+            num_novel_frames=args.novel_frames,
+            seed=args.seed,
+            workers=args.workers,
+            progress=True,
+        )
+        (partial / STAMP).write_text(json.dumps(stamp) + "\n")
+        if args.out_dir.exists():
+            args.out_dir.rmdir()  # empty, or already_made() had refused it
+        partial.rename(args.out_dir)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def main() -> None:
+    args = parse_arguments()
+    args.out_dir = args.out_dir.absolute()
+    args.smplx_path = (args.smplx_path or args.out_dir.parent / "SMPLX_NEUTRAL.npz").absolute()
+    size = parse_size(args.size)
+    stamp = describe(args, size)
+    if already_made(args.out_dir, stamp) and args.smplx_path.exists():
+        print(f"already made with these options, kept: {args.out_dir} and {args.smplx_path}")
+        return
+    if (args.out_dir / STAMP).exists():
+        put_body(args.smplx_path, args.seed)  # only the body file is missing
+    else:
+        build(args, size, stamp)
+    last = args.frames + args.novel_frames - 1
+    print(f"capture  {args.out_dir}")
+    print(f"         {args.cameras} cameras of {size[0]}x{size[1]}, ids 0-{args.cameras - 1}")
+    print(
+        f"         training frames 0-{args.frames - 1}"
+        + f", other poses {args.frames}-{last}" * (args.novel_frames > 0)
+    )
+    print(f"body     {args.smplx_path}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"make_demo.py: {error}")

@@ -1,0 +1,86 @@
+"""script/make_demo.py: makes once, keeps what it made, never overwrites anything else."""
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "script" / "make_demo.py"
+
+
+@pytest.fixture
+def command(monkeypatch, synthetic_body):
+    """Calls the command with arguments; the body file is copied instead of built."""
+    spec = importlib.util.spec_from_file_location("make_demo", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "write_body", lambda path, seed: shutil.copy(synthetic_body, path))
+
+    def call(*arguments):
+        small = ["--size", "32", "--cameras", "2", "--frames", "1", "--novel_frames", "1", "--workers", "1"]
+        monkeypatch.setattr(sys, "argv", ["make_demo.py", *small, *map(str, arguments)])
+        module.main()
+
+    return call
+
+
+def test_makes_once_and_keeps(command, tmp_path, capsys):
+    folder = tmp_path / "capture"
+    command("--out_dir", folder)
+    assert len(list(folder.glob("*/*.jpg"))) == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["SMPLX_NEUTRAL.npz", "capture"]
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    command("--out_dir", folder)
+    assert "already made" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    with pytest.raises(ValueError, match="other options"):
+        command("--out_dir", folder, "--seed", 1)
+
+
+def test_never_overwrites(command, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="did not write"):
+        command("--out_dir", folder)
+    body = tmp_path / "SMPLX_MALE.npz"
+    body.write_bytes(b"licensed")
+    with pytest.raises(ValueError, match="another body file"):
+        command("--out_dir", tmp_path / "new", "--smplx_path", body)
+    assert body.read_bytes() == b"licensed"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["SMPLX_MALE.npz", "mine"]
+
+
+def test_failure_leaves_nothing_half_written(command, tmp_path, monkeypatch):
+    import mmlphuman.synthetic.capture_writer as writer
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(writer, "write_avatarrex_photo", fail)
+    with pytest.raises(OSError, match="disk full"):
+        command("--out_dir", tmp_path / "capture")
+    assert [p.name for p in tmp_path.iterdir()] == ["SMPLX_NEUTRAL.npz"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--size", "8x9"), "at least 16"),
+        (("--size", "big"), "--size big"),
+        (("--cameras", 0), "--cameras 0"),
+    ],
+)
+def test_bad_options_say_which(command, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        command("--out_dir", tmp_path / "capture", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_stamp_names_the_options(command, tmp_path):
+    command("--out_dir", tmp_path / "capture", "--seed", 3)
+    stamp = json.loads((tmp_path / "capture" / "demo.json").read_text())
+    assert stamp["seed"] == 3 and stamp["size"] == [32, 32] and stamp["layout"] == "avatarrex"
