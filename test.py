@@ -55,7 +55,7 @@ def main() -> None:
     table = render_capture(
         trained,
         dataset,
-        training_cameras=trained.config.train_cam_ids,
+        training_cameras=trained.config.train_cam_ids or range(len(layout.cameras)),
         out_dir=args.out_dir,
         background=config.background,
         project_pose=args.test,

@@ -63,7 +63,9 @@ def main() -> None:
         trainer.run(args.out_dir, monitor)
     print(f"trained avatar: {args.out_dir}")
     if steps:
-        print(f"{1000 * (time.monotonic() - started) / steps:.1f} ms per step, tests and checkpoints included")
+        print(
+            f"{1000 * (time.monotonic() - started) / steps:.1f} ms per step, tests and checkpoints included"
+        )
     if device.type == "cuda":
         print(f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
 

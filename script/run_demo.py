@@ -36,16 +36,25 @@ def main() -> None:
     started = time.monotonic()
     out, capture, model = args.out_dir, args.out_dir / "capture", args.out_dir / "model"
 
-    run("script/make_demo.py", "--out_dir", capture, "--smplx_path", out / "SMPLX_NEUTRAL.npz",
-        "--size", args.size, "--cameras", CAMERAS, "--frames", TRAINING_FRAMES, "--novel_frames", NOVEL_FRAMES)  # fmt: skip
+    run(
+        *("script/make_demo.py", "--out_dir", capture, "--smplx_path", out / "SMPLX_NEUTRAL.npz"),
+        *("--size", args.size, "--cameras", CAMERAS),
+        *("--frames", TRAINING_FRAMES, "--novel_frames", NOVEL_FRAMES),
+    )
     run("train.py", "--config", args.config, "--data_dir", capture, "--out_dir", model, "--resume")
     test = ("test.py", "--config", args.config, "--model_dir", model, "--data_dir", capture)
     run(*test, "--out_dir", out / "held_out_view")
-    novel = (f"test.begin_ith_frame={TRAINING_FRAMES}", f"test.num_frame={NOVEL_FRAMES}", "test.frame_interval=1")
+    novel = (
+        f"test.begin_ith_frame={TRAINING_FRAMES}",
+        f"test.num_frame={NOVEL_FRAMES}",
+        "test.frame_interval=1",
+    )
     run(*test, "--out_dir", out / "novel_poses", "--test", *novel)
 
-    parts = {name: json.loads((ROOT / out / name / "scores.json").read_text()) for name in ("held_out_view", "novel_poses")}
-    (ROOT / out / "scores.json").write_text(json.dumps({name: part["overall"] for name, part in parts.items()}, indent=1))
+    scores = {}
+    for name in ("held_out_view", "novel_poses"):
+        scores[name] = json.loads((ROOT / out / name / "scores.json").read_text())["overall"]
+    (ROOT / out / "scores.json").write_text(json.dumps(scores, indent=1))
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Look at")
     print(f"  {out}/held_out_view/contact_sheet.png   a camera that training never saw: truth, render, error")
     print(f"  {out}/novel_poses/contact_sheet.png     poses outside the training frames, same camera")

@@ -6,7 +6,7 @@ Data path: checkpoint + capture -> images beside ground truth -> scores.json, co
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.evaluation.contact_sheet import SheetRow, contact_sheet
 from mmlphuman.evaluation.metrics import FrameScore, ScoreTable, score_frame
 from mmlphuman.evaluation.writer import ImageWriter, image_name
+from mmlphuman.files import atomic_write
 from mmlphuman.render.rasterize import choose_backend, rasterize
 from mmlphuman.training.checkpoint import TrainedAvatar
 from mmlphuman.training.image_losses import paint
@@ -45,7 +46,7 @@ def to_uint8(image: torch.Tensor) -> np.ndarray:
 def render_capture(
     trained: TrainedAvatar,
     dataset: CaptureDataset,
-    training_cameras: list[int],
+    training_cameras: Sequence[int],
     out_dir: Path,
     *,
     background: list[float],
@@ -59,7 +60,8 @@ def render_capture(
     device = trained.avatar.xyz.device
     color = torch.tensor(background, device=device)
     backend = choose_backend(trained.config.rasterizer, device.type)
-    shown = set(dataset.pairs[:: max(1, -(-len(dataset.pairs) // SHEET_CELLS))])
+    spread = np.linspace(0, len(dataset.pairs) - 1, min(SHEET_CELLS, len(dataset.pairs))).round().astype(int)
+    shown = {dataset.pairs[index] for index in spread}
     scores: list[FrameScore] = []
     rows: list[SheetRow] = []
     with ImageWriter(out_dir) as writer:
@@ -75,6 +77,7 @@ def render_capture(
             if (frame, camera) in shown:
                 rows.append(SheetRow(score.label(), truth, render, mask))
     table = ScoreTable.of(scores, training_cameras)
-    (out_dir / "scores.json").write_text(json.dumps(table.to_json(), indent=1))
+    with atomic_write(out_dir / "scores.json") as file:
+        file.write(json.dumps(table.to_json(), indent=1).encode())
     contact_sheet(rows, out_dir / "contact_sheet.png", title, [table.summary()])
     return table

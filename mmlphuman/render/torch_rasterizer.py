@@ -170,7 +170,9 @@ class _BlendTiles(torch.autograd.Function):
                 break
             step = start + torch.arange(min(SLAB, longest - start), device=active.device)[:, None]
             entries = torch.where(step < lists.length[active], lists.first[active] + step, pairs)
-            slab, transmittance[active] = _blend_slab(coefficients, monomials, active, entries, transmittance[active])
+            slab, transmittance[active] = _blend_slab(
+                coefficients, monomials, active, entries, transmittance[active]
+            )
             features = channels[entries]  # (S, T', 4)
             blended[active] += features.permute(1, 2, 0) @ slab.weights.transpose(0, 1)
             ctx.slabs.append(slab)
@@ -187,7 +189,9 @@ class _BlendTiles(torch.autograd.Function):
         behind = channels.new_zeros(grad_blended.shape[:2])  # sum over what lies behind of weight * along
         for slab in reversed(ctx.slabs):
             grad = grad_blended[slab.active]  # (T', P, 4)
-            along = (channels[slab.entries].transpose(0, 1) @ grad.transpose(1, 2)).transpose(0, 1)  # (S, T', P)
+            along = (channels[slab.entries].transpose(0, 1) @ grad.transpose(1, 2)).transpose(
+                0, 1
+            )  # (S, T', P)
             grad_channels[slab.entries] = (slab.weights.transpose(0, 1) @ grad).transpose(0, 1)
             grad_exponents, behind[slab.active] = _backward_slab(slab, along, behind[slab.active])
             grad_coefficients[slab.entries] = grad_exponents @ monomials.T

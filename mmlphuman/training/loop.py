@@ -5,7 +5,7 @@ Order of a step: load, pose, draw, losses, backward, optimise, log, test, save.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,36 +70,33 @@ class Trainer:
         """Trains to the last iteration. Raises NonFiniteError, leaving the last good checkpoint."""
         config = self.config
         guard = FiniteGuard(config.log_every, self.device)
-        samples = iter(self.stream)
-        while self.iteration < config.iterations:
-            sample = next(samples)
-            losses, gradient_norm = self.step(sample)
-            guard.note(self.iteration, sample.name(), losses["total"], gradient_norm)
-            self.iteration += 1
-            finished = self.iteration == config.iterations
-            if self.iteration % config.log_every == 0 or finished:
-                guard.check()
-                monitor.log(self.iteration, losses)
-            if (
-                self.iteration in config.test_iterations
-                or _is_due(self.iteration, config.test_every)
-                or finished
-            ):
-                monitor.show_held_out(
-                    self.iteration,
-                    self.avatar,
-                    self.scene.held_out,
-                    active_parts(config, self.iteration),
-                    self.background,
-                    self.backend,
-                )
-            if (
-                self.iteration in config.checkpoint_iterations
-                or finished
-                or _is_due(self.iteration, config.checkpoint_every)
-            ):
-                guard.check()  # never save what is already broken
-                self.save(model_dir)
+        with self.stream:
+            while self.iteration < config.iterations:
+                sample = next(self.stream)
+                losses, gradient_norm = self.step(sample)
+                guard.note(self.iteration, sample.name(), losses["total"], gradient_norm)
+                self.iteration += 1
+                if self.is_due(config.log_every):
+                    guard.check()
+                    monitor.log(self.iteration, losses)
+                if self.is_due(config.test_every, config.test_iterations):
+                    active = active_parts(config, self.iteration)
+                    monitor.show_held_out(
+                        self.iteration,
+                        self.avatar,
+                        self.scene.held_out,
+                        active,
+                        self.background,
+                        self.backend,
+                    )
+                if self.is_due(config.checkpoint_every, config.checkpoint_iterations):
+                    guard.check()  # never save what is already broken
+                    self.save(model_dir)
+
+    def is_due(self, every: int, also_at: Sequence[int] = ()) -> bool:
+        """After `iteration` steps: at multiples of `every` (0: none), at the listed iterations, at the end."""
+        regular = every > 0 and self.iteration % every == 0
+        return regular or self.iteration in also_at or self.iteration == self.config.iterations
 
     def step(self, sample: Sample) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """One optimisation step; returns the loss terms and the gradients' norm, both still on the device."""
@@ -123,7 +120,3 @@ class Trainer:
         self.optimisers.set_rates(self.iteration)
         self.optimisers.step()
         return losses.terms, gradient_norm
-
-
-def _is_due(iteration: int, every: int) -> bool:
-    return every > 0 and iteration % every == 0

@@ -16,8 +16,8 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.body.smplx_model import Body, load_body
 from mmlphuman.body.weight_volume import WeightVolume, build_weight_volume
 from mmlphuman.capture.dataset import CaptureDataset, select_frames
-from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
 from mmlphuman.config import Config
 from mmlphuman.types import BODY_POSE
@@ -60,6 +60,7 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
     layout = open_capture(data_dir)
     poses = read_smpl_params(layout.pose_path)
     training, held_out = training_dataset(config, layout, poses), test_dataset(config, layout, poses)
+    read_one_of_each_camera(training)
     frames = sorted({frame for frame, _ in training.pairs})
     pose_space = PoseSpace.fit(torch.from_numpy(poses.poses[frames][:, BODY_POSE]), config.pca_components)
     body = load_body(config.smpl_pkl_path, poses.betas)
@@ -71,6 +72,13 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
     )
     avatar = build_avatar(config, build_layout(config, body, template, volume))
     return Scene(training, held_out, avatar, pose_space)
+
+
+def read_one_of_each_camera(dataset: CaptureDataset) -> None:
+    """Raises before anything is written for a fault that a camera's files share, such as masks of another size."""
+    first = {camera: frame for frame, camera in reversed(dataset.pairs)}
+    for camera, frame in first.items():
+        dataset.sample(frame, (camera,))
 
 
 def find_weight_volume(path: Path, body: Body, resolution: int, say=print) -> WeightVolume:

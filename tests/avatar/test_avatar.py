@@ -32,7 +32,9 @@ def test_canonical_pose_gives_the_rest_gaussians(synthetic_body):
 
 def move_rigidly(pose: Pose, rotation: torch.Tensor, translation: torch.Tensor) -> Pose:
     """The same pose after the world turned by `rotation` and moved by `translation`."""
-    return replace(pose, rotation=rotation @ pose.rotation, translation=rotation @ pose.translation + translation)
+    return replace(
+        pose, rotation=rotation @ pose.rotation, translation=rotation @ pose.translation + translation
+    )
 
 
 def test_rigid_motion_moves_gaussians_and_covariances_and_changes_no_colour(avatar):
@@ -70,7 +72,8 @@ def test_highlights_follow_the_body(avatar):
     cameras = look_at_origin()
     away = 0.1 * torch.randn(len(posed), 3)
     near = replace(posed, xyz=cameras.centers - away)
-    turned = replace(near, linear=torch.eye(3).expand(600, 3, 3), xyz=cameras.centers - (away[:, None] @ posed.linear)[:, 0])
+    unturned = (away[:, None] @ posed.linear)[:, 0]
+    turned = replace(near, linear=torch.eye(3).expand(600, 3, 3), xyz=cameras.centers - unturned)
     torch.testing.assert_close(view_colors(near, cameras), view_colors(turned, cameras), atol=1e-4, rtol=1e-3)
 
 

@@ -35,5 +35,7 @@ def test_sigmas_are_standard_deviations_of_the_coefficients():
 
 
 def test_too_few_frames_is_said():
-    with pytest.raises(ValueError, match="pca_components: 20 needs more than 20 training frames, but there are 20"):
+    with pytest.raises(
+        ValueError, match="pca_components: 20 needs more than 20 training frames, but there are 20"
+    ):
         PoseSpace.fit(training_poses(20), 20)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,7 +63,9 @@ def call(*words) -> tuple[int, str, str]:
 
 
 def train(files, out_dir, *more, config="short"):
-    return call("train.py", "--config", files[config], "--data_dir", files["data"], "--out_dir", out_dir, *more)
+    return call(
+        "train.py", "--config", files[config], "--data_dir", files["data"], "--out_dir", out_dir, *more
+    )
 
 
 def render(files, model_dir, out_dir, *more):
@@ -105,7 +108,9 @@ def test_projecting_poses_changes_the_picture_of_a_novel_pose(files, model, tmp_
     for name, flags in (("plain", ()), ("projected", ("--test",))):
         status, _, err = render(files, model, tmp_path / name, *flags, *novel)
         assert status == 0, err
-    images = [cv2.imread(str(next((tmp_path / name / "render").iterdir()))) for name in ("plain", "projected")]
+    images = [
+        cv2.imread(str(next((tmp_path / name / "render").iterdir()))) for name in ("plain", "projected")
+    ]
     assert (images[0] != images[1]).any()
 
 
@@ -132,7 +137,9 @@ def test_killed_at_any_time_the_model_folder_stays_usable(files, tmp_path):
             newest = max(int(path.name[-8:]) for path in (folder / "checkpoints").glob("iteration_*"))
             assert newest >= furthest
             furthest = newest
-            status, _, err = render(files, folder, tmp_path / "images", "test.num_frame=1", "test.cam_ids=[3]")
+            status, _, err = render(
+                files, folder, tmp_path / "images", "test.num_frame=1", "test.cam_ids=[3]"
+            )
             assert status == 0, err
     assert furthest > 0
 
@@ -175,9 +182,12 @@ def test_wrong_settings_end_with_one_line_and_nothing_written(files, tmp_path, o
 
 def test_missing_files_end_with_one_line(files, model, tmp_path):
     out = tmp_path / "out"
-    one_error_line(call("train.py", "--config", "no.yaml", "--data_dir", files["data"], "--out_dir", out), "no.yaml")
     one_error_line(
-        call("train.py", "--config", files["short"], "--data_dir", tmp_path / "none", "--out_dir", out), "none"
+        call("train.py", "--config", "no.yaml", "--data_dir", files["data"], "--out_dir", out), "no.yaml"
+    )
+    one_error_line(
+        call("train.py", "--config", files["short"], "--data_dir", tmp_path / "none", "--out_dir", out),
+        "none",
     )
     one_error_line(render(files, tmp_path / "none", out), "none", "does not exist")
     (tmp_path / "empty").mkdir()
@@ -186,14 +196,45 @@ def test_missing_files_end_with_one_line(files, model, tmp_path):
     assert not out.exists()
 
 
+def test_a_faulty_capture_ends_with_one_line_and_nothing_written(files, tmp_path):
+    def damaged(name: str, damage) -> Path:
+        copy = shutil.copytree(files["data"], tmp_path / name)
+        damage(copy)
+        return copy
+
+    def shrink_masks(capture):
+        for path in sorted(capture.glob("*1/mask/pha/*.jpg")):
+            cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (50, 50)))
+
+    def spoil_pose(capture):
+        params = dict(np.load(capture / "smpl_params.npz"))
+        params["body_pose"][7, 2] = np.nan
+        np.savez(capture / "smpl_params.npz", **params)
+
+    faults = {
+        "masks": (shrink_masks, ["frame 0, camera 1", "50x50"]),
+        "pose": (spoil_pose, ["body_pose", "frame 7"]),
+        "calibration": (
+            lambda capture: (capture / "calibration_full.json").write_text("{"),
+            ["calibration_full.json"],
+        ),
+        "no_poses": (lambda capture: (capture / "smpl_params.npz").unlink(), ["smpl_params.npz"]),
+    }
+    for name, (damage, parts) in faults.items():
+        capture = damaged(name, damage)
+        result = call(
+            "train.py", "--config", files["short"], "--data_dir", capture, "--out_dir", tmp_path / "model"
+        )
+        one_error_line(result, *parts)
+    assert not (tmp_path / "model").exists()
+
+
 def test_another_run_is_never_overwritten(files, model):
     one_error_line(train(files, model), "not empty", "--resume")
     one_error_line(train(files, model, "--resume", "init_num_gs=500"), "init_num_gs: 400", "now it is 500")
 
 
 def test_damaged_checkpoint_is_one_line(files, model, tmp_path):
-    import shutil
-
     copy = shutil.copytree(model, tmp_path / "model")
     newest = sorted((copy / "checkpoints").iterdir())[-1] / "avatar.pt"
     newest.write_bytes(newest.read_bytes()[:1000])

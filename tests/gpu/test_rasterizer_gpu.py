@@ -7,9 +7,16 @@ from mmlphuman.render.gsplat_rasterizer import rasterize_gsplat
 from mmlphuman.render.torch_rasterizer import rasterize_torch
 from mmlphuman.types import Cameras
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="compares with gsplat, which needs a GPU")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="compares with gsplat, which needs a GPU"
+)
 
-SIZES = {"tiny": (64, 48, 0.02), "odd": (301, 203, 0.03), "square": (512, 512, 0.01), "large_splats": (256, 320, 0.15)}
+SIZES = {
+    "tiny": (64, 48, 0.02),
+    "odd": (301, 203, 0.03),
+    "square": (512, 512, 0.01),
+    "large_splats": (256, 320, 0.15),
+}
 
 
 def scene(width: int, height: int, scale: float, seed: int):

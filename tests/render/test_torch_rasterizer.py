@@ -94,7 +94,9 @@ def test_order_of_gaussians_does_not_matter():
     covariances = factors @ factors.transpose(1, 2)
     shuffle = torch.randperm(300, generator=torch.Generator().manual_seed(2))
     straight, _ = rasterize_torch(xyz, covariances, opacities, colors, cameras)
-    shuffled, _ = rasterize_torch(xyz[shuffle], covariances[shuffle], opacities[shuffle], colors[:, shuffle], cameras)
+    shuffled, _ = rasterize_torch(
+        xyz[shuffle], covariances[shuffle], opacities[shuffle], colors[:, shuffle], cameras
+    )
     torch.testing.assert_close(straight, shuffled)
 
 

@@ -25,7 +25,9 @@ def fresh(config, capture) -> Trainer:
 
 
 def assert_same_state(a: Trainer, b: Trainer) -> None:
-    for (name, left), right in zip(a.avatar.state_dict().items(), b.avatar.state_dict().values(), strict=True):
+    for (name, left), right in zip(
+        a.avatar.state_dict().items(), b.avatar.state_dict().values(), strict=True
+    ):
         assert torch.equal(left, right), name
     left, right = a.state_dict(), b.state_dict()
     assert left["stream"] == right["stream"] and torch.equal(left["draws"], right["draws"])

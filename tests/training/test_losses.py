@@ -105,4 +105,5 @@ def test_total_is_the_weighted_sum_and_zero_weights_are_left_out(sample):
     losses = total(config, sample, torch.rand(1, SIZE, SIZE, 3), scales=torch.full((4, 3), 0.5))
     terms = losses.terms
     assert set(terms) == {"l1", "ssim", "scaling", "total"}
-    assert losses.total.item() == pytest.approx(float(terms["l1"] + 0.2 * terms["ssim"] + 3 * terms["scaling"]), rel=1e-5)
+    expected = float(terms["l1"] + 0.2 * terms["ssim"] + 3 * terms["scaling"])
+    assert losses.total.item() == pytest.approx(expected, rel=1e-5)
