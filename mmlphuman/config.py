@@ -54,6 +54,8 @@ class Config:
     num_train_frame: int = 2000
     begin_ith_frame: int = 0
     frame_interval: int = 1
+    min_pose_change: float = 0.0
+    skip_frames: list[Any] = field(default_factory=list)  # [first, last] pairs; `validate` sees to it
     image_scaling: float = 1.0
     data_in_memory: bool = False
     num_workers: int = 4
@@ -202,6 +204,12 @@ def validate(config: Config, source: str = "config") -> None:
             require(getattr(config, key) >= 0, key, "0 or more")
     for key in vars(config.lr_decay):
         require(0 < getattr(config.lr_decay, key) <= 1, f"lr_decay.{key}", "in (0, 1]")
+    require(config.min_pose_change >= 0, "min_pose_change", "0 or more")
+    require(
+        all(_is_frame_range(item) for item in config.skip_frames),
+        "skip_frames",
+        "a list of [first, last] with 0 <= first <= last, such as [[1400, 1530]]",
+    )
     require(0 < config.image_scaling <= 1, "image_scaling", "in (0, 1]")
     require(0 < config.test.image_scaling <= 1, "test.image_scaling", "in (0, 1]")
     require(config.test.num_frame >= 1, "test.num_frame", "at least 1")
@@ -215,3 +223,12 @@ def validate(config: Config, source: str = "config") -> None:
         "white, black or three numbers in [0, 1]",
     )
     require(config.rasterizer in ("auto", "torch", "gsplat"), "rasterizer", "auto, torch or gsplat")
+
+
+def _is_frame_range(item: Any) -> bool:
+    return (
+        isinstance(item, list)
+        and len(item) == 2
+        and all(type(frame) is int for frame in item)
+        and 0 <= item[0] <= item[1]
+    )

@@ -16,6 +16,19 @@ from typing import BinaryIO
 
 import numpy as np
 
+# What damage makes numpy and zipfile raise: wrong sums, cut streams, unknown compression or a password
+# (RuntimeError), a header that claims more than memory holds.
+UNREADABLE_MEMBER = (
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 def read_npz(
     path: str | Path, required: Sequence[str], optional: Sequence[str] = ()
@@ -30,7 +43,7 @@ def read_npz(
         raise FileNotFoundError(f"{path}: no such file")
     try:
         archive = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"{path}: not a readable npz file (damaged or another format)") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{path}: a single array, not an npz archive")
@@ -44,7 +57,7 @@ def read_npz(
         for key in [*required, *(key for key in optional if key in archive.files)]:
             try:
                 arrays[key] = archive[key]
-            except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+            except UNREADABLE_MEMBER as error:
                 raise ValueError(
                     f"{path}: array '{key}' cannot be read (damaged, or holds pickled objects)"
                 ) from error

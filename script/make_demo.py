@@ -1,6 +1,6 @@
 """Make the synthetic subject's capture and body file: real formats, nothing to download, no licence.
 
-    python script/make_demo.py --out_dir output/demo/capture
+    python script/make_demo.py --out_dir output/demo/capture [--layout thuman4]
 
 Started again with the same options it keeps what is there. The folder appears under its name only when it is
 complete.
@@ -20,10 +20,12 @@ sys.path.insert(0, str(ROOT))
 
 from mmlphuman.synthetic.body import write_body  # noqa: E402
 from mmlphuman.synthetic.capture_writer import make_capture  # noqa: E402
+from mmlphuman.synthetic.layouts import LAYOUTS  # noqa: E402
 
 STAMP = "demo.json"
 VERSION = 1  # of what is drawn; raise it when the same options give other pictures
 SMALLEST_SIDE = 16  # pixels
+LARGEST_DISTORTION = 1.0  # beyond it a lens may fold its picture over, which no calibration describes
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -44,7 +46,16 @@ def parse_arguments() -> argparse.Namespace:
         "--smplx_path", type=Path, help="body file to write; default SMPLX_NEUTRAL.npz beside the capture"
     )
     parser.add_argument(
-        "--layout", choices=["avatarrex"], default="avatarrex", help="file layout of the capture"
+        "--layout", choices=list(LAYOUTS), default="avatarrex", help="file layout of the capture"
+    )
+    parser.add_argument(
+        "--distortion",
+        type=float,
+        nargs=5,
+        metavar=("K1", "K2", "P1", "P2", "K3"),
+        default=[0.0] * 5,
+        help="bend the pictures like a lens, in OpenCV's coefficients, e.g. -0.1 0.02 0.001 -0.001 0; "
+        "not for actorshq, whose calibration has none",
     )
     parser.add_argument("--size", default="512", help="pixels a side, or WIDTHxHEIGHT")
     parser.add_argument("--cameras", type=int, default=9, help="cameras in a ring round the person")
@@ -62,8 +73,16 @@ def describe(args: argparse.Namespace, size: tuple[int, int]) -> dict:
     for name, smallest in (("cameras", 1), ("frames", 1), ("novel_frames", 0), ("seed", 0), ("workers", 1)):
         if getattr(args, name) < smallest:
             raise ValueError(f"--{name} {getattr(args, name)}: must be at least {smallest}")
+    if any(args.distortion) and not LAYOUTS[args.layout].has_distortion:
+        raise ValueError(f"--distortion: the {args.layout} layout has no lens distortion; leave it out")
+    if not all(abs(number) <= LARGEST_DISTORTION for number in args.distortion):
+        raise ValueError(
+            f"--distortion {' '.join(map(str, args.distortion))}: coefficients must lie within "
+            f"{-LARGEST_DISTORTION:g} and {LARGEST_DISTORTION:g}"
+        )
     numbers = {name: getattr(args, name) for name in ("layout", "cameras", "frames", "novel_frames", "seed")}
-    return {"version": VERSION, "size": list(size), **numbers}
+    lens = {"distortion": args.distortion} if any(args.distortion) else {}
+    return {"version": VERSION, "size": list(size), **numbers, **lens}
 
 
 def already_made(out_dir: Path, stamp: dict) -> bool:
@@ -118,6 +137,8 @@ def build(args: argparse.Namespace, size: tuple[int, int], stamp: dict) -> None:
             num_frames=args.frames,
             num_novel_frames=args.novel_frames,
             seed=args.seed,
+            layout=args.layout,
+            distortion=args.distortion,
             workers=args.workers,
             progress=True,
         )

@@ -25,7 +25,7 @@ def test_every_shipped_config_loads():
     from pathlib import Path
 
     names = [path for path in Path("config").glob("*.yaml")]
-    assert len(names) >= 3
+    assert len(names) >= 3 + 13
     for path in names:
         load_config(path)
 
@@ -50,7 +50,7 @@ def test_command_line_goes_over_the_file(tmp_path):
 
 
 def test_saved_settings_come_back(tmp_path):
-    config = Config(iterations=3, background=[0.0, 0.5, 1.0])
+    config = Config(iterations=3, background=[0.0, 0.5, 1.0], skip_frames=[[3, 4]])
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
 
@@ -66,6 +66,16 @@ def test_saved_settings_come_back(tmp_path):
         ("background: [1, 2, 3]", "background"),
         ("background: mauve", "mauve"),
         ("lr_decay:\n  color: 0", "lr_decay.color"),
+        ("min_pose_change: -0.1", "min_pose_change: -0.1 is not allowed"),
+        (
+            "skip_frames: [1400, 1530]",
+            "skip_frames: [1400, 1530] is not allowed; it must be a list of [first, last]",
+        ),
+        ("skip_frames: [[5, 4]]", "skip_frames"),
+        ("skip_frames: [[1, 2, 3]]", "skip_frames"),
+        ("skip_frames: [[-1, 2]]", "skip_frames"),
+        ("skip_frames: [[1, two]]", "skip_frames"),
+        ("skip_frames: 7", "skip_frames"),
         ("- a list", "key: value"),
         ("a: [unclosed", "not a readable YAML file"),
     ],

@@ -1,16 +1,15 @@
 """Skinning weights in the space around the canonical body, on a regular grid (method: body and pose).
 
 Data path: Body -> WeightVolume -> query at the rest positions of the Gaussians -> weights w_n, once.
-Shape letters: X, Y, Z grid nodes along the axes, J joints, P points, S surface samples, M nodes there.
+Shape letters: X, Y, Z grid nodes along the axes, J joints, P points, S surface samples.
 
 The nodes at both ends lie on the box (trilinear, align-corners); outside, the border's values hold.
-Building has two steps. Nodes of the cells the surface runs through are fitted so that trilinear reading
-gives the body's own weights at the surface; all other nodes continue them harmonically (no maximum or minimum
-of a weight away from the surface), coarse to fine.
+How the weights are continued off the surface: see weight_solver.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +19,20 @@ from scipy import sparse
 from torch import Tensor
 
 from mmlphuman.body.smplx_model import Body
+from mmlphuman.body.surface import nearest_surface_weights, surface_samples, vertex_normals, weight_gradients
+from mmlphuman.body.weight_solver import SurfaceSamples, fit_field, levels_for, read_at_nodes
 from mmlphuman.files import atomic_write, read_npz
 from mmlphuman.types import NUM_JOINTS, MovableToDevice
 
 CUBE_MARGIN = 1.1  # side of the volume over the canonical body's largest extent, as published
-FIT_ITERATIONS = 10  # ten times as many lower the mean error at the surface by 2 %
-SMOOTHING_PASSES = 10  # per level of the pyramid; enough to remove the blocks of the level above
-JOINTS_AT_ONCE = 8  # bounds the memory of the continuation
+TOUCHED = 1e-6  # sum of the shares by which samples read a node
 EMPTY_WEIGHT = 1e-3  # weights that sum to less are no weights
+SUM_TOLERANCE = 0.01  # of the raw weights' sum over joints, which an exact solution makes one
+BESIDE = 0.02  # metres off the surface, where the weights should still be those of the nearest surface point
+CORRECTIONS = 5  # of the nodes next to the surface; twice as many lower the mean error there by 4 %
+SOLVER_VERSION = 1  # raise it when the same body gives another volume: captures then remake theirs
+SAME_VERTEX = 1e-4  # metres; machines differ in the last digits of a canonical body
+ORIGIN_KEYS = ("made_from", "made_from_vertices")  # in the files written here, beside the published arrays
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,8 @@ class WeightVolume(MovableToDevice):
             )
         return weights / sums
 
-    def save(self, path: str | Path) -> None:
-        """Write the npz that `load` and the published tools read."""
+    def save(self, path: str | Path, origin: dict[str, np.ndarray] | None = None) -> None:
+        """Write the npz that `load` and the published tools read; origin: see `origin_of`."""
         dims = self.grid.shape[:3]
         with atomic_write(path) as file:
             np.savez(
@@ -69,6 +74,7 @@ class WeightVolume(MovableToDevice):
                 bbox_max=self.bbox_max.cpu().numpy(),
                 grid_dims=np.array(dims, np.int64),
                 grid_resolution=np.int64(max(dims)),
+                **(origin or {}),
             )
 
     @classmethod
@@ -94,28 +100,110 @@ class WeightVolume(MovableToDevice):
         return cls(as_tensor[0], as_tensor[1].flatten(), as_tensor[2].flatten())
 
 
-def build_weight_volume(body: Body, resolution: int = 128) -> WeightVolume:
-    """Spread the body's skinning weights over a cube of `resolution`^3 nodes about the canonical body."""
+def build_weight_volume(body: Body, resolution: int = 128, say=None) -> WeightVolume:
+    """Continue the body's skinning weights into a cube of `resolution`^3 nodes about the canonical body.
+
+    say: called with one line about the solution's quality. Raises ValueError for a resolution under 8 and for a
+    body whose weights do not sum to one.
+    """
     if resolution < 8:
         raise ValueError(f"weight volume resolution must be at least 8, got {resolution}")
     vertices = body.canonical_vertices
     low, high = vertices.amin(0), vertices.amax(0)
     half_side = CUBE_MARGIN * (high - low).max() / 2
     bbox_min, bbox_max = (low + high) / 2 - half_side, (low + high) / 2 + half_side
-    dims = torch.full((3,), resolution)
-    samples, sample_weights = _surface_samples(body)
-    known, values = _fit_nodes_at_surface(samples, sample_weights, bbox_min, bbox_max, dims)
-    grid = np.zeros((resolution**3, values.shape[1]), np.float32)
-    grid[known] = values
-    grid = grid.reshape(resolution, resolution, resolution, -1)
-    is_known = np.zeros(resolution**3, bool)
-    is_known[known] = True
-    is_known = is_known.reshape(grid.shape[:3])
-    for start in range(0, grid.shape[-1], JOINTS_AT_ONCE):
-        joints = slice(start, start + JOINTS_AT_ONCE)
-        grid[..., joints] = _continue_harmonically(grid[..., joints], is_known)
-    grid /= grid.sum(-1, keepdims=True)
+    beside = torch.cat([vertices + offset * vertex_normals(body) for offset in (BESIDE, -BESIDE)])
+    samples = SurfaceSamples(
+        points=((vertices - bbox_min) / (2 * half_side)).double().numpy(),
+        values=body.lbs_weights.double().numpy(),
+        gradients=(weight_gradients(body) * 2 * half_side).numpy(),
+        beside=((beside - bbox_min) / (2 * half_side)).clamp(0, 1).double().numpy(),
+        beside_values=nearest_surface_weights(body, beside).double().numpy(),
+    )
+    grid = read_at_nodes(fit_field(samples, levels_for(resolution)), resolution)
+    sums = grid.sum(-1)
+    if say:
+        say(f"raw weights sum to {sums.min():.5f}..{sums.max():.5f} over the joints")
+    if not np.abs(sums - 1).max() <= SUM_TOLERANCE:
+        raise ValueError(
+            f"weight volume: raw weights sum to {sums.min():.3f}..{sums.max():.3f}, not to 1; "
+            "the model file's 'weights' must sum to 1 at every vertex"
+        )
+    _make_weights(grid)
+    _correct_reading(grid, *surface_samples(body), bbox_min, bbox_max)
     return WeightVolume(torch.from_numpy(grid), bbox_min, bbox_max)
+
+
+def _make_weights(values: np.ndarray) -> None:
+    """Make (..., J) values non-negative with sum one, in place."""
+    np.maximum(values, 0, out=values)
+    values /= values.sum(-1, keepdims=True)
+
+
+def _correct_reading(
+    grid: np.ndarray, points: Tensor, weights: Tensor, bbox_min: Tensor, bbox_max: Tensor
+) -> None:
+    """Change the nodes of the cells that the surface runs through so that trilinear reading gives its weights.
+
+    The spline passes through them, but reading blurs it over a voxel, about a finger's width. Simultaneous
+    iterative reconstruction: every node adds the mean of its samples' residuals. points, weights: samples
+    (S, 3), (S, J) of the surface. grid is changed in place.
+    """
+    dims = torch.tensor(grid.shape[:3])
+    lower, fraction = _cells(points, bbox_min, bbox_max, dims)
+    corners = zip(*_corners(lower, fraction, dims), strict=True)
+    nodes, shares = (torch.stack(column, 1).numpy() for column in corners)
+    near, columns = np.unique(nodes, return_inverse=True)
+    starts = np.arange(len(nodes) + 1) * 8
+    read = sparse.csr_array((shares.ravel(), columns.ravel(), starts), (len(nodes), len(near)))
+    total = np.maximum(read.sum(0), TOUCHED)  # a node that no sample touches keeps its value
+    mean_over_samples = sparse.diags_array(1 / total) @ read.T.tocsr()
+    flat = grid.reshape(-1, grid.shape[3])
+    values, target = flat[near], weights.numpy()
+    for _ in range(CORRECTIONS):
+        values += mean_over_samples @ (target - read @ values)
+        _make_weights(values)
+    flat[near] = values
+
+
+def find_or_make_weight_volume(path: Path, body: Body, resolution: int = 128, say=print) -> WeightVolume:
+    """The volume of this body in the file `path`, made first if it is missing or was made of something else.
+
+    A file that this program did not make (published tool, or the user's own) is used as it is.
+    """
+    origin = origin_of(body, resolution)
+    if path.is_file():
+        stored = read_npz(path, (), optional=ORIGIN_KEYS)
+        if not stored:
+            say(f"using the skinning weight volume {path} as it is: it was not made by this program")
+            return WeightVolume.load(path)
+        if _same_origin(stored, origin):
+            return WeightVolume.load(path)
+        say(f"remaking the skinning weight volume {path}: body, resolution or solver changed")
+    else:
+        say(f"making the skinning weight volume {path} ({resolution} nodes a side)")
+    volume = build_weight_volume(body, resolution, say)
+    volume.save(path, origin)
+    return volume
+
+
+def origin_of(body: Body, resolution: int) -> dict[str, np.ndarray]:
+    """Arrays by which a file is known to be made of this body: a SHA-256 of what is exact, and the vertices."""
+    digest = hashlib.sha256(np.array([SOLVER_VERSION, resolution], "<i8").tobytes())
+    digest.update(body.faces.numpy().astype("<i8").tobytes())
+    digest.update(body.lbs_weights.numpy().astype("<f4").tobytes())
+    values = np.frombuffer(digest.digest(), np.uint8), body.canonical_vertices.numpy()
+    return dict(zip(ORIGIN_KEYS, values, strict=True))
+
+
+def _same_origin(stored: dict[str, np.ndarray], origin: dict[str, np.ndarray]) -> bool:
+    exact, vertices = (stored.get(key) for key in ORIGIN_KEYS)
+    return (
+        np.array_equal(exact, origin["made_from"])
+        and vertices is not None
+        and vertices.shape == origin["made_from_vertices"].shape
+        and bool(np.abs(vertices - origin["made_from_vertices"]).max() <= SAME_VERTEX)
+    )
 
 
 def _cells(points: Tensor, bbox_min: Tensor, bbox_max: Tensor, dims: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,91 +221,3 @@ def _corners(lower: Tensor, fraction: Tensor, dims: Tensor):
         x, y, z = (lower + offset).unbind(1)
         share = torch.where(offset.bool(), fraction, 1 - fraction).prod(1)
         yield (x * dims[1] + y) * dims[2] + z, share
-
-
-def _surface_samples(body: Body) -> tuple[Tensor, Tensor]:
-    """Vertices, edge midpoints and face centres of the canonical surface (S, 3) with their weights (S, J)."""
-    faces = body.faces
-    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(1).values.unique(dim=0)
-
-    def spread(attribute: Tensor) -> Tensor:
-        return torch.cat([attribute, attribute[edges].mean(1), attribute[faces].mean(1)])
-
-    return spread(body.canonical_vertices), spread(body.lbs_weights)
-
-
-def _fit_nodes_at_surface(
-    samples: Tensor, sample_weights: Tensor, bbox_min: Tensor, bbox_max: Tensor, dims: Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Node numbers (M,) touched by the surface and their weights (M, J).
-
-    Non-negative least squares of trilinear reading against the samples' weights, by simultaneous iterative
-    reconstruction: every node adds the mean of its samples' residuals.
-    """
-    lower, fraction = _cells(samples, bbox_min, bbox_max, dims)
-    nodes, shares = (
-        torch.stack(column, 1).numpy() for column in zip(*_corners(lower, fraction, dims), strict=True)
-    )
-    known, columns = np.unique(nodes, return_inverse=True)
-    rows = np.arange(len(samples)).repeat(8)
-    read = sparse.csr_matrix((shares.ravel(), (rows, columns.ravel())), (len(samples), len(known)))
-    mass = np.asarray(read.sum(0)).ravel()
-    touched = mass > 1e-6
-    known, read = known[touched], read[:, touched]
-    mean_over_samples = sparse.diags_array(1 / mass[touched]) @ read.T.tocsr()
-    target = sample_weights.numpy()
-    values = mean_over_samples @ target
-    for _ in range(FIT_ITERATIONS):
-        values += mean_over_samples @ (target - read @ values)
-        np.maximum(values, 0, out=values)
-        values /= values.sum(1, keepdims=True)
-    return known, values.astype(np.float32)
-
-
-def _continue_harmonically(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Fill the nodes of (X, Y, Z, K) that are not `known` (X, Y, Z) so that each is its neighbours' mean.
-
-    Recursion over a pyramid: the half-size problem gives the start, then passes of averaging smooth it.
-    """
-    if known.all():
-        return values
-    if max(known.shape) <= 2:
-        mean = values[known].mean(0)
-        return np.where(known[..., None], values, mean)
-    coarse = _continue_harmonically(*_half_size(values, known))
-    for axis in range(3):
-        coarse = coarse.repeat(2, axis)
-    result = coarse[tuple(slice(size) for size in known.shape)]
-    result[known] = values[known]
-    for _ in range(SMOOTHING_PASSES):
-        result = _neighbour_mean(result)
-        result[known] = values[known]
-    return result
-
-
-def _half_size(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the known nodes over blocks of 2 x 2 x 2, and which blocks have any."""
-    odd = [(0, size % 2) for size in known.shape]
-    count = np.pad(known, odd).astype(np.float32)[..., None]
-    total = np.pad(values * known[..., None], [*odd, (0, 0)])
-    for axis in range(3):
-        even_part, odd_part = (
-            (slice(None),) * axis + (slice(0, None, 2),),
-            (slice(None),) * axis + (slice(1, None, 2),),
-        )
-        count = count[even_part] + count[odd_part]
-        total = total[even_part] + total[odd_part]
-    return total / np.maximum(count, 1), count[..., 0] > 0
-
-
-def _neighbour_mean(values: np.ndarray) -> np.ndarray:
-    """Mean of each node and its six neighbours; at the border the node stands for the missing ones."""
-    total = values.copy()
-    for axis in range(3):
-        ahead, behind = (slice(None),) * axis + (slice(1, None),), (slice(None),) * axis + (slice(None, -1),)
-        first, last = (slice(None),) * axis + (slice(0, 1),), (slice(None),) * axis + (slice(-1, None),)
-        total[behind] += values[ahead]
-        total[ahead] += values[behind]
-        total[first] += values[first]
-        total[last] += values[last]
-    return total / 7

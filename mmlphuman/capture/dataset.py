@@ -132,12 +132,7 @@ class CaptureDataset:
                 )
         if len(set(self.camera_ids)) != len(self.camera_ids):
             raise ValueError(f"camera ids repeat: {list(self.camera_ids)}")
-        for frame in self.frames:
-            if not 0 <= frame < len(self.poses):
-                raise ValueError(
-                    f"frame {frame} does not exist: the pose file holds frames 0 to {len(self.poses) - 1}; "
-                    "change the frame range"
-                )
+        self.poses.check_frames(self.frames)
 
     def _check_images_exist(self) -> None:
         """Gaps are left out; a range that begins before or ends after what was captured is an error."""

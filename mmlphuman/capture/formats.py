@@ -4,24 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmlphuman.capture import avatarrex
+from mmlphuman.capture import actorshq, avatarrex, thuman4
 from mmlphuman.capture.layout import CaptureLayout
 
-READERS = {avatarrex.CALIBRATION_FILE: avatarrex.read_avatarrex}
+READERS = {
+    avatarrex.CALIBRATION_FILE: avatarrex.read_avatarrex,
+    thuman4.CALIBRATION_FILE: thuman4.read_thuman4,
+    actorshq.CALIBRATION_FILE: actorshq.read_actorshq,
+}
 
 
 def open_capture(data_dir: str | Path) -> CaptureLayout:
     """Recognise the format of a capture folder and read its calibration.
 
-    Raises FileNotFoundError if there is no such folder, ValueError if no known calibration file is in it.
+    Raises FileNotFoundError if there is no such folder, ValueError if no known calibration file is in it, if
+    there are several, or if the calibration is unusable.
     """
     root = Path(data_dir)
     if not root.is_dir():
         raise FileNotFoundError(f"capture folder {root} does not exist; give the right --data_dir")
-    for calibration, read in READERS.items():
-        if (root / calibration).is_file():
-            return read(root)
-    raise ValueError(
-        f"{root}: no capture of a known format: it must hold {' or '.join(READERS)} "
-        "(is --data_dir one level off?)"
-    )
+    found = [calibration for calibration in READERS if (root / calibration).is_file()]
+    if not found:
+        raise ValueError(
+            f"{root}: no capture of a known format: it must hold {' or '.join(READERS)} "
+            "(is --data_dir one level off?)"
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"{root}: holds calibrations of several formats, {' and '.join(found)}; keep only the one that "
+            "its images belong to"
+        )
+    return READERS[found[0]](root)

@@ -8,6 +8,8 @@ files are, how wide its unreliable edge is. A camera id is the camera's position
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,9 @@ import numpy as np
 
 DISTORTION_COEFFICIENTS = 5  # k1 k2 p1 p2 k3
 ROTATION_TOLERANCE = 1e-3  # on the entries of R R^T - 1; calibration files carry rounded numbers
+FOCAL_RANGE = (0.1, 100.0)  # of the image's size; beyond lie fractions or millimetres taken for pixels
+SKEW_TOLERANCE = 1.0  # pixels; the rasterisers have no skew
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,23 +80,57 @@ class CaptureLayout:
         return self.root / "gaussian" / "template.ply"
 
 
-def check_camera(path: Path, camera: CalibratedCamera) -> CalibratedCamera:
-    """The camera itself, or a ValueError that names calibration file, camera, field and value."""
-    where = f"{path}: camera '{camera.name}'"
-    for field in ("K", "R", "T", "dist"):
+def check_cameras(path: Path, cameras: Sequence[CalibratedCamera]) -> tuple[CalibratedCamera, ...]:
+    """The cameras themselves, or a ValueError that names calibration file, camera, field and value."""
+    names = [camera.name for camera in cameras]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{path}: camera '{name}' appears twice; its images could belong to either")
+        # Names become folders: one that leads elsewhere must not reach files outside the capture.
+        if not name.isprintable() or name in ("", ".", "..") or any(mark in name for mark in "/\\"):
+            raise ValueError(f"{path}: camera name {name!r} is not allowed; it must be a plain folder name")
+    for camera in cameras:
+        _check_lens(f"{path}: camera '{camera.name}'", camera)
+        _check_pose(f"{path}: camera '{camera.name}'", camera)
+    return tuple(cameras)
+
+
+def _check_lens(where: str, camera: CalibratedCamera) -> None:
+    for field in ("K", "dist"):
         if not np.isfinite(getattr(camera, field)).all():
             raise ValueError(f"{where}: {field} holds numbers that are not finite")
-    if camera.K[0, 0] <= 0 or camera.K[1, 1] <= 0:
+    if camera.image_size is not None and min(camera.image_size) < 1:
+        raise ValueError(f"{where}: image size (width, height) {camera.image_size} must be positive")
+    focal, center = camera.K[[0, 1], [0, 1]], camera.K[:2, 2]
+    if focal.min() <= 0:
         raise ValueError(
-            f"{where}: K has focal lengths {camera.K[0, 0]:g}, {camera.K[1, 1]:g}; they must be positive"
+            f"{where}: K: focal lengths fx, fy are {focal[0]:g}, {focal[1]:g}; they must be positive"
         )
     if not np.allclose(camera.K[[1, 2, 2, 2], [0, 0, 1, 2]], [0, 0, 0, 1]):
         raise ValueError(f"{where}: K must be upper triangular with 1 in its corner, got {camera.K.tolist()}")
+    if abs(camera.K[0, 1]) > SKEW_TOLERANCE:
+        log.warning("%s: K has a skew of %g pixels, which is ignored", where, camera.K[0, 1])
+    if camera.image_size is None:
+        return
+    size = np.array(camera.image_size)
+    if (focal < FOCAL_RANGE[0] * size).any() or (focal > FOCAL_RANGE[1] * size).any():
+        raise ValueError(
+            f"{where}: K: focal lengths fx, fy come to {focal[0]:g}, {focal[1]:g} pixels for an image of "
+            f"{size[0]}x{size[1]}; check their unit"
+        )
+    if (center < -size).any() or (center > 2 * size).any():
+        raise ValueError(
+            f"{where}: K: the principal point px, py comes to {center[0]:g}, {center[1]:g} pixels, far outside "
+            f"the image of {size[0]}x{size[1]}; check its unit"
+        )
+
+
+def _check_pose(where: str, camera: CalibratedCamera) -> None:
+    for field in ("R", "T"):
+        if not np.isfinite(getattr(camera, field)).all():
+            raise ValueError(f"{where}: {field} holds numbers that are not finite")
     error = np.abs(camera.R @ camera.R.T - np.eye(3)).max()
     if error > ROTATION_TOLERANCE:
         raise ValueError(f"{where}: R is not a rotation (R R^T differs from the identity by {error:.3g})")
     if np.linalg.det(camera.R) < 0:
         raise ValueError(f"{where}: R mirrors (its determinant is -1); a rotation is needed")
-    if camera.image_size is not None and min(camera.image_size) < 1:
-        raise ValueError(f"{where}: image size {camera.image_size} must be positive")
-    return camera

@@ -1,14 +1,13 @@
 """Captures of the synthetic subject on disk, in the layout of a published data set.
 
 Data path: body file -> motion, clothed subject, cameras -> photographs, frame by frame in worker processes ->
-AvatarReX layout. The ray caster knows nothing of layouts, the layout writer nothing of the subject.
+files. The ray caster knows nothing of layouts, `layouts` nothing of the subject.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +22,11 @@ from tqdm import tqdm
 from mmlphuman.synthetic.appearance import Prints, make_prints
 from mmlphuman.synthetic.folds import Cloth, make_cloth
 from mmlphuman.synthetic.garments import ClothedSubject, dress, load_body
+from mmlphuman.synthetic.layouts import LAYOUTS, Layout, write_meta, write_photo
 from mmlphuman.synthetic.motion import BETAS, make_motion
 from mmlphuman.synthetic.raycast import Camera, photograph, pose_mesh
 from mmlphuman.synthetic.studio import NO_DISTORTION, camera_ring, full_pose
 
-JPEG_QUALITY = 98
 COARSE_IMAGE = 256  # pictures smaller than this use one round of subdivision instead of two
 
 
@@ -68,42 +67,9 @@ def set_stage(
     return Stage(subject, make_cloth(subject), make_prints(), cameras, motion)
 
 
-def write_avatarrex_meta(out_dir: Path, cameras: list[Camera], motion: dict[str, np.ndarray]) -> None:
-    """`calibration_full.json` (world to camera) and `smpl_params.npz`, and a folder for every camera."""
-    calibration = {
-        camera.name: {
-            "K": camera.intrinsics.ravel().tolist(),
-            "R": camera.rotation.ravel().tolist(),
-            "T": camera.translation.tolist(),
-            "distCoeff": camera.distortion.tolist(),
-            "imgSize": [camera.width, camera.height],
-        }
-        for camera in cameras
-    }
-    for camera in cameras:
-        (out_dir / camera.name / "mask" / "pha").mkdir(parents=True, exist_ok=True)
-    (out_dir / "calibration_full.json").write_text(json.dumps(calibration, indent=1) + "\n")
-    np.savez(out_dir / "smpl_params.npz", **motion)
-
-
-def write_avatarrex_photo(
-    out_dir: Path, camera: str, frame: int, image: np.ndarray, mask: np.ndarray
-) -> None:
-    """One (H, W, 3) uint8 RGB photo and its (H, W) uint8 mask."""
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    full_chroma = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    folder = out_dir / camera
-    for path, pixels, options in (
-        (folder / f"{frame:08d}.jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality + full_chroma),
-        (folder / "mask" / "pha" / f"{frame:08d}.jpg", mask, quality),
-    ):
-        if not cv2.imwrite(str(path), pixels, options):
-            raise OSError(f"could not write {path}")
-
-
-def _write_frame(stage: Stage, out_dir: Path, frame: int) -> int:
+def _write_frame(stage: Stage, layout: Layout, out_dir: Path, frame: int) -> int:
     for camera, image, mask in stage.photographs(frame):
-        write_avatarrex_photo(out_dir, camera.name, frame, image, mask)
+        write_photo(layout, out_dir, camera.name, frame, image, mask)
     return len(stage.cameras)
 
 
@@ -127,16 +93,17 @@ class _Worker:
     """Holds a worker process's own stage, built once when the process starts."""
 
     stage: Stage
+    layout: Layout
     out_dir: Path
 
     @classmethod
-    def start(cls, build: partial, out_dir: Path) -> None:
+    def start(cls, build: partial, layout: Layout, out_dir: Path) -> None:
         cv2.setNumThreads(1)
-        cls.stage, cls.out_dir = build(), out_dir
+        cls.stage, cls.layout, cls.out_dir = build(), layout, out_dir
 
     @classmethod
     def write(cls, frame: int) -> int:
-        return _write_frame(cls.stage, cls.out_dir, frame)
+        return _write_frame(cls.stage, cls.layout, cls.out_dir, frame)
 
 
 def make_capture(
@@ -148,13 +115,16 @@ def make_capture(
     num_frames: int,
     num_novel_frames: int,
     seed: int = 0,
+    layout: str = "avatarrex",
+    distortion: Sequence[float] = NO_DISTORTION,
     workers: int = 1,
     progress: bool = False,
 ) -> None:
-    """Write an AvatarReX capture of the synthetic subject: training frames, then frames of other poses.
+    """Write a capture of the synthetic subject: training frames, then frames of other poses.
 
-    size: (width, height) pixels; smplx_path: a file of write_body. The result depends on no other option than
-    size, cameras, frames and seed. Files already in out_dir are overwritten.
+    size: (width, height) pixels; smplx_path: a file of write_body; layout: a name in LAYOUTS; distortion: k1 k2
+    p1 p2 k3 of every camera. The result depends on no other option than size, cameras, frames, seed, layout and
+    distortion. Files already in out_dir are overwritten. Raises ValueError if the layout has no distortion.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -166,17 +136,19 @@ def make_capture(
         num_frames=num_frames,
         num_novel_frames=num_novel_frames,
         seed=seed,
+        distortion=np.asarray(distortion, np.float64),
     )
+    files = LAYOUTS[layout]
     frames = range(num_frames + num_novel_frames)
     stage = build()
-    write_avatarrex_meta(out_dir, stage.cameras, stage.motion)
+    write_meta(files, out_dir, stage.cameras, stage.motion)
     with tqdm(total=len(frames) * num_cameras, unit="image", desc="capture", disable=not progress) as bar:
         if workers <= 1:
             for frame in frames:
-                bar.update(_write_frame(stage, out_dir, frame))
+                bar.update(_write_frame(stage, files, out_dir, frame))
             return
         # Fresh processes: a forked one could inherit locked threads of torch.
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _Worker.start, (build, out_dir))
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _Worker.start, (build, files, out_dir))
         with _single_threaded_children(), pool:
             for written in pool.map(_Worker.write, frames):
                 bar.update(written)

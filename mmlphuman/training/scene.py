@@ -13,10 +13,11 @@ import torch
 from mmlphuman.avatar.avatar import Avatar
 from mmlphuman.avatar.build import build_avatar, build_layout, load_template
 from mmlphuman.avatar.pose_space import PoseSpace
-from mmlphuman.body.smplx_model import Body, load_body
-from mmlphuman.body.weight_volume import WeightVolume, build_weight_volume
+from mmlphuman.body.smplx_model import load_body
+from mmlphuman.body.weight_volume import find_or_make_weight_volume
 from mmlphuman.capture.dataset import CaptureDataset, select_frames
 from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.frame_filter import filter_frames
 from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
 from mmlphuman.config import Config
@@ -32,10 +33,16 @@ class Scene:
 
 
 def training_dataset(config: Config, layout: CaptureLayout, poses: SmplParams) -> CaptureDataset:
+    """The training images, without the frames that config cuts out or finds repeated.
+
+    Only training frames are filtered: scores are comparable with others' only on every frame of a protocol, and
+    a repeated pose harms no score.
+    """
+    frames = select_frames(config.begin_ith_frame, config.num_train_frame, config.frame_interval)
     return CaptureDataset(
         layout,
         poses,
-        frames=select_frames(config.begin_ith_frame, config.num_train_frame, config.frame_interval),
+        frames=filter_frames(frames, poses, config.min_pose_change, config.skip_frames),
         camera_ids=config.train_cam_ids or list(range(len(layout.cameras))),
         image_scaling=config.image_scaling,
         edge_radius=config.edge_radius,
@@ -64,7 +71,7 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
     frames = sorted({frame for frame, _ in training.pairs})
     pose_space = PoseSpace.fit(torch.from_numpy(poses.poses[frames][:, BODY_POSE]), config.pca_components)
     body = load_body(config.smpl_pkl_path, poses.betas)
-    volume = find_weight_volume(layout.weight_volume_path, body, config.weight_volume_resolution, say)
+    volume = find_or_make_weight_volume(layout.weight_volume_path, body, config.weight_volume_resolution, say)
     template = load_template(layout.template_path, body)
     say(
         f"placing {config.init_num_gs:,} Gaussians, {config.num_verts:,} control points and "
@@ -79,13 +86,3 @@ def read_one_of_each_camera(dataset: CaptureDataset) -> None:
     first = {camera: frame for frame, camera in reversed(dataset.pairs)}
     for camera, frame in first.items():
         dataset.sample(frame, (camera,))
-
-
-def find_weight_volume(path: Path, body: Body, resolution: int, say=print) -> WeightVolume:
-    """The capture's skinning weight volume; made first, into the capture's gaussian/ folder, if missing."""
-    if path.is_file():
-        return WeightVolume.load(path)
-    say(f"making the skinning weight volume {path} ({resolution} nodes a side)")
-    volume = build_weight_volume(body, resolution)
-    volume.save(path)
-    return volume

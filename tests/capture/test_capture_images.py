@@ -131,3 +131,49 @@ def test_damaged_image_is_named(small_capture, damage, message):
     with pytest.raises(ValueError, match=message) as caught:
         read(small_capture)
     assert str(path) in str(caught.value)
+
+
+def naive_view(root, reader_options, dist):
+    """Everything at full size, as the method is described; image, mask, edge before scaling."""
+    camera = replace(open_capture(root).cameras[0], dist=np.array(dist, float))
+    image = cv2.imread(str(image_path(root, 0, 2)), cv2.IMREAD_COLOR_RGB)
+    alpha = cv2.imread(str(mask_path(root, 0, 2)), cv2.IMREAD_GRAYSCALE)
+    tables = cv2.initUndistortRectifyMap(camera.K, camera.dist, None, camera.K, SIZE, cv2.CV_16SC2)
+    image, alpha = (cv2.remap(pixels, *tables, cv2.INTER_LINEAR) for pixels in (image, alpha))
+    mask = (alpha > 128).astype(np.uint8)
+    radius = reader_options["edge_radius"]
+    offsets = np.arange(-radius, radius + 1)
+    disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.uint8)
+    edge = cv2.dilate(mask, disk) != cv2.erode(mask, disk)
+    scaled = [
+        cv2.resize(pixels, reader_options["size"], interpolation=cv2.INTER_AREA)
+        for pixels in (image, mask * 255, edge.astype(np.uint8) * 255)
+    ]
+    return scaled[0], scaled[1] > 128, scaled[2] > 128
+
+
+@pytest.mark.parametrize("dist", [(0, 0, 0, 0, 0), (1.5, -0.1, 0.01, -0.02, 0.05), (-0.6, 0.1, 0, 0.02, 0)])
+@pytest.mark.parametrize("image_scaling", [1.0, 0.5, 0.4])
+@pytest.mark.parametrize("seed", range(3))
+def test_working_in_the_bounding_box_changes_no_value_that_counts(small_capture, dist, image_scaling, seed):
+    """Mask and edge band are equal everywhere, colours wherever the mask is True; blobs touch the border too."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    blob = cv2.GaussianBlur(rng.random((HEIGHT, WIDTH)), (0, 0), 6)
+    blob = (blob > np.quantile(blob, 0.85)).astype(np.uint8) * 255
+    cv2.imwrite(str(image_path(small_capture, 0, 2)), noise)
+    cv2.imwrite(str(mask_path(small_capture, 0, 2)), blob)
+    reader = reader_for(small_capture, image_scaling, edge_radius=4, dist=dist)
+    view = reader.read(image_path(small_capture, 0, 2), mask_path(small_capture, 0, 2))
+    image, mask, edge = naive_view(small_capture, {"edge_radius": 4, "size": reader.size}, dist)
+    assert mask.any() and edge.any()
+    np.testing.assert_array_equal(view.mask, mask)
+    np.testing.assert_array_equal(view.edge, edge)
+    np.testing.assert_array_equal(view.image[mask], image[mask])
+
+
+@pytest.mark.parametrize("dist", [(0, 0, 0, 0, 0), (1.5, 0, 0, 0, 0)])
+def test_mask_without_a_person(small_capture, dist):
+    cv2.imwrite(str(mask_path(small_capture, 0, 2)), np.zeros((HEIGHT, WIDTH), np.uint8))
+    view = read(small_capture, dist=dist)
+    assert not view.mask.any() and not view.edge.any() and view.image.shape == (HEIGHT, WIDTH, 3)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
+
 SCRIPT = Path(__file__).resolve().parents[2] / "script" / "make_demo.py"
 
 
@@ -55,15 +58,32 @@ def test_never_overwrites(command, tmp_path):
 
 
 def test_failure_leaves_nothing_half_written(command, tmp_path, monkeypatch):
-    import mmlphuman.synthetic.capture_writer as writer
+    import mmlphuman.synthetic.layouts as layouts
 
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(writer, "write_avatarrex_photo", fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(layouts.cv2, "imwrite", lambda *_: False)  # as OpenCV says that the disk is full
+    with pytest.raises(OSError, match="could not write"):
         command("--out_dir", tmp_path / "capture")
     assert [p.name for p in tmp_path.iterdir()] == ["SMPLX_NEUTRAL.npz"]
+
+
+def test_other_layout(command, tmp_path):
+    command("--out_dir", tmp_path / "capture", "--layout", "actorshq")
+    capture = open_capture(tmp_path / "capture")
+    assert len(capture.cameras) == 2 and len(read_smpl_params(capture.pose_path)) == 2
+    for camera in range(2):
+        for frame in range(2):
+            assert capture.image_path(camera, frame).is_file() and capture.mask_path(camera, frame).is_file()
+    with pytest.raises(ValueError, match="other options"):
+        command("--out_dir", tmp_path / "capture")
+
+
+def test_distortion_is_part_of_the_stamp(command, tmp_path):
+    lens = ("-0.1", "0.02", "0", "0", "0")
+    command("--out_dir", tmp_path / "capture", "--layout", "thuman4", "--distortion", *lens)
+    assert json.loads((tmp_path / "capture" / "demo.json").read_text())["distortion"] == [-0.1, 0.02, 0, 0, 0]
+    assert open_capture(tmp_path / "capture").cameras[0].dist.tolist() == [-0.1, 0.02, 0, 0, 0]
+    with pytest.raises(ValueError, match="other options"):
+        command("--out_dir", tmp_path / "capture", "--layout", "thuman4")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +92,9 @@ def test_failure_leaves_nothing_half_written(command, tmp_path, monkeypatch):
         (("--size", "8x9"), "at least 16"),
         (("--size", "big"), "--size big"),
         (("--cameras", 0), "--cameras 0"),
+        (("--layout", "actorshq", "--distortion", 0.1, 0, 0, 0, 0), "actorshq layout has no lens distortion"),
+        (("--distortion", "nan", 0, 0, 0, 0), "--distortion nan"),
+        (("--distortion", 3, 0, 0, 0, 0), "--distortion 3.0"),
     ],
 )
 def test_bad_options_say_which(command, tmp_path, arguments, message):

@@ -1,0 +1,118 @@
+"""Which volume a run uses: the capture's own, one made before, or a new one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mmlphuman.body import weight_volume
+from mmlphuman.body.smplx_model import Body, load_body
+from mmlphuman.body.weight_volume import WeightVolume, find_or_make_weight_volume
+from mmlphuman.types import NUM_JOINTS
+
+RESOLUTION = 8
+
+
+@pytest.fixture(scope="module")
+def body(synthetic_body) -> Body:
+    return load_body(synthetic_body, torch.zeros(10))
+
+
+@pytest.fixture
+def made(body, tmp_path):
+    """Path of a volume made of the body, and what was said."""
+    path, said = tmp_path / "gaussian" / "lbs_weights_grid.npz", []
+    find_or_make_weight_volume(path, body, RESOLUTION, said.append)
+    return path, said
+
+
+@pytest.fixture
+def no_building(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("built again")
+
+    monkeypatch.setattr(weight_volume, "build_weight_volume", refuse)
+
+
+def test_a_missing_file_is_made_and_said(made):
+    path, said = made
+    assert path.is_file()
+    assert said[0] == f"making the skinning weight volume {path} ({RESOLUTION} nodes a side)"
+    assert said[1].startswith("raw weights sum to 1.000")
+
+
+def test_the_file_is_used_again_in_silence(made, body, no_building):
+    path, _ = made
+    before, said = path.read_bytes(), []
+    nearly = replace(body, canonical_vertices=body.canonical_vertices + 1e-6)  # another machine's last digits
+    for same in (body, nearly):
+        volume = find_or_make_weight_volume(path, same, RESOLUTION, said.append)
+        assert torch.equal(volume.grid, WeightVolume.load(path).grid)
+    assert said == [] and path.read_bytes() == before
+
+
+def other_shape(body):
+    return replace(body, canonical_vertices=body.canonical_vertices * 1.01), RESOLUTION
+
+
+def other_weights(body):
+    return replace(body, lbs_weights=body.lbs_weights.roll(1, 1)), RESOLUTION
+
+
+def other_faces(body):
+    return replace(body, faces=body.faces[:-1]), RESOLUTION
+
+
+def other_resolution(body):
+    return body, RESOLUTION + 2
+
+
+@pytest.mark.parametrize("change", [other_shape, other_weights, other_faces, other_resolution])
+def test_changed_inputs_remake_the_file(made, body, change):
+    path, _ = made
+    before, said = path.read_bytes(), []
+    changed, resolution = change(body)
+    volume = find_or_make_weight_volume(path, changed, resolution, said.append)
+    assert said[0].startswith(f"remaking the skinning weight volume {path}")
+    assert path.read_bytes() != before
+    assert torch.equal(volume.grid, WeightVolume.load(path).grid) and volume.grid.shape[0] == resolution
+
+
+def test_another_solver_remakes_the_file(made, body, monkeypatch):
+    path, _ = made
+    said = []
+    monkeypatch.setattr(weight_volume, "SOLVER_VERSION", weight_volume.SOLVER_VERSION + 1)
+    find_or_make_weight_volume(path, body, RESOLUTION, said.append)
+    assert said[0].startswith("remaking")
+
+
+def test_a_file_of_another_program_is_used_as_it_is(body, tmp_path, no_building):
+    path, said = tmp_path / "published.npz", []
+    np.savez(
+        path,
+        grid=np.full((4, 5, 6, NUM_JOINTS), 1 / NUM_JOINTS, np.float32),
+        bbox_min=np.zeros(3),
+        bbox_max=np.ones(3),
+    )
+    before = path.read_bytes()
+    volume = find_or_make_weight_volume(path, body, RESOLUTION, said.append)
+    assert volume.grid.shape == (4, 5, 6, NUM_JOINTS) and path.read_bytes() == before
+    assert "not made by this program" in said[0]
+
+
+def test_a_damaged_file_is_one_line_and_stays(made, body):
+    path, _ = made
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="lbs_weights_grid.npz: not a readable npz file"):
+        find_or_make_weight_volume(path, body, RESOLUTION)
+    assert path.stat().st_size == 1000
+
+
+def test_weights_that_do_not_sum_to_one_are_refused(body, tmp_path):
+    path = tmp_path / "volume.npz"
+    with pytest.raises(ValueError, match="'weights' must sum to 1 at every vertex"):
+        find_or_make_weight_volume(path, replace(body, lbs_weights=body.lbs_weights * 0.9), RESOLUTION)
+    assert not path.exists()
