@@ -1,0 +1,1 @@
+"""What is done to a capture before training: weight volume, template, checks."""

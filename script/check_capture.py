@@ -1,0 +1,67 @@
+"""Checks a capture before training: files, cameras, poses, and whether the body lies in the masks.
+
+    python script/check_capture.py --data_dir CAPTURE --smpl_path smpl_model/smplx/SMPLX_NEUTRAL.npz
+
+Prints a table and writes report.json and contact_sheet.png (the body drawn over images) into --out. Nothing in the
+capture is changed.
+Exit status: 0 sound, 1 errors, 2 only warnings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from mmlphuman.command import run_command  # noqa: E402
+from mmlphuman.preparation.capture_check import check_capture  # noqa: E402
+from mmlphuman.preparation.findings import (  # noqa: E402
+    EXIT_STATUS,
+    closing_line,
+    format_table,
+    overall,
+    write_report,
+)
+from mmlphuman.preparation.overlay import choose_cells, write_overlay_sheet  # noqa: E402
+
+SAMPLED_FRAMES = 24
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.splitlines()[-1])
+    parser.add_argument("--data_dir", type=Path, required=True, help="capture folder")
+    parser.add_argument("--smpl_path", type=Path, required=True, help="SMPLX_NEUTRAL.npz")
+    parser.add_argument(
+        "--frames", type=int, default=SAMPLED_FRAMES, help="frames to look at, in all cameras; 0: every one"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the report; default output/check_CAPTURE")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    data_dir = args.data_dir.resolve()
+    out = (args.out or ROOT / "output" / f"check_{data_dir.name}").resolve()
+    if args.frames < 0:
+        raise ValueError(f"--frames {args.frames}: must not be negative")
+    if out.is_relative_to(data_dir):
+        raise ValueError(f"--out {out}: lies in the capture, where nothing is written; name another folder")
+    checked = check_capture(data_dir, args.smpl_path, args.frames, progress=True)
+    print(format_table(checked.findings))
+    write_report(out / "report.json", data_dir, checked.findings, checked.measures())
+    print(f"report         {out / 'report.json'}")
+    cells = choose_cells(checked.samples)
+    path = out / "contact_sheet.png"
+    path.unlink(missing_ok=True)  # one of an earlier run would mislead
+    if cells:
+        write_overlay_sheet(path, checked.layout, checked.params, checked.body, cells, data_dir.name)
+        print(f"contact sheet  {path}")
+    print(closing_line(checked.findings))
+    sys.exit(EXIT_STATUS[overall(checked.findings)])
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,344 @@
+"""check_capture: clean captures pass in every layout; every planted fault is named in its row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from checked_capture import CAMERAS, FRAMES
+
+from mmlphuman.preparation.capture_check import check_capture, read_mean_hands
+from mmlphuman.preparation.findings import ERROR, OK, WARNING, overall
+from mmlphuman.synthetic.layouts import LAYOUTS
+
+CALIBRATION = "calibration_full.json"
+NAMES = [f"{22010700 + camera}" for camera in range(CAMERAS)]
+
+
+def image_file(root: Path, camera: int, frame: int) -> Path:
+    return root / NAMES[camera] / f"{frame:08d}.jpg"
+
+
+def mask_file(root: Path, camera: int, frame: int) -> Path:
+    return root / NAMES[camera] / "mask" / "pha" / f"{frame:08d}.jpg"
+
+
+def contents(root: Path) -> dict[Path, str]:
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_clean_capture_is_sound_and_unchanged(clean_check_captures, plain_body, layout):
+    root = clean_check_captures(layout)
+    before = contents(root)
+    checked = check_capture(root, plain_body, 0)
+    assert [finding for finding in checked.findings if finding.result != OK] == []
+    assert len(checked.samples) == CAMERAS * FRAMES
+    assert min(sample.fit.inside for sample in checked.samples) > 0.95
+    assert contents(root) == before
+
+
+# --- planting ------------------------------------------------------------------------------------------------
+
+
+def edit_cameras(root: Path, cameras, change: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple]) -> None:
+    """change: K, R, T -> the same, changed."""
+    calibration = json.loads((root / CALIBRATION).read_text())
+    for camera in cameras:
+        entry = calibration[NAMES[camera]]
+        arrays = np.reshape(entry["K"], (3, 3)), np.reshape(entry["R"], (3, 3)), np.array(entry["T"])
+        for key, array in zip("KRT", change(*arrays), strict=True):
+            entry[key] = array.ravel().tolist()
+    (root / CALIBRATION).write_text(json.dumps(calibration))
+
+
+def edit_poses(root: Path, key: str, change: Callable[[np.ndarray], np.ndarray | None]) -> None:
+    with np.load(root / "smpl_params.npz") as archive:
+        arrays = dict(archive)
+    arrays[key] = change(arrays[key])
+    np.savez(root / "smpl_params.npz", **arrays)
+
+
+def edit_masks(root: Path, cameras, frames, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    edit_pictures([mask_file(root, c, f) for c in cameras for f in frames], change)
+
+
+def edit_pictures(paths: list[Path], change: Callable[[np.ndarray], np.ndarray]) -> None:
+    for path in paths:
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert cv2.imwrite(str(path), change(pixels), [cv2.IMWRITE_JPEG_QUALITY, 100])
+
+
+def all_pictures(root: Path, camera: int) -> list[Path]:
+    return [path(root, camera, frame) for path in (image_file, mask_file) for frame in range(FRAMES)]
+
+
+def swap_cameras(root: Path, first: int, second: int) -> None:
+    calibration = json.loads((root / CALIBRATION).read_text())
+    a, b = NAMES[first], NAMES[second]
+    calibration[a], calibration[b] = calibration[b], calibration[a]
+    (root / CALIBRATION).write_text(json.dumps(calibration))
+
+
+def add_row(amount: np.ndarray, frame: int) -> Callable[[np.ndarray], np.ndarray]:
+    def change(array: np.ndarray) -> np.ndarray:
+        array[frame] += amount
+        return array
+
+    return change
+
+
+def with_hole(mask: np.ndarray) -> np.ndarray:
+    depth = cv2.distanceTransform((mask > 128).astype(np.uint8), cv2.DIST_L2, 3)
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    return cv2.circle(mask, (int(column), int(row)), 6, 0, cv2.FILLED)
+
+
+FLIP_YZ = np.diag([1.0, -1, -1])
+PICTURE_FAULTS = {
+    "image missing": (
+        lambda root: image_file(root, 1, 2).unlink(),
+        ("missing images", WARNING, ["camera 1 (22010701) frames 2", "image"]),
+    ),
+    "image and mask missing": (
+        lambda root: [image_file(root, 1, 2).unlink(), mask_file(root, 1, 2).unlink()],
+        (
+            "missing images",
+            WARNING,
+            [f"1 of {CAMERAS * FRAMES}", "camera 1 (22010701) frames 2", "image and mask"],
+        ),
+    ),
+    "masks missing": (
+        lambda root: [mask_file(root, 2, frame).unlink() for frame in (0, 3, 4)],
+        ("missing masks", WARNING, [f"3 of {CAMERAS * FRAMES}", "camera 2 (22010702) frames 0, 3-4"]),
+    ),
+    "frame missing": (
+        lambda root: [image_file(root, camera, 5).unlink() for camera in range(CAMERAS)],
+        ("frames", WARNING, [f"1 of {FRAMES} frames", "frames 5"]),
+    ),
+    "camera's folder missing": (
+        lambda root: shutil.rmtree(root / NAMES[3]),
+        ("files of cameras", ERROR, ["1 of 4 cameras", "camera 3 (22010703)", "no images in", "no masks in"]),
+    ),
+    "mask folder missing": (
+        lambda root: shutil.rmtree(root / NAMES[3] / "mask"),
+        ("files of cameras", ERROR, ["camera 3 (22010703)", "no masks in"]),
+    ),
+    "no pictures": (
+        lambda root: [shutil.rmtree(root / name) for name in NAMES],
+        ("frames", ERROR, ["no frame of the pose file has a picture"]),
+    ),
+    "more pictures than poses": (
+        lambda root: shutil.copy(image_file(root, 0, 5), image_file(root, 0, FRAMES)),
+        ("files without a pose", WARNING, ["1 image files", "22010700: 00000008.jpg"]),
+    ),
+    "image cut short": (
+        lambda root: image_file(root, 2, 4).write_bytes(image_file(root, 2, 4).read_bytes()[:-200]),
+        ("image files", ERROR, ["frame 4 camera 2", "cut short", "00000004.jpg"]),
+    ),
+    "mask is text": (
+        lambda root: mask_file(root, 2, 4).write_text("<html>404</html>"),
+        ("image files", ERROR, ["frame 4 camera 2", "not a readable image", "pha/00000004.jpg"]),
+    ),
+    "mask of another size": (
+        lambda root: edit_masks(root, [1], [3], lambda mask: cv2.resize(mask, (96, 96))),
+        ("picture sizes", ERROR, ["frame 3 camera 1", "192x192", "96x96"]),
+    ),
+    "pictures of another size than calibrated": (
+        lambda root: edit_pictures(all_pictures(root, 1), lambda pixels: cv2.resize(pixels, (96, 96))),
+        ("picture sizes", ERROR, [f"{FRAMES} sampled pictures", "camera 1", "96x96", "camera is 192x192"]),
+    ),
+    "empty mask": (
+        lambda root: edit_masks(root, [0], [1], np.zeros_like),
+        ("empty masks", ERROR, ["1 sampled masks", "camera 0 (22010700) frames 1"]),
+    ),
+    "masks of 0 and 1": (
+        lambda root: edit_masks(root, range(CAMERAS), range(FRAMES), lambda mask: mask // 200),
+        ("empty masks", ERROR, [f"{CAMERAS * FRAMES} sampled masks hold values up to", "above 128"]),
+    ),
+    "full mask": (
+        lambda root: edit_masks(root, [0], [1], lambda mask: np.full_like(mask, 255)),
+        ("full masks", ERROR, ["1 sampled masks", "camera 0 (22010700) frames 1"]),
+    ),
+    "black and white swapped": (
+        lambda root: edit_masks(root, [3], range(FRAMES), lambda mask: 255 - mask),
+        ("full masks", ERROR, ["black and white swapped", "camera 3 (22010703) frames 0-7"]),
+    ),
+    "hole in a mask": (
+        lambda root: edit_masks(root, [1], [2], with_hole),
+        ("mask holes", WARNING, ["frame 2 camera 1 (22010701)"]),
+    ),
+    "somebody else in a mask": (
+        lambda root: edit_masks(
+            root, [1], [2], lambda mask: cv2.rectangle(mask, (4, 20), (24, 120), 255, cv2.FILLED)
+        ),
+        ("mask far from body", WARNING, ["frame 2 camera 1 (22010701)"]),
+    ),
+    "pictures mirrored": (
+        lambda root: edit_pictures(all_pictures(root, 1), lambda pixels: pixels[:, ::-1]),
+        ("cameras see the body", ERROR, ["camera 1 (22010701)", "mirrored left to right"]),
+    ),
+    "pictures upside down": (
+        lambda root: edit_pictures(all_pictures(root, 1), lambda pixels: pixels[::-1]),
+        ("cameras see the body", ERROR, ["camera 1 (22010701)", "upside down"]),
+    ),
+}
+CAMERA_FAULTS = {
+    "translation in millimetres": (
+        lambda root: edit_cameras(root, [2], lambda K, R, T: (K, R, 1000 * T)),
+        ("cameras see the body", ERROR, ["1 of 4", "camera 2 (22010702)", "millimetres"]),
+    ),
+    "all translations in millimetres": (
+        lambda root: edit_cameras(root, range(CAMERAS), lambda K, R, T: (K, R, 1000 * T)),
+        ("cameras see the body", ERROR, ["4 of 4", "camera 0", "camera 3", "millimetres"]),
+    ),
+    "translation in centimetres": (
+        lambda root: edit_cameras(root, [2], lambda K, R, T: (K, R, 100 * T)),
+        ("cameras see the body", ERROR, ["camera 2 (22010702)", "centimetres"]),
+    ),
+    "camera to world": (
+        lambda root: edit_cameras(root, [2], lambda K, R, T: (K, R.T, -R.T @ T)),
+        ("cameras see the body", ERROR, ["camera 2 (22010702)", "camera-to-world (invert R and T)"]),
+    ),
+    "T is the centre": (
+        lambda root: edit_cameras(root, [1], lambda K, R, T: (K, R, -R.T @ T)),
+        ("cameras see the body", ERROR, ["camera 1 (22010701)", "T is the camera's centre"]),
+    ),
+    "R transposed": (
+        lambda root: edit_cameras(root, [1], lambda K, R, T: (K, R.T, T)),
+        ("cameras see the body", ERROR, ["camera 1 (22010701)", "transpose R"]),
+    ),
+    "OpenGL axes": (
+        lambda root: edit_cameras(root, [2], lambda K, R, T: (K, FLIP_YZ @ R, FLIP_YZ @ T)),
+        ("cameras see the body", ERROR, ["camera 2 (22010702)", "OpenGL"]),
+    ),
+    "mirroring R": (
+        lambda root: edit_cameras(root, [2], lambda K, R, T: (K, np.diag([-1, 1, 1]) @ R, T)),
+        ("calibration", ERROR, [CALIBRATION, "22010702", "R mirrors"]),
+    ),
+    "two cameras swapped": (
+        lambda root: swap_cameras(root, 0, 1),
+        ("cameras see the body", ERROR, ["2 of 4", "pictures are those of camera 1 (22010701)"]),
+    ),
+    "one camera twice": (
+        lambda root: edit_cameras(root, [1, 3], lambda K, R, T: (K, np.eye(3), np.array([0, 0, 3.0]))),
+        ("cameras", WARNING, ["camera 1 (22010701) and camera 3 (22010703)"]),
+    ),
+    "K of pictures twice as large": (
+        lambda root: edit_cameras(root, [2], lambda K, R, T: (np.diag([2, 2, 1]) @ K, R, T)),
+        ("cameras see the body", ERROR, ["camera 2 (22010702)", "K is of pictures twice as large"]),
+    ),
+    "focal length 15% too short": (
+        lambda root: edit_cameras(
+            root, [2], lambda K, R, T: (K * [[0.85, 1, 1], [1, 0.85, 1], [1, 1, 1]], R, T)
+        ),
+        ("body size", WARNING, ["camera 2 (22010702) 1.1"]),
+    ),
+    "calibration missing": (
+        lambda root: (root / CALIBRATION).unlink(),
+        ("calibration", ERROR, ["no capture of a known format", CALIBRATION]),
+    ),
+}
+POSE_FAULTS = {
+    "not a number": (
+        lambda root: edit_poses(root, "body_pose", add_row(np.nan, 3)),
+        ("pose file", ERROR, ["smpl_params.npz", "'body_pose'", "frame 3"]),
+    ),
+    "pose file missing": (
+        lambda root: (root / "smpl_params.npz").unlink(),
+        ("pose file", ERROR, ["smpl_params.npz", "no such file"]),
+    ),
+    "turned round for one frame": (
+        lambda root: edit_poses(root, "global_orient", add_row(np.array([0, np.pi, 0]), 3)),
+        ("pose jumps", WARNING, ["frame 2-3", "the whole body turns 1"]),
+    ),
+    "moved for one frame": (
+        lambda root: edit_poses(root, "transl", add_row(np.array([0.7, 0, 0]), 3)),
+        ("pose jumps", WARNING, ["frame 2-3 moves", "frame 3-4 moves"]),
+    ),
+    "one frame's pose off the pictures": (
+        lambda root: edit_poses(root, "transl", add_row(np.array([0.7, 0, 0.7]), 3)),
+        ("frames fit", WARNING, [f"1 of {FRAMES}", "frame 3 "]),
+    ),
+    "angles in degrees": (
+        lambda root: edit_poses(root, "body_pose", np.degrees),
+        ("pose numbers", WARNING, ["degrees"]),
+    ),
+    "shape of another body model": (
+        lambda root: edit_poses(root, "betas", lambda betas: betas * 40),
+        ("pose numbers", WARNING, ["betas["]),
+    ),
+    "body elsewhere": (
+        lambda root: edit_poses(root, "transl", lambda transl: transl + [0, 10, 0]),
+        ("body in view", WARNING, ["4 cameras", "sees 0%"]),
+    ),
+    "translation in millimetres": (
+        lambda root: edit_poses(root, "transl", lambda transl: transl * 1000),
+        ("cameras see the body", ERROR, ["4 of 4", "translation in other units"]),
+    ),
+    "hands never fitted": (
+        lambda root: edit_poses(root, "left_hand_pose", np.zeros_like),
+        ("hand poses", WARNING, ["left hand is zero"]),
+    ),
+}
+
+
+FAULTS = {
+    f"{kind}: {name}": fault
+    for kind, group in (("pictures", PICTURE_FAULTS), ("cameras", CAMERA_FAULTS), ("poses", POSE_FAULTS))
+    for name, fault in group.items()
+}
+# Rows that come from folders, calibration and pose file whole; few pictures need to be looked at for them.
+NOT_SAMPLED = {"calibration", "pose file", "cameras", "pose numbers", "pose jumps", "hand poses", "frames"}
+NOT_SAMPLED |= {"files of cameras", "missing images", "missing masks", "files without a pose"}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_fault_is_named(capture_copy, plain_body, fault):
+    plant, (check, result, words) = FAULTS[fault]
+    plant(capture_copy)
+    before = contents(capture_copy)
+    checked = check_capture(capture_copy, plain_body, 1 if check in NOT_SAMPLED else 0)
+    rows = [finding for finding in checked.findings if finding.check == check]
+    assert len(rows) == 1 and rows[0].result == result, checked.findings
+    text = f"{rows[0].what}: {rows[0].where}"
+    assert "\n" not in text
+    for word in words:
+        assert word in text, text
+    assert overall(checked.findings) in {ERROR, result}
+    assert contents(capture_copy) == before
+
+
+def test_hands_relative_to_the_mean(capture_copy, plain_body):
+    mean = read_mean_hands(plain_body)
+    edit_poses(capture_copy, "left_hand_pose", lambda pose: pose - mean[75:120])
+    edit_poses(capture_copy, "right_hand_pose", lambda pose: pose - mean[120:165])
+    row = next(f for f in check_capture(capture_copy, plain_body, 0).findings if f.check == "hand convention")
+    assert row.result == WARNING and "flat_hand_mean=False" in row.what, row
+
+
+def test_one_fault_does_not_hide_another(capture_copy, plain_body):
+    """NaN in the poses, a cut image, an empty mask and no body file: all four are told at once."""
+    edit_poses(capture_copy, "transl", add_row(np.nan, 1))
+    image_file(capture_copy, 0, 0).write_bytes(b"")
+    edit_masks(capture_copy, [2], [2], np.zeros_like)
+    checked = check_capture(capture_copy, plain_body.with_name("absent.npz"), 0)
+    errors = {finding.check for finding in checked.findings if finding.result == ERROR}
+    assert errors == {"pose file", "image files", "empty masks", "body file"}
+
+
+def test_frames_are_sampled_evenly_and_include_the_ends(capture_copy, plain_body):
+    frames = {sample.frame for sample in check_capture(capture_copy, plain_body, 3).samples}
+    assert len(frames) == 3 and {0, FRAMES - 1} <= frames
+
+
+def test_no_capture_folder(tmp_path, plain_body):
+    with pytest.raises(FileNotFoundError, match="absent does not exist"):
+        check_capture(tmp_path / "absent", plain_body, 0)

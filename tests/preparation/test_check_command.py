@@ -1,0 +1,76 @@
+"""script/check_capture.py: exit status, report, contact sheet, and where it refuses to write."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from checked_capture import CAMERAS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """command(*arguments) -> (exit status, what was printed)."""
+    spec = importlib.util.spec_from_file_location(
+        "check_capture_script", ROOT / "script" / "check_capture.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def run(*arguments) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["check_capture.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            script.run_command(script.main)
+        printed = capsys.readouterr()
+        return ended.value.code, printed.out + printed.err
+
+    return run
+
+
+def test_sound_capture(command, clean_check_captures, plain_body, tmp_path):
+    root, out = clean_check_captures("avatarrex"), tmp_path / "out"
+    status, printed = command("--data_dir", root, "--smpl_path", plain_body, "--frames", 3, "--out", out)
+    assert status == 0 and printed.strip().splitlines()[-1] == "sound: no error, no warning"
+    report = json.loads((out / "report.json").read_text())
+    assert report["result"] == "ok" and len(report["fits"]) == 3 * CAMERAS
+    sheet = cv2.imread(str(out / "contact_sheet.png"))
+    assert sheet is not None and sheet.std() > 10
+    assert sorted(path.name for path in out.iterdir()) == ["contact_sheet.png", "report.json"]
+
+
+def test_warnings_and_errors(command, capture_copy, plain_body, tmp_path):
+    arguments = (
+        "--data_dir",
+        capture_copy,
+        "--smpl_path",
+        plain_body,
+        "--frames",
+        2,
+        "--out",
+        tmp_path / "out",
+    )
+    (capture_copy / "22010701" / "00000002.jpg").unlink()
+    status, printed = command(*arguments)
+    assert status == 2 and "look at 1 warning(s) first" in printed.splitlines()[-1]
+    (capture_copy / "calibration_full.json").write_text("{")
+    status, printed = command(*arguments)
+    assert status == 1 and "not ready to train: 1 error(s)" in printed.splitlines()[-1]
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["result"] == "error"
+    assert not (tmp_path / "out" / "contact_sheet.png").exists()  # of the run before: it would mislead
+
+
+def test_refusals(command, capture_copy, plain_body, tmp_path):
+    body = ("--smpl_path", plain_body)
+    status, printed = command("--data_dir", capture_copy, *body, "--out", capture_copy / "report")
+    assert status == 1 and "lies in the capture" in printed and len(printed.splitlines()) == 1
+    assert not (capture_copy / "report").exists()
+    status, printed = command("--data_dir", tmp_path / "absent", *body, "--out", tmp_path / "out")
+    assert status == 1 and "does not exist" in printed
+    status, printed = command("--data_dir", capture_copy, *body, "--out", tmp_path / "out", "--frames", -1)
+    assert status == 1 and "--frames -1" in printed
