@@ -14,11 +14,6 @@ SH_DEGREE_0 = 0.28209479177387814  # 1 / (2 sqrt(pi))
 SH_DEGREE_1 = 0.4886025119029199  # sqrt(3 / (4 pi))
 
 
-def sh_from_rgb(rgb: Tensor) -> Tensor:
-    """Degree-0 coefficient that shows as `rgb`."""
-    return (rgb - 0.5) / SH_DEGREE_0
-
-
 def view_colors(gaussians: PosedGaussians, cameras: Cameras) -> Tensor:
     """(V, N, 3) colours, non-negative.
 
