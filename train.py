@@ -53,7 +53,7 @@ def main() -> None:
         trainer = Trainer(config, scene, lpips, device)
 
         def fill(folder: Path) -> None:
-            write_run_record(folder, config, args.data_dir, scene.training)
+            write_run_record(folder, config, args.data_dir, scene)
             trainer.save(folder)
 
         create_model_folder(args.out_dir, fill)

@@ -13,15 +13,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.evaluation.contact_sheet import SheetRow, contact_sheet
 from mmlphuman.evaluation.metrics import FrameScore, ScoreTable, score_frame
 from mmlphuman.evaluation.writer import ImageWriter, image_name
 from mmlphuman.files import atomic_write
 from mmlphuman.render.rasterize import choose_backend, rasterize
-from mmlphuman.training.checkpoint import TrainedAvatar
 from mmlphuman.training.image_losses import paint
-from mmlphuman.training.loop import active_parts
 from mmlphuman.types import Sample
 
 SHEET_CELLS = 8
@@ -32,10 +31,7 @@ def render_sample(
     trained: TrainedAvatar, sample: Sample, background: torch.Tensor, project_pose: bool, backend: str
 ) -> np.ndarray:
     """(H, W, 3) uint8 render of a sample with one view, on the CPU."""
-    features = (
-        trained.pose_space.project(sample.pose.body, trained.config.pca_sigmas) if project_pose else None
-    )
-    output = trained.avatar(sample.pose, active_parts(trained.config, trained.iteration), features)
+    output = trained.avatar(sample.pose, trained.active, trained.features(sample.pose, project_pose))
     return to_uint8(rasterize(output.posed, sample.cameras, background, backend).colors[0])
 
 

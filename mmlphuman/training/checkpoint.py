@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,18 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from mmlphuman.avatar.avatar import Avatar, AvatarLayout
+from mmlphuman.avatar.avatar import AvatarLayout
 from mmlphuman.avatar.build import build_avatar
 from mmlphuman.avatar.neighbours import Interpolation
 from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import rigid_inverse
 from mmlphuman.config import Config
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "checkpoints"
 NAME = re.compile(r"iteration_(\d{8})")
 UNFINISHED = ".unfinished-"
-
-
-@dataclass(frozen=True)
-class TrainedAvatar:
-    """What a checkpoint gives to anyone who renders."""
-
-    avatar: Avatar
-    pose_space: PoseSpace
-    config: Config
-    iteration: int
 
 
 def save_checkpoint(
@@ -109,6 +99,17 @@ def newest_checkpoint(model_dir: Path) -> Path:
     return found[-1]
 
 
+def load_model(path: str | Path) -> TrainedAvatar:
+    """Loads what rendering needs, on the CPU, from a model folder (its newest checkpoint), one checkpoint's folder
+    or a compact file."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        from mmlphuman.export.compact import load_compact  # only those who have such a file need safetensors
+
+        return load_compact(path)
+    return load_avatar(path if NAME.fullmatch(path.name) else newest_checkpoint(path))
+
+
 def load_avatar(checkpoint: Path) -> TrainedAvatar:
     """Loads what rendering needs, on the CPU."""
     content = _load(checkpoint / "avatar.pt")
@@ -122,7 +123,7 @@ def load_avatar(checkpoint: Path) -> TrainedAvatar:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content["config"]))
         avatar = build_avatar(config, _layout_from_state(content["avatar"]))
         avatar.load_state_dict(content["avatar"], strict=True)
-        pose_space = PoseSpace(*(content["pose_space"][name] for name in ("mean", "components", "sigmas")))
+        pose_space = PoseSpace(**content["pose_space"])
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"{checkpoint / 'avatar.pt'}: content does not fit this program: {' '.join(str(error).split())}"

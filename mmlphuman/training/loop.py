@@ -11,25 +11,17 @@ from typing import Any
 
 import torch
 
-from mmlphuman.avatar.avatar import ActiveParts
+from mmlphuman.avatar.trained import TrainedAvatar, active_parts
 from mmlphuman.capture.loader import SampleStream
 from mmlphuman.capture.sampler import EndlessSampler
 from mmlphuman.config import Config
 from mmlphuman.render.rasterize import choose_backend, rasterize
-from mmlphuman.training.checkpoint import TrainedAvatar, save_checkpoint
+from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.training.losses import TrainingLoss, choose_crops
 from mmlphuman.training.monitor import FiniteGuard, Monitor
 from mmlphuman.training.optimisers import Optimisers
 from mmlphuman.training.scene import Scene
 from mmlphuman.types import Sample
-
-
-def active_parts(config: Config, iteration: int) -> ActiveParts:
-    return ActiveParts(
-        position_bases=iteration >= config.iteration_dxyz_basis,
-        property_bases=iteration >= config.iteration_gsparam_basis,
-        sh1=iteration >= config.iteration_sh_degree,
-    )
 
 
 class Trainer:

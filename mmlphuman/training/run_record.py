@@ -15,12 +15,15 @@ import torch
 
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.config import Config, save_config
+from mmlphuman.training.scene import Scene
 
 RECORDED_PACKAGES = ("torch", "gsplat", "numpy", "smplx", "opencv-python-headless", "opencv-python")
+TEMPLATE_NAME = "template.ply"  # the surface that the Gaussians were placed on, in the canonical pose
 
 
-def write_run_record(folder: Path, config: Config, data_dir: Path, dataset: CaptureDataset) -> None:
-    """Writes config.yaml, run.json, cameras.json and poses.npz into `folder`."""
+def write_run_record(folder: Path, config: Config, data_dir: Path, scene: Scene) -> None:
+    """Writes config.yaml, run.json, cameras.json, poses.npz and template.ply into `folder`."""
+    dataset = scene.training
     save_config(config, folder / "config.yaml")
     record = {"data_dir": str(data_dir), "command": sys.argv, **versions()}
     (folder / "run.json").write_text(json.dumps(record, indent=2))
@@ -34,6 +37,7 @@ def write_run_record(folder: Path, config: Config, data_dir: Path, dataset: Capt
         poses=poses.poses[frames],
         translations=poses.translations[frames],
     )
+    scene.template.export(folder / TEMPLATE_NAME)
 
 
 def versions() -> dict:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import trimesh
 
 from mmlphuman.avatar.avatar import Avatar
 from mmlphuman.avatar.build import build_avatar, build_layout, load_template
@@ -21,7 +22,7 @@ from mmlphuman.capture.frame_filter import filter_frames
 from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
 from mmlphuman.config import Config
-from mmlphuman.types import BODY_POSE
+from mmlphuman.pose_layout import BODY_POSE
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Scene:
     held_out: CaptureDataset
     avatar: Avatar
     pose_space: PoseSpace
+    template: trimesh.Trimesh | None = None  # of a new run, which writes it; a resumed one has it already
 
 
 def training_dataset(config: Config, layout: CaptureLayout, poses: SmplParams) -> CaptureDataset:
@@ -78,7 +80,7 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
         f"{config.num_features} MLPs on the surface"
     )
     avatar = build_avatar(config, build_layout(config, body, template, volume))
-    return Scene(training, held_out, avatar, pose_space)
+    return Scene(training, held_out, avatar, pose_space, template)
 
 
 def read_one_of_each_camera(dataset: CaptureDataset) -> None:

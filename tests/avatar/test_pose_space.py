@@ -39,3 +39,27 @@ def test_too_few_frames_is_said():
         ValueError, match="pca_components: 20 needs more than 20 training frames, but there are 20"
     ):
         PoseSpace.fit(training_poses(20), 20)
+
+
+def test_distance_is_the_angle_to_the_nearest_training_pose():
+    """One joint turned by 21 degrees about an axis: 21 / sqrt(21) over the joints, whatever the other poses are."""
+    near = torch.zeros(63)
+    near[9:12] = torch.tensor([0.3, 0, 0])
+    space = PoseSpace.fit(torch.cat([near[None], 1 + training_poses(30)]), 5)
+    assert space.distance(near) < 1e-3
+    turned = near.clone()
+    turned[9] += torch.deg2rad(torch.tensor(21.0))
+    torch.testing.assert_close(space.distance(turned), torch.tensor(21 / 21**0.5), rtol=1e-4, atol=0)
+    expected = torch.zeros(21)
+    expected[3] = 21
+    assert (space.joint_distances(turned) <= expected + 1e-3).all()
+
+
+def test_a_full_turn_is_no_distance():
+    """Axis-angle numbers far apart may be the same rotation."""
+    poses = training_poses()
+    space = PoseSpace.fit(poses, 5)
+    pose = poses[7].clone()
+    axis = pose[:3] / pose[:3].norm()
+    pose[:3] += 2 * torch.pi * axis
+    assert space.distance(pose) < 0.05

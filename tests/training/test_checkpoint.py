@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import Config
 from mmlphuman.training.checkpoint import (
-    TrainedAvatar,
     create_model_folder,
     list_checkpoints,
     load_avatar,
+    load_model,
     newest_checkpoint,
     refuse_occupied,
     save_checkpoint,
@@ -55,7 +56,7 @@ def test_another_version_and_missing_tensors_are_refused(saved):
     path = saved / "avatar.pt"
     content = torch.load(path, weights_only=True)
     torch.save({**content, "format_version": 99}, path)
-    with pytest.raises(ValueError, match="format version 99, this program reads 1"):
+    with pytest.raises(ValueError, match="format version 99, this program reads 2"):
         load_avatar(saved)
     del content["avatar"]["quats"]
     torch.save(content, path)
@@ -106,3 +107,11 @@ def test_a_model_folder_appears_whole_or_not_at_all(tmp_path):
     assert (target / "config.yaml").read_text() == "whole"
     with pytest.raises(ValueError, match="is not empty; choose another folder"):
         refuse_occupied(target)
+
+
+def test_a_model_is_loaded_from_its_folder_or_from_one_checkpoint(trained, saved, tmp_path):
+    later = TrainedAvatar(trained.avatar, trained.pose_space, trained.config, 80)
+    save_checkpoint(tmp_path, later, {}, keep=2)
+    assert load_model(tmp_path).iteration == 80
+    assert load_model(saved).iteration == 40
+    torch.testing.assert_close(load_model(saved).pose_space.training_poses, trained.pose_space.training_poses)
