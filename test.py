@@ -1,57 +1,89 @@
-"""Renders a capture's test cameras and frames with a trained avatar, and scores them.
+"""Renders a trained avatar: the test images of a capture, with scores, or any poses seen by any cameras.
 
-python test.py --config config/demo.yaml --model_dir MODEL --out_dir IMAGES --data_dir CAPTURE [--test] [key=value ...]
+python test.py --config config/NAME.yaml --model_dir MODEL --out_dir IMAGES --data_dir CAPTURE [--test] [key=value ...]
+python test.py --model_dir MODEL --out_dir IMAGES --cam_path CAM.json --pose_path POSES.npz [--test] [--video] ...
+python test.py --model_dir MODEL --cam_path CAM.json --pose_path POSES.npz --test_speed [--test]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
+import torch
+
+from mmlphuman.animation.pose_arguments import pose_options
+from mmlphuman.animation.pose_file import read_pose_file
+from mmlphuman.animation.render_arguments import (
+    add_render_arguments,
+    camera_motion,
+    check_render_arguments,
+    read_cameras,
+    video_fps,
+)
+from mmlphuman.animation.render_sequence import Look
+from mmlphuman.animation.shots import make_shots
+from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
-from mmlphuman.command import choose_device, run_command
-from mmlphuman.config import load_config
+from mmlphuman.command import choose_device, require_writable, run_command
+from mmlphuman.config import Config, change_config, load_config
+from mmlphuman.evaluation.render_animation import render_animation
 from mmlphuman.evaluation.render_capture import render_capture
-from mmlphuman.training.checkpoint import load_avatar, newest_checkpoint
+from mmlphuman.evaluation.speed import measure_speed
+from mmlphuman.render.rasterize import choose_backend
+from mmlphuman.training.checkpoint import load_model
 from mmlphuman.training.perceptual import load_lpips
 from mmlphuman.training.scene import test_dataset
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    summary, usage = __doc__.strip().split("\n\n")
+    parser = argparse.ArgumentParser(description=summary, usage=usage)
     parser.add_argument(
-        "--config", type=Path, required=True, help="settings; its `test` part selects the images"
+        "--config", type=Path, help="settings; without a capture, by default those of the training run"
     )
-    parser.add_argument("--model_dir", type=Path, required=True, help="what train.py wrote")
     parser.add_argument(
-        "--out_dir", type=Path, required=True, help="where images, scores.json and contact_sheet.png go"
+        "--model_dir", type=Path, required=True, help="what train.py wrote, or a compact .safetensors file"
     )
-    parser.add_argument("--data_dir", type=Path, required=True, help="capture folder")
+    parser.add_argument("--out_dir", type=Path, help="where pictures, videos and numbers go")
+    parser.add_argument(
+        "--data_dir", type=Path, help="capture folder; the settings' `test` part selects the images"
+    )
     parser.add_argument(
         "--test", action="store_true", help="project poses into the training poses' space (novel poses)"
     )
+    add_render_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_arguments()
-    config = load_config(args.config, args.overrides)
-    device = choose_device(config.device)
-    checkpoint = newest_checkpoint(args.model_dir)
-    trained = load_avatar(checkpoint)
-    trained.avatar.to(device)
-    trained.pose_space.to(device)
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raises ValueError for flags that do not go together."""
+    if (args.data_dir is None) == (args.cam_path is None and args.pose_path is None):
+        raise ValueError("give either --data_dir, or --cam_path and --pose_path")
+    if args.data_dir is None:
+        check_render_arguments(args)
+    elif args.config is None:
+        raise ValueError("--data_dir needs --config: its `test` part selects the images")
+    elif args.video is not None or args.test_speed:
+        raise ValueError("--video and --test_speed go with --cam_path and --pose_path, not with --data_dir")
+    if args.out_dir is None and not args.test_speed:
+        raise ValueError("--out_dir is needed: the folder that the pictures go to")
+
+
+def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
     layout = open_capture(args.data_dir)
     dataset = test_dataset(config, layout, read_smpl_params(layout.pose_path))
     lpips = None
     if Path(config.vgg_path).is_file():
-        lpips = load_lpips(config.vgg_path).to(device)
+        lpips = load_lpips(config.vgg_path).to(trained.device)
     else:
         print(
             f"LPIPS is left out: its network's weights are not at {config.vgg_path} (see smpl_model/README.md)"
         )
+    require_writable(args.out_dir)
     table = render_capture(
         trained,
         dataset,
@@ -65,6 +97,41 @@ def main() -> None:
     )
     print(table.text())
     print(f"images, scores.json and contact_sheet.png: {args.out_dir}")
+
+
+def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
+    cameras, sequence = read_cameras(args), read_pose_file(args.pose_path, pose_options(args))
+    background = torch.tensor(config.background, device=trained.device)
+    look = Look(background, choose_backend(config.rasterizer, trained.device.type), args.test)
+    if args.test_speed:
+        report = measure_speed(trained, sequence, cameras[0], look, args.speed_frames)
+        print(report.text())
+        print(json.dumps({"test_speed": report.to_json()}))
+        return
+    shots = make_shots(cameras, sequence, trained.avatar.joints[0].cpu().numpy(), camera_motion(args))
+    fps = video_fps(args, sequence)
+    require_writable(args.out_dir)
+    distances = render_animation(
+        trained, sequence, shots, args.out_dir, look, video_fps=fps, show_distance=args.show_distance
+    )
+    print(distances.text())
+    videos = "".join(f", {shot.video}" for shot in shots if fps is not None)
+    print(f"render/, poses.json{videos}: {args.out_dir}")
+
+
+def main() -> None:
+    args = parse_arguments()
+    check_arguments(args)
+    trained = load_model(args.model_dir)
+    if args.config is None:
+        config = change_config(trained.config, args.overrides, str(args.model_dir))
+    else:
+        config = load_config(args.config, args.overrides)
+    trained.to(choose_device(config.device))
+    if args.data_dir is None:
+        animate(args, config, trained)
+    else:
+        score_capture(args, config, trained)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -31,3 +33,15 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: {name}: no NVIDIA GPU is usable here; use device: cpu, or auto")
     return device
+
+
+def require_writable(folder: Path) -> None:
+    """Makes the folder that results go to, before the long part. ValueError if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--out_dir {folder} cannot be written to ({error.strerror}); choose another folder"
+        ) from error

@@ -87,6 +87,7 @@ class Config:
     checkpoint_every: int = 10_000
     checkpoints_kept: int = 2
     log_every: int = 10
+    viewer_budget: float = 0.03
     # losses
     lambda_l1: float = 1.0
     lambda_lpips: float = 0.1
@@ -129,6 +130,14 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     if not OmegaConf.is_dict(user):
         raise ValueError(f"{path}: expected `key: value` lines")
     return _merge([(str(path), user), ("command line", _dotlist(overrides or []))])
+
+
+def change_config(config: Config, overrides: list[str], source: str) -> Config:
+    """`key=value` overrides over settings that are there already, such as a trained model's; validated again.
+
+    source: where `config` comes from, for messages.
+    """
+    return _merge([(source, OmegaConf.structured(config)), ("command line", _dotlist(overrides))])
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -204,6 +213,7 @@ def validate(config: Config, source: str = "config") -> None:
             require(getattr(config, key) >= 0, key, "0 or more")
     for key in vars(config.lr_decay):
         require(0 < getattr(config.lr_decay, key) <= 1, f"lr_decay.{key}", "in (0, 1]")
+    require(0 < config.viewer_budget <= 1, "viewer_budget", "in (0, 1]; train.py --no_viewer serves no viewer")
     require(config.min_pose_change >= 0, "min_pose_change", "0 or more")
     require(
         all(_is_frame_range(item) for item in config.skip_frames),

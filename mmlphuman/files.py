@@ -38,16 +38,7 @@ def read_npz(
     Raises FileNotFoundError if there is no such file and ValueError, naming the file and the array, if it is
     not an npz archive, an array is missing, damaged or holds pickled objects.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"{path}: not a readable npz file (damaged or another format)") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError(f"{path}: a single array, not an npz archive")
-    with archive:
+    with _open_npz(path) as archive:
         missing = [key for key in required if key not in archive.files]
         if missing:
             raise ValueError(
@@ -64,6 +55,26 @@ def read_npz(
             if arrays[key].dtype.kind not in "biuf":
                 raise ValueError(f"{path}: array '{key}' is not numeric (its type is {arrays[key].dtype})")
     return arrays
+
+
+def npz_names(path: str | Path) -> tuple[str, ...]:
+    """The names of an npz archive's arrays, by which formats are told apart; raises as `read_npz` does."""
+    with _open_npz(path) as archive:
+        return tuple(archive.files)
+
+
+def _open_npz(path: str | Path) -> np.lib.npyio.NpzFile:
+    """The archive, none of its arrays read yet."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"{path}: not a readable npz file (damaged or another format)") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path}: a single array, not an npz archive")
+    return archive
 
 
 @contextmanager

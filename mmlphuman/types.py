@@ -22,11 +22,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-NUM_JOINTS = 55
-POSE_DIM = NUM_JOINTS * 3
-BODY_POSE = slice(3, 66)  # the 63 numbers that drive the MLPs
-LEFT_HAND_POSE = slice(75, 120)
-RIGHT_HAND_POSE = slice(120, 165)
+from mmlphuman.pose_layout import BODY_POSE
 
 
 class MovableToDevice:

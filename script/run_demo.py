@@ -50,6 +50,11 @@ def main() -> None:
         "test.frame_interval=1",
     )
     run(*test, "--out_dir", out / "novel_poses", "--test", *novel)
+    run(
+        *("test.py", "--model_dir", model, "--out_dir", out / "turntable", "--test"),
+        *("--cam_path", 0, "--pose_path", capture / "smpl_params.npz", "--begin", TRAINING_FRAMES),
+        *("--turntable", "--video", 5, "--show_distance"),
+    )
 
     scores = {}
     for name in ("held_out_view", "novel_poses"):
@@ -58,6 +63,7 @@ def main() -> None:
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Look at")
     print(f"  {out}/held_out_view/contact_sheet.png   a camera that training never saw: truth, render, error")
     print(f"  {out}/novel_poses/contact_sheet.png     poses outside the training frames, same camera")
+    print(f"  {out}/turntable/video.mp4              those poses from all sides, and how far from training they are")
     print(f"  {out}/scores.json")
 
 

@@ -4,6 +4,8 @@ Data path: pose -> MLP bank -> coefficients at Gaussians and control points -> o
 Gaussians -> skinning -> PosedGaussians. Cameras come later, in render.
 
 Shape letters: N Gaussians, C control points, A anchors, J joints, K bases of properties, L of positions.
+Only the first P Gaussians have property bases, and the first Q of these bases of degree-1 colour. In training all
+have them (P = Q = N); a compact avatar (export/) has put the Gaussians that vary first and pruned the others' bases.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from torch import Tensor, nn
 
 from mmlphuman.avatar.mlp_bank import MLPBank
 from mmlphuman.avatar.neighbours import Interpolation, InterpolationTable
-from mmlphuman.avatar.offset_bases import blend_bases, covariance_factors
+from mmlphuman.avatar.offset_bases import add_to_first, blend_bases, covariance_factors
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms, forward_kinematics, rigid_inverse
-from mmlphuman.types import BODY_POSE, CanonicalGaussians, Pose, PosedGaussians
+from mmlphuman.pose_layout import BODY_POSE
+from mmlphuman.types import CanonicalGaussians, Pose, PosedGaussians
 
 COLOR, LOG_SCALE, QUAT, OPACITY = slice(0, 3), slice(3, 6), slice(6, 10), slice(10, 11)
 PROPERTIES = 11  # degree-0 SH 3 | log-scale 3 | quaternion 4 | opacity logit 1
@@ -38,7 +41,7 @@ class AvatarLayout:
 
     xyz: Tensor  # (N, 3) rest positions
     lbs_weights: Tensor  # (N, J)
-    gaussian_to_anchor: Interpolation  # (N, 3)
+    gaussian_to_anchor: Interpolation  # (P, 3) of the Gaussians that have bases
     gaussian_to_control: Interpolation  # (N, 3)
     control_to_anchor: Interpolation  # (C, 3)
     control_neighbours: Tensor  # (C, 7) indices, itself first
@@ -46,6 +49,14 @@ class AvatarLayout:
     parents: Tensor  # (J,)
     canonical_transforms: Tensor  # (J, 4, 4) T-pose to canonical pose
     initial_log_scales: Tensor  # (N,)
+
+
+@dataclass(frozen=True)
+class PropertyOffsets:
+    """What a pose adds to the first Gaussians' neutral properties, before the activations."""
+
+    properties: Tensor  # (P, 11) see COLOR, LOG_SCALE, QUAT, OPACITY
+    sh1: Tensor | None  # (Q, 3, 3); None before degree 1 is switched on
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,8 @@ class Avatar(nn.Module):
         self.control_to_anchor = InterpolationTable(layout.control_to_anchor)
         self.bone_parents = tuple(layout.parents.tolist())
 
-        points, controls = len(layout.xyz), len(layout.control_neighbours)
+        points, controls = len(layout.xyz), len(layout.control_to_anchor.index)
+        varying = len(layout.gaussian_to_anchor.index)
         self.sh0 = nn.Parameter(torch.zeros(points, 3))  # 0.5 grey
         self.sh1 = nn.Parameter(torch.zeros(points, 3, 3))
         self.log_scales = nn.Parameter(layout.initial_log_scales[:, None].repeat(1, 3))
@@ -89,11 +101,16 @@ class Avatar(nn.Module):
         def shared_vector(bases: int, size: int) -> Tensor:
             return torch.empty(1, bases, size).uniform_(-INITIAL_BASIS, INITIAL_BASIS, generator=generator)
 
-        self.property_bases = nn.Parameter(shared_vector(num_gsparam_bases, PROPERTIES).repeat(points, 1, 1))
-        self.sh1_bases = nn.Parameter(torch.zeros(points, num_gsparam_bases, 9))
+        self.property_bases = nn.Parameter(shared_vector(num_gsparam_bases, PROPERTIES).repeat(varying, 1, 1))
+        self.sh1_bases = nn.Parameter(torch.zeros(varying, num_gsparam_bases, 9))
         self.position_bases = nn.Parameter(shared_vector(num_position_bases, 3).repeat(controls, 1, 1))
         inputs = BODY_POSE.stop - BODY_POSE.start
         self.bank = MLPBank(num_anchors, inputs, num_gsparam_bases + num_position_bases, generator)
+
+    @property
+    def is_compact(self) -> bool:
+        """Whether what only training needs has been left out; such an avatar can be drawn, not trained."""
+        return len(self.control_neighbours) == 0
 
     def forward(
         self, pose: Pose, active: ActiveParts = ActiveParts(), features: Tensor | None = None
@@ -124,21 +141,34 @@ class Avatar(nn.Module):
         self, coefficients: Tensor | None, control_offsets: Tensor, active: ActiveParts
     ) -> CanonicalGaussians:
         """Neutral properties plus blended offset bases, then the activations."""
-        offsets = self.gaussian_to_control(control_offsets)
-        xyz = self.xyz + offsets + self.xyz_offset_range * torch.tanh(self.xyz_offsets)
+        return self.apply_offsets(self.property_offsets(coefficients, active), control_offsets, active)
+
+    def property_offsets(self, coefficients: Tensor | None, active: ActiveParts) -> PropertyOffsets | None:
+        """The blended offset bases, linear in the coefficients (A, K + L); None before they are switched on."""
+        if not active.property_bases:
+            return None
+        at_gaussians = self.gaussian_to_anchor(coefficients[:, : self.num_gsparam_bases])
+        properties = blend_bases(at_gaussians, self.property_bases)
+        if not active.sh1:
+            return PropertyOffsets(properties, None)
+        sh1 = blend_bases(at_gaussians[: len(self.sh1_bases)], self.sh1_bases)
+        return PropertyOffsets(properties, sh1.unflatten(1, (3, 3)))
+
+    def apply_offsets(
+        self, offsets: PropertyOffsets | None, control_offsets: Tensor, active: ActiveParts
+    ) -> CanonicalGaussians:
+        xyz = self.xyz + self.gaussian_to_control(control_offsets)
+        xyz = xyz + self.xyz_offset_range * torch.tanh(self.xyz_offsets)
         sh0, log_scales, quats, opacity_logits = self.sh0, self.log_scales, self.quats, self.opacity_logits
         sh1 = self.sh1 if active.sh1 else torch.zeros_like(self.sh1)
-        if active.property_bases:
-            at_gaussians = self.gaussian_to_anchor(coefficients[:, : self.num_gsparam_bases])
-            delta = blend_bases(at_gaussians, self.property_bases)
-            sh0, log_scales, quats = (
-                sh0 + delta[:, COLOR],
-                log_scales + delta[:, LOG_SCALE],
-                quats + delta[:, QUAT],
-            )
-            opacity_logits = opacity_logits + delta[:, OPACITY][:, 0]
-            if active.sh1:
-                sh1 = sh1 + blend_bases(at_gaussians, self.sh1_bases).unflatten(1, (3, 3))
+        if offsets is not None:
+            delta = offsets.properties
+            sh0 = add_to_first(sh0, delta[:, COLOR])
+            log_scales = add_to_first(log_scales, delta[:, LOG_SCALE])
+            quats = add_to_first(quats, delta[:, QUAT])
+            opacity_logits = add_to_first(opacity_logits, delta[:, OPACITY][:, 0])
+            if offsets.sh1 is not None:
+                sh1 = add_to_first(sh1, offsets.sh1)
         return CanonicalGaussians(
             xyz=xyz,
             scales=log_scales.exp(),

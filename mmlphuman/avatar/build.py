@@ -1,6 +1,7 @@
-"""Building a new avatar on a body: where Gaussians, control points and anchors sit (paper sec. 3).
+"""Building a new avatar on a body: where Gaussians, control points and anchors sit (paper sec. 3); and one that was
+saved.
 
-Data path: Body + template + WeightVolume -> AvatarLayout -> Avatar.
+Data path: Body + template + WeightVolume -> AvatarLayout -> Avatar; file -> state -> Avatar.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import torch
 import trimesh
 
 from mmlphuman.avatar.avatar import Avatar, AvatarLayout
-from mmlphuman.avatar.neighbours import interpolation, nearest
+from mmlphuman.avatar.neighbours import Interpolation, interpolation, nearest
 from mmlphuman.avatar.sampling import poisson_disk_samples
-from mmlphuman.body.kinematics import canonical_pose, forward_kinematics
+from mmlphuman.body.kinematics import canonical_pose, forward_kinematics, rigid_inverse
 from mmlphuman.body.smplx_model import Body
 from mmlphuman.body.weight_volume import WeightVolume
 from mmlphuman.config import Config
@@ -72,3 +73,27 @@ def build_avatar(config: Config, layout: AvatarLayout) -> Avatar:
         xyz_offset_range=config.xyz_offset_range,
         seed=config.seed,
     )
+
+
+def avatar_from_state(config: Config, state: dict[str, torch.Tensor]) -> Avatar:
+    """The avatar whose `state_dict` this is, compact ones included. Raises KeyError or RuntimeError if it is none."""
+
+    def table(name: str) -> Interpolation:
+        return Interpolation(state[f"{name}.index"], state[f"{name}.weight"])
+
+    layout = AvatarLayout(
+        xyz=state["xyz"],
+        lbs_weights=state["lbs_weights"],
+        gaussian_to_anchor=table("gaussian_to_anchor"),
+        gaussian_to_control=table("gaussian_to_control"),
+        control_to_anchor=table("control_to_anchor"),
+        control_neighbours=state["control_neighbours"],
+        joints=state["joints"],
+        parents=state["parents"],
+        canonical_transforms=rigid_inverse(state["canonical_inverse"]),
+        initial_log_scales=state["log_scales"][:, 0],
+    )
+    avatar = build_avatar(config, layout)
+    avatar.sh1_bases = torch.nn.Parameter(avatar.sh1_bases[: len(state["sh1_bases"])])  # compact: fewer
+    avatar.load_state_dict(state, strict=True)
+    return avatar

@@ -11,6 +11,13 @@ def blend_bases(coefficients: Tensor, bases: Tensor) -> Tensor:
     return (coefficients[:, None] @ bases)[:, 0]
 
 
+def add_to_first(values: Tensor, offsets: Tensor) -> Tensor:
+    """(N, ...) values with (P, ...) offsets added to the first P rows."""
+    if len(offsets) == len(values):  # of every avatar in training
+        return values + offsets
+    return torch.cat([values[: len(offsets)] + offsets, values[len(offsets) :]])
+
+
 def quaternion_matrices(quats: Tensor) -> Tensor:
     """(P, 4) unit quaternions, w first -> (P, 3, 3) rotations."""
     w, x, y, z = quats.unbind(-1)

@@ -48,8 +48,8 @@ class PoseSpace(nn.Module):
 
     def joint_angles(self, body_pose: Tensor) -> Tensor:
         """(F, 21) degrees between each body joint's rotation in `body_pose` (63,) and in each training pose."""
-        here = rotation_matrices(body_pose.view(-1, 3))  # (21, 3, 3)
-        training = rotation_matrices(self.training_poses.view(-1, 3)).view(-1, len(here), 3, 3)
+        here = rotation_matrices(body_pose.reshape(-1, 3))  # (21, 3, 3)
+        training = rotation_matrices(self.training_poses.reshape(-1, 3)).view(-1, len(here), 3, 3)
         # |R - Q|^2 = 8 sin^2(angle / 2): exact near zero, where the trace's arc cosine has lost its digits.
         chord = (training - here).square().sum((-1, -2))
         return torch.rad2deg(2 * (chord / 8).sqrt().clamp(max=1).asin())

@@ -28,7 +28,8 @@ from mmlphuman.body.kinematics import (
     forward_kinematics,
 )
 from mmlphuman.files import read_npz
-from mmlphuman.types import NUM_JOINTS, MovableToDevice
+from mmlphuman.pose_layout import NUM_JOINTS
+from mmlphuman.types import MovableToDevice
 
 NUM_BETAS = 10  # shape components used, as the captures were fitted
 WHERE_TO_GET_IT = (

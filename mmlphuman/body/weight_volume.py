@@ -22,7 +22,8 @@ from mmlphuman.body.smplx_model import Body
 from mmlphuman.body.surface import nearest_surface_weights, surface_samples, vertex_normals, weight_gradients
 from mmlphuman.body.weight_solver import SurfaceSamples, fit_field, levels_for, read_at_nodes
 from mmlphuman.files import atomic_write, read_npz
-from mmlphuman.types import NUM_JOINTS, MovableToDevice
+from mmlphuman.pose_layout import NUM_JOINTS
+from mmlphuman.types import MovableToDevice
 
 CUBE_MARGIN = 1.1  # side of the volume over the canonical body's largest extent, as published
 TOUCHED = 1e-6  # sum of the shares by which samples read a node

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmlphuman.capture.poses import SmplParams
-from mmlphuman.types import BODY_POSE
+from mmlphuman.pose_layout import BODY_POSE
 
 log = logging.getLogger(__name__)
 

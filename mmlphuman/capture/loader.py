@@ -64,6 +64,9 @@ class SampleStream:
         self._reading = None  # the DataLoader's iterator ends its processes when it goes
 
     def __enter__(self) -> SampleStream:
+        """Starts the workers, unless they run."""
+        if self._reading is None:
+            self._reading = self._start_reading()
         return self
 
     def __exit__(self, *exception) -> None:

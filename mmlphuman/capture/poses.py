@@ -1,6 +1,8 @@
-"""Pose files -> SmplParams: the only reader of them.
+"""smpl_params.npz -> SmplParams: the poses of a capture. (Animations: animation.pose_file, which reads through here.)
 
 Data path: smpl_params.npz -> SmplParams -> Pose of a frame.   Shape letter: F frames.
+
+Numpy only: the viewer reads poses on machines without torch.
 """
 
 from __future__ import annotations
@@ -9,12 +11,15 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from mmlphuman.files import read_npz
-from mmlphuman.types import BODY_POSE, LEFT_HAND_POSE, POSE_DIM, RIGHT_HAND_POSE, Pose
+from mmlphuman.pose_layout import BODY_POSE, LEFT_HAND_POSE, POSE_DIM, RIGHT_HAND_POSE
+
+if TYPE_CHECKING:
+    from mmlphuman.types import Pose
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +47,10 @@ class SmplParams:
 
     def pose(self, frame: int) -> Pose:
         """The pose of one frame; ValueError if the sequence does not have it."""
+        import torch  # here, so that reading poses needs none
+
+        from mmlphuman.types import Pose
+
         self.check_frames([frame])
         return Pose(
             joints=torch.from_numpy(self.poses[frame].copy()),
@@ -67,31 +76,50 @@ def read_smpl_params(path: str | Path) -> SmplParams:
     Raises FileNotFoundError, or ValueError that names the array and, for numbers that are not finite, the
     first frame.
     """
+    poses, translations = read_smpl_motion(path)
+    betas = as_numbers(path, "betas", read_npz(path, ["betas"])["betas"])
+    return SmplParams(betas=_first_betas(path, betas), poses=poses, translations=translations)
+
+
+def read_smpl_motion(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (F, 165) and translations (F, 3) of `smpl_params.npz`, whose shape is not looked at.
+
+    Raises as `read_smpl_params`.
+    """
     columns = {**{key: count for key, count, _ in POSE_PARTS}, "transl": 3}
-    arrays = read_npz(path, ("betas", *columns))
-    for key, array in arrays.items():
-        if array.dtype == bool:
-            raise ValueError(f"{path}: '{key}' holds true and false, numbers are needed")
-        with np.errstate(over="ignore"):  # too large for single precision: infinite, and said so below
-            arrays[key] = array.astype(np.float32)
-    betas = _first_betas(path, arrays["betas"])
+    arrays = {key: as_numbers(path, key, array) for key, array in read_npz(path, tuple(columns)).items()}
+    check_frame_arrays(path, arrays, columns)
+    poses = np.zeros((len(arrays["transl"]), POSE_DIM), np.float32)
+    for key, _, where in POSE_PARTS:
+        poses[:, where] = arrays[key]
+    return poses, arrays["transl"]
+
+
+def as_numbers(path: str | Path, key: str, array: np.ndarray) -> np.ndarray:
+    """`array` in single precision; what is too large for it becomes infinite."""
+    if array.dtype == bool:
+        raise ValueError(f"{path}: '{key}' holds true and false, numbers are needed")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def check_frame_arrays(path: str | Path, arrays: dict[str, np.ndarray], columns: dict[str, int]) -> None:
+    """ValueError that names the first of `columns` (array -> its numbers a frame) that is not (F, numbers) and
+    finite. The last one gives F."""
     for key, count in columns.items():
         if arrays[key].ndim != 2 or arrays[key].shape[1] != count:
             raise ValueError(f"{path}: '{key}' has shape {arrays[key].shape}, (frames, {count}) is needed")
-    frames = len(arrays["transl"])
+    last = list(columns)[-1]
+    frames = len(arrays[last])
     if frames == 0:
-        raise ValueError(f"{path}: 'transl' holds no frames")
+        raise ValueError(f"{path}: '{last}' holds no frames")
     for key in columns:
         array = arrays[key]
         if len(array) != frames:
-            raise ValueError(f"{path}: '{key}' has {len(array)} frames but 'transl' has {frames}")
+            raise ValueError(f"{path}: '{key}' has {len(array)} frames but '{last}' has {frames}")
         bad = np.flatnonzero(~np.isfinite(array).all(1))
         if len(bad):
             raise ValueError(f"{path}: '{key}' holds numbers that are not finite, first in frame {bad[0]}")
-    poses = np.zeros((frames, POSE_DIM), np.float32)
-    for key, _, where in POSE_PARTS:
-        poses[:, where] = arrays[key]
-    return SmplParams(betas=betas, poses=poses, translations=arrays["transl"])
 
 
 def _first_betas(path: str | Path, betas: np.ndarray) -> np.ndarray:

@@ -1,58 +1,63 @@
-"""Scores of rendered pictures against the captured ones (method: evaluation).
+"""Scores of one rendered picture against the captured one (method: evaluation).
 
-Data path: ground truth, render (uint8, exactly what is written as PNG) and mask -> FrameScore -> ScoreTable
--> scores.json and the table in the terminal.
+Data path: Picture (ground truth, render, mask; uint8, exactly what is written as PNG) -> FrameScore -> ScoreTable.
 
-The background of both pictures is white. PSNR and SSIM are of the whole picture. PSNR is also given for the
-inside of the person and for a band about the mask's edge apart, because an edge that is off by a pixel hides
-everything else: most of a converged avatar's squared error lies there.
+The background of both pictures is white. PSNR and SSIM are of the whole picture, and once more of the person's crop:
+the mask's bounding square resized to 512, which is what LPIPS and FID see. PSNR is also given for the inside of the
+person and for a band about the mask's edge apart, because an edge that is off by a pixel hides everything else: most
+of a converged avatar's squared error lies there.
+SSIM mirrors the picture at its border and averages over every pixel, as torchmetrics does. scikit-image leaves out
+the outer 5 pixels, where the window reaches over the border; the two agree on all others.
 Shape letters: H, W height and width.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import cv2
 import numpy as np
 import torch
 
-from mmlphuman.training.image_losses import mask_square, person_crops
+from mmlphuman.training.image_losses import mask_square, person_crops, ssim
 from mmlphuman.training.perceptual import LPIPS
 
 EDGE_WIDTH = 4  # pixels to either side of the mask's edge
 
 
 @dataclass(frozen=True)
-class FrameScore:
-    """One picture's scores; None where there is nothing to measure (no mask, no network weights)."""
+class Picture:
+    """A render and what it should look like."""
 
-    camera: int
-    frame: int
+    camera: int | str  # id in the capture; of other programs' files the folder they lie in
+    frame: int | str  # number in the capture; of other programs' files the name
+    ground_truth: np.ndarray  # (H, W, 3) uint8 RGB on white
+    render: np.ndarray  # (H, W, 3) uint8 RGB on white
+    mask: np.ndarray | None = None  # (H, W) bool, True on the person; None where it is not known
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """One picture's scores; None where there is nothing to measure (no mask, nobody in it, no network weights)."""
+
+    camera: int | str
+    frame: int | str
+    size: tuple[int, int]  # (width, height) pixels
     psnr: float  # dB, whole picture; infinite for equal pictures
     ssim: float
-    psnr_inside: float | None  # dB, pixels of the person farther than EDGE_WIDTH from the mask's edge
-    psnr_edge: float | None  # dB, pixels within EDGE_WIDTH of the mask's edge, to both sides
-    edge_share: float | None  # part of the whole picture's squared error that lies in that band, 0 to 1
-    lpips: float | None  # VGG, on the mask's bounding square resized to 512
+    psnr_inside: float | None = None  # dB, pixels of the person farther than EDGE_WIDTH from the mask's edge
+    psnr_edge: float | None = None  # dB, pixels within EDGE_WIDTH of the mask's edge, to both sides
+    edge_share: float | None = (
+        None  # part of the whole picture's squared error that lies in that band, 0 to 1
+    )
+    psnr_crop: float | None = None  # dB, on the mask's bounding square resized to 512
+    ssim_crop: float | None = None  # on the same
+    lpips: float | None = None  # VGG, on the same
 
     def label(self) -> str:
         """For a contact sheet."""
         return f"camera {self.camera}, frame {self.frame}: {self.psnr:.1f} dB"
-
-
-# What is averaged: field of FrameScore, heading of its column, its format.
-COLUMNS = (
-    ("psnr", "PSNR", ".2f"),
-    ("psnr_inside", "inside", ".2f"),
-    ("psnr_edge", "edge", ".2f"),
-    ("edge_share", "edge error", ".0%"),
-    ("ssim", "SSIM", ".4f"),
-    ("lpips", "LPIPS", ".4f"),
-)
 
 
 def regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,46 +74,78 @@ def regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (mask > 0) & (distance > EDGE_WIDTH), distance <= EDGE_WIDTH
 
 
-def score_frame(
-    ground_truth: np.ndarray,
-    render: np.ndarray,
-    mask: np.ndarray,
-    camera: int,
-    frame: int,
-    lpips: LPIPS | None = None,
-    device: torch.device | str = "cpu",
+def person_pair(picture: Picture, device: torch.device | str = "cpu") -> torch.Tensor | None:
+    """(2, 512, 512, 3) in [0, 1]: the person's crop of ground truth and render; None where no mask shows anybody."""
+    if picture.mask is None or not picture.mask.any():
+        return None
+    square = mask_square(picture.mask)
+    return person_crops(_float_pair(picture, device), [square, square], torch.ones(3, device=device))
+
+
+def score_picture(
+    picture: Picture, lpips: LPIPS | None = None, device: torch.device | str = "cpu"
 ) -> FrameScore:
-    """Score one picture.
+    """Score one picture; without a mask only the whole picture.
 
-    ground_truth, render: (H, W, 3) uint8 RGB on white; mask: (H, W) bool, the person. lpips: the network, on
-    `device`; None leaves LPIPS out. device: where SSIM and LPIPS are computed.
+    lpips: the network, on `device`; None leaves LPIPS out. device: where SSIM and LPIPS are computed.
+    ValueError, naming frame and camera, for arrays that differ in size.
     """
-    if ground_truth.shape != render.shape or mask.shape != render.shape[:2]:
+    truth, render = picture.ground_truth, picture.render
+    if truth.shape != render.shape or (picture.mask is not None and picture.mask.shape != render.shape[:2]):
+        mask_shape = None if picture.mask is None else picture.mask.shape
         raise ValueError(
-            f"frame {frame}, camera {camera}: ground truth {ground_truth.shape}, render {render.shape} and "
-            f"mask {mask.shape} must be of one size"
+            f"frame {picture.frame}, camera {picture.camera}: ground truth {truth.shape}, render {render.shape} "
+            f"and mask {mask_shape} must be of one size"
         )
-    # torchmetrics takes seconds to import, and only scoring needs it.
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    squared_error = np.square(ground_truth.astype(np.float32) / 255 - render.astype(np.float32) / 255).mean(
-        -1
+    squared_error = np.square(truth.astype(np.float32) / 255 - render.astype(np.float32) / 255).mean(-1)
+    whole = FrameScore(
+        camera=picture.camera,
+        frame=picture.frame,
+        size=(truth.shape[1], truth.shape[0]),
+        psnr=_psnr(squared_error),
+        ssim=_ssim(_float_pair(picture, device)),
     )
+    if picture.mask is None:
+        return whole
+    return FrameScore(
+        **vars(whole) | _region_scores(squared_error, picture.mask) | _crop_scores(picture, lpips, device)
+    )
+
+
+def _region_scores(squared_error: np.ndarray, mask: np.ndarray) -> dict[str, float | None]:
     inside, edge = regions(mask)
     total = float(squared_error.sum(dtype=np.float64))
-    pair = torch.from_numpy(np.stack([ground_truth, render])).to(device).float() / 255
-    truth_first, render_first = pair.permute(0, 3, 1, 2).split(1)
-    similarity = structural_similarity_index_measure(render_first, truth_first, data_range=1.0)
-    return FrameScore(
-        camera=camera,
-        frame=frame,
-        psnr=_psnr(squared_error),
-        ssim=float(similarity),
-        psnr_inside=_psnr(squared_error[inside]),
-        psnr_edge=_psnr(squared_error[edge]),
-        edge_share=float(squared_error[edge].sum(dtype=np.float64)) / total if total > 0 else None,
-        lpips=None if lpips is None else _lpips_of_person(pair, mask, lpips),
-    )
+    return {
+        "psnr_inside": _psnr(squared_error[inside]),
+        "psnr_edge": _psnr(squared_error[edge]),
+        "edge_share": float(squared_error[edge].sum(dtype=np.float64)) / total if total > 0 else None,
+    }
+
+
+@torch.no_grad()
+def _crop_scores(picture: Picture, lpips: LPIPS | None, device: torch.device | str) -> dict[str, float]:
+    crops = person_pair(picture, device)
+    if crops is None:
+        return {}
+    truth, render = crops.split(1)
+    scores = {
+        "psnr_crop": _psnr((truth - render).square().mean(-1).cpu().numpy()),
+        "ssim_crop": _ssim(crops),
+    }
+    if lpips is not None:
+        scores["lpips"] = float(lpips(render, truth))
+    return scores
+
+
+def _float_pair(picture: Picture, device: torch.device | str) -> torch.Tensor:
+    """(2, H, W, 3) in [0, 1]."""
+    return torch.from_numpy(np.stack([picture.ground_truth, picture.render])).to(device).float() / 255
+
+
+@torch.no_grad()
+def _ssim(pair: torch.Tensor) -> float:
+    truth, render = pair.split(1)
+    return float(ssim(render, truth))
 
 
 def _psnr(squared_error: np.ndarray) -> float | None:
@@ -117,115 +154,3 @@ def _psnr(squared_error: np.ndarray) -> float | None:
         return None
     mean = float(squared_error.mean(dtype=np.float64))
     return -10 * math.log10(mean) if mean > 0 else math.inf
-
-
-@torch.no_grad()
-def _lpips_of_person(pair: torch.Tensor, mask: np.ndarray, lpips: LPIPS) -> float:
-    square, white = mask_square(mask), torch.ones(3, device=pair.device)
-    truth, render = person_crops(pair, [square, square], white).split(1)
-    return float(lpips(render, truth))
-
-
-@dataclass(frozen=True)
-class ScoreTable:
-    """Scores of a test, averaged over pictures: per camera and over all.
-
-    training_cameras: cameras the avatar was trained on; their rows are marked, being no novel views.
-    """
-
-    scores: tuple[FrameScore, ...]
-    training_cameras: frozenset[int] = frozenset()
-
-    @classmethod
-    def of(cls, scores: Iterable[FrameScore], training_cameras: Iterable[int] = ()) -> ScoreTable:
-        """Sort by camera and frame. Raises ValueError when there is nothing to average."""
-        ordered = tuple(sorted(scores, key=lambda score: (score.camera, score.frame)))
-        if not ordered:
-            raise ValueError(
-                "no picture was scored: none of the test cameras and frames exists in the capture"
-            )
-        return cls(ordered, frozenset(training_cameras))
-
-    def per_camera(self) -> dict[int, list[FrameScore]]:
-        return {camera: list(group) for camera, group in groupby(self.scores, key=lambda score: score.camera)}
-
-    def mean(self) -> dict[str, float | None]:
-        """Means over all pictures by the names of FrameScore; None where no picture has a value."""
-        return _means(self.scores)
-
-    def to_json(self) -> dict:
-        """Plain dict for json.dump. JSON has no infinity: the PSNR of equal pictures is the string "inf"."""
-        cameras = {
-            str(camera): _row(scores) | {"training_camera": camera in self.training_cameras}
-            for camera, scores in self.per_camera().items()
-        }
-        pictures = [
-            {"camera": score.camera, "frame": score.frame} | _json_values(_means([score]))
-            for score in self.scores
-        ]
-        return {"overall": _row(self.scores), "cameras": cameras, "images": pictures}
-
-    def summary(self) -> str:
-        """One line: the means and the number of pictures."""
-        means = self.mean()
-        parts = [
-            f"{heading} {_cell(means[name], spec)}"
-            for name, heading, spec in COLUMNS
-            if means[name] is not None
-        ]
-        return ", ".join([*parts, f"{len(self.scores)} image{'s' * (len(self.scores) > 1)}"])
-
-    def text(self) -> str:
-        """Aligned table for the terminal."""
-        rows = [["camera", "images", *(heading for _, heading, _ in COLUMNS), ""]]
-        for camera, scores in self.per_camera().items():
-            note = "training camera" if camera in self.training_cameras else ""
-            rows.append([str(camera), *_cells(scores), note])
-        rows.append(["all", *_cells(self.scores), ""])
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-        lines = [
-            "  ".join(
-                [*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
-            ).rstrip()
-            for row in rows
-        ]
-        lines.append(
-            f"Means over images. PSNR in dB: whole image, inside the person, within {EDGE_WIDTH} px of the "
-            "mask's edge; edge error: share of the squared error in that band."
-        )
-        trained_on = [str(camera) for camera in self.per_camera() if camera in self.training_cameras]
-        if trained_on:
-            subject = (
-                f"Camera {trained_on[0]} is a"
-                if len(trained_on) == 1
-                else f"Cameras {', '.join(trained_on)} are"
-            )
-            lines.append(f"{subject} training camera{'s' * (len(trained_on) > 1)}: not a novel view.")
-        return "\n".join(lines)
-
-
-def _means(scores: Sequence[FrameScore]) -> dict[str, float | None]:
-    means = {}
-    for name, _, _ in COLUMNS:
-        values = [getattr(score, name) for score in scores if getattr(score, name) is not None]
-        means[name] = sum(values) / len(values) if values else None
-    return means
-
-
-def _json_values(means: dict[str, float | None]) -> dict[str, float | str | None]:
-    return {
-        name: "inf" if value is not None and math.isinf(value) else value for name, value in means.items()
-    }
-
-
-def _row(scores: Sequence[FrameScore]) -> dict:
-    return {"images": len(scores)} | _json_values(_means(scores))
-
-
-def _cell(value: float | None, spec: str) -> str:
-    return "-" if value is None else format(value, spec)
-
-
-def _cells(scores: Sequence[FrameScore]) -> list[str]:
-    means = _means(scores)
-    return [str(len(scores)), *(_cell(means[name], spec) for name, _, spec in COLUMNS)]

@@ -1,12 +1,12 @@
 """Rendering a capture's test frames with a trained avatar, scoring them, and showing them to a person.
 
-Data path: checkpoint + capture -> images beside ground truth -> scores.json, contact_sheet.png.
+Data path: checkpoint + capture -> Picture (render beside ground truth) -> scores.json, contact_sheet.png.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from tqdm import tqdm
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.evaluation.contact_sheet import SheetRow, contact_sheet
-from mmlphuman.evaluation.metrics import FrameScore, ScoreTable, score_frame
+from mmlphuman.evaluation.metrics import FrameScore, Picture, score_picture
+from mmlphuman.evaluation.score_table import ScoreTable
 from mmlphuman.evaluation.writer import ImageWriter, image_name
 from mmlphuman.files import atomic_write
 from mmlphuman.render.rasterize import choose_backend, rasterize
@@ -39,6 +40,30 @@ def to_uint8(image: torch.Tensor) -> np.ndarray:
     return (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
+def rendered_pictures(
+    trained: TrainedAvatar,
+    dataset: CaptureDataset,
+    background: Sequence[float],
+    project_pose: bool,
+    backend: str,
+) -> Iterator[Picture]:
+    """Every (frame, camera) of `dataset`, rendered; the ground truth on `background` outside its mask.
+
+    background: RGB in [0, 1]; backend: "torch" or "gsplat" (see choose_backend). Works on the avatar's device.
+    """
+    device = trained.device
+    color = torch.tensor(background, device=device)
+    for frame, camera in dataset.pairs:
+        sample = dataset.sample(frame, (camera,)).to(device)
+        yield Picture(
+            camera=camera,
+            frame=frame,
+            ground_truth=to_uint8(paint(sample.images.float() / 255, sample.masks, color)[0]),
+            render=render_sample(trained, sample, color, project_pose, backend),
+            mask=sample.masks[0].cpu().numpy(),
+        )
+
+
 def render_capture(
     trained: TrainedAvatar,
     dataset: CaptureDataset,
@@ -53,25 +78,23 @@ def render_capture(
 ) -> ScoreTable:
     """Renders and scores every (frame, camera) of `dataset`; writes gt/, render/, mask/, scores.json and
     contact_sheet.png into `out_dir`."""
-    device = trained.avatar.xyz.device
-    color = torch.tensor(background, device=device)
-    backend = choose_backend(trained.config.rasterizer, device.type)
+    backend = choose_backend(trained.config.rasterizer, trained.device.type)
     spread = np.linspace(0, len(dataset.pairs) - 1, min(SHEET_CELLS, len(dataset.pairs))).round().astype(int)
     shown = {dataset.pairs[index] for index in spread}
     scores: list[FrameScore] = []
     rows: list[SheetRow] = []
+    pictures = rendered_pictures(trained, dataset, background, project_pose, backend)
     with ImageWriter(out_dir) as writer:
-        for frame, camera in tqdm(dataset.pairs, desc="rendering", unit="image", disable=quiet):
-            sample = dataset.sample(frame, (camera,)).to(device)
-            truth = to_uint8(paint(sample.images.float() / 255, sample.masks, color)[0])
-            render = render_sample(trained, sample, color, project_pose, backend)
-            mask = sample.masks[0].cpu().numpy()
-            for kind, image in (("gt", truth), ("render", render), ("mask", mask)):
-                writer.write(image_name(kind, camera, frame), image)
-            score = score_frame(truth, render, mask, camera, frame, lpips, device)
+        for picture in tqdm(
+            pictures, total=len(dataset.pairs), desc="rendering", unit="image", disable=quiet
+        ):
+            kinds = (("gt", picture.ground_truth), ("render", picture.render), ("mask", picture.mask))
+            for kind, image in kinds:
+                writer.write(image_name(kind, picture.camera, picture.frame), image)
+            score = score_picture(picture, lpips, trained.device)
             scores.append(score)
-            if (frame, camera) in shown:
-                rows.append(SheetRow(score.label(), truth, render, mask))
+            if (picture.frame, picture.camera) in shown:
+                rows.append(SheetRow(score.label(), picture.ground_truth, picture.render, picture.mask))
     table = ScoreTable.of(scores, training_cameras)
     with atomic_write(out_dir / "scores.json") as file:
         file.write(json.dumps(table.to_json(), indent=1).encode())

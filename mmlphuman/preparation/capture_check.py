@@ -23,6 +23,7 @@ from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
 from mmlphuman.files import read_npz
+from mmlphuman.pose_layout import LEFT_HAND_POSE, POSE_DIM, RIGHT_HAND_POSE
 from mmlphuman.preparation.camera_diagnosis import Reading, diagnose
 from mmlphuman.preparation.file_checks import (
     camera_name,
@@ -37,7 +38,6 @@ from mmlphuman.preparation.fit_measure import load_shot, measure_fit
 from mmlphuman.preparation.mask_checks import Sampled, check_pictures
 from mmlphuman.preparation.pose_checks import check_poses
 from mmlphuman.preparation.posed_surface import SurfacePoints, spread_points
-from mmlphuman.types import LEFT_HAND_POSE, POSE_DIM, RIGHT_HAND_POSE
 
 DIAGNOSED = 8  # suspicious cameras that are looked into, and pictures of each
 DIAGNOSED_SHOTS = 3

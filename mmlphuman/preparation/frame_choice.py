@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmlphuman.capture.poses import SmplParams
-from mmlphuman.types import BODY_POSE
+from mmlphuman.pose_layout import BODY_POSE
 
 
 def well_spread_frames(poses: SmplParams, frames: Sequence[int], count: int) -> list[int]:

@@ -10,8 +10,8 @@ import torch
 
 from mmlphuman.body.kinematics import rotation_matrices
 from mmlphuman.capture.poses import SmplParams
+from mmlphuman.pose_layout import LEFT_HAND_POSE, RIGHT_HAND_POSE
 from mmlphuman.preparation.findings import OK, WARNING, Finding, cut_list
-from mmlphuman.types import LEFT_HAND_POSE, RIGHT_HAND_POSE
 
 # A step from one frame to the next is a jump if it is larger than both: what a body can do in a thirtieth of a
 # second, and a multiple of what this joint does around that moment (captures may be thinned out).

@@ -17,14 +17,10 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor
 
-from mmlphuman.avatar.avatar import AvatarLayout
-from mmlphuman.avatar.build import build_avatar
-from mmlphuman.avatar.neighbours import Interpolation
+from mmlphuman.avatar.build import avatar_from_state
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.body.kinematics import rigid_inverse
 from mmlphuman.config import Config
 
 FORMAT_VERSION = 2
@@ -121,8 +117,7 @@ def load_avatar(checkpoint: Path) -> TrainedAvatar:
         )
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content["config"]))
-        avatar = build_avatar(config, _layout_from_state(content["avatar"]))
-        avatar.load_state_dict(content["avatar"], strict=True)
+        avatar = avatar_from_state(config, content["avatar"])
         pose_space = PoseSpace(**content["pose_space"])
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(
@@ -145,24 +140,6 @@ def _load(path: Path) -> dict[str, Any]:
             f"{path}: not a readable checkpoint (truncated or another format); use another "
             f"checkpoint of the run"
         ) from error
-
-
-def _layout_from_state(state: dict[str, Tensor]) -> AvatarLayout:
-    def table(name: str) -> Interpolation:
-        return Interpolation(state[f"{name}.index"], state[f"{name}.weight"])
-
-    return AvatarLayout(
-        xyz=state["xyz"],
-        lbs_weights=state["lbs_weights"],
-        gaussian_to_anchor=table("gaussian_to_anchor"),
-        gaussian_to_control=table("gaussian_to_control"),
-        control_to_anchor=table("control_to_anchor"),
-        control_neighbours=state["control_neighbours"],
-        joints=state["joints"],
-        parents=state["parents"],
-        canonical_transforms=rigid_inverse(state["canonical_inverse"]),
-        initial_log_scales=state["log_scales"][:, 0],
-    )
 
 
 def refuse_occupied(model_dir: Path) -> None:

@@ -1,13 +1,13 @@
 """The training loop (paper sec. 4): one pose and V views a step, everything else around it.
 
-Order of a step: load, pose, draw, losses, backward, optimise, log, test, save.
+Order of a step: load, pose, draw, losses, backward, optimise, log, test, save, let viewers watch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -24,12 +24,24 @@ from mmlphuman.training.scene import Scene
 from mmlphuman.types import Sample
 
 
+class Watcher(Protocol):
+    """Someone who looks on and changes nothing (streaming.live_training)."""
+
+    def note_loss(self, iteration: int, loss: float) -> None: ...
+
+    def after_step(self, iteration: int) -> None: ...
+
+
 class Trainer:
     """A run in progress. `state_dict` holds all that decides its future besides the avatar and the settings."""
 
     def __init__(
         self, config: Config, scene: Scene, lpips: Callable | None, device: torch.device, iteration: int = 0
     ):
+        if scene.avatar.is_compact:
+            raise ValueError(
+                "a compact avatar cannot be trained on; resume from the model folder it was made of"
+            )
         self.config, self.scene, self.device, self.iteration = config, scene, device, iteration
         self.backend = choose_backend(config.rasterizer, device.type)
         self.avatar = scene.avatar.to(device)
@@ -58,7 +70,7 @@ class Trainer:
     def save(self, model_dir: Path) -> None:
         save_checkpoint(model_dir, self.trained(), self.state_dict(), self.config.checkpoints_kept)
 
-    def run(self, model_dir: Path, monitor: Monitor) -> None:
+    def run(self, model_dir: Path, monitor: Monitor, watcher: Watcher | None = None) -> None:
         """Trains to the last iteration. Raises NonFiniteError, leaving the last good checkpoint."""
         config = self.config
         guard = FiniteGuard(config.log_every, self.device)
@@ -70,7 +82,9 @@ class Trainer:
                 self.iteration += 1
                 if self.is_due(config.log_every):
                     guard.check()
-                    monitor.log(self.iteration, losses)
+                    values = monitor.log(self.iteration, losses)
+                    if watcher is not None:
+                        watcher.note_loss(self.iteration, values["total"])
                 if self.is_due(config.test_every, config.test_iterations):
                     active = active_parts(config, self.iteration)
                     monitor.show_held_out(
@@ -84,6 +98,8 @@ class Trainer:
                 if self.is_due(config.checkpoint_every, config.checkpoint_iterations):
                     guard.check()  # never save what is already broken
                     self.save(model_dir)
+                if watcher is not None:
+                    watcher.after_step(self.iteration)
 
     def is_due(self, every: int, also_at: Sequence[int] = ()) -> bool:
         """After `iteration` steps: at multiples of `every` (0: none), at the listed iterations, at the end."""

@@ -63,7 +63,8 @@ class Monitor:
             dynamic_ncols=True,
         )
 
-    def log(self, iteration: int, losses: dict[str, Tensor]) -> None:
+    def log(self, iteration: int, losses: dict[str, Tensor]) -> dict[str, float]:
+        """Returns the numbers, which cost a wait for the device to read."""
         values = {name: float(value) for name, value in losses.items()}
         for name, value in values.items():
             self.writer.add_scalar(f"loss/{name}", value, iteration)
@@ -73,6 +74,7 @@ class Monitor:
             {name: f"{value:.4f}" for name, value in values.items() if name != "smooth"}, refresh=False
         )
         self.bar.update(iteration - self.bar.n)
+        return values
 
     @torch.no_grad()
     def show_held_out(

@@ -122,12 +122,12 @@ def load_lpips(vgg_path: Path | str, heads_path: Path | str | None = None) -> LP
         )
 
     model = LPIPS()
-    weights = _read_weights(vgg_path)
+    weights = read_weights(vgg_path)
     for name, parameter in model.vgg.named_parameters():
-        _fill(parameter, weights, name, vgg_path)
-    weights = _read_weights(heads_path)
+        fill(parameter, weights, name, vgg_path)
+    weights = read_weights(heads_path)
     for index, head in enumerate(model.heads):
-        _fill(head[None, :, None, None], weights, f"lin{index}.model.1.weight", heads_path)
+        fill(head[None, :, None, None], weights, f"lin{index}.model.1.weight", heads_path)
     return model
 
 
@@ -140,7 +140,8 @@ def _heads_of_torchmetrics() -> Path:
     return Path(spec.submodule_search_locations[0]) / HEADS_IN_TORCHMETRICS
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Named weights of a file, never unpickled. ValueError, one line, for anything else."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -152,7 +153,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _fill(parameter: Tensor, weights: dict[str, Tensor], name: str, path: Path) -> None:
+def fill(parameter: Tensor, weights: dict[str, Tensor], name: str, path: Path) -> None:
     """Copy one entry into a parameter, or say which entry of which file does not fit."""
     value = weights.get(name)
     if not isinstance(value, Tensor) or value.shape != parameter.shape:

@@ -1,12 +1,15 @@
 """Properties of the avatar: canonical pose, rigid motion, neutral start, gradients, what the MLPs see."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
 from mmlphuman.avatar.avatar import ActiveParts
+from mmlphuman.avatar.build import avatar_from_state
 from mmlphuman.body.kinematics import canonical_pose, rotation_matrices
+from mmlphuman.config import Config
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import view_colors
 from mmlphuman.types import Pose
@@ -134,3 +137,26 @@ def test_switched_off_bases_get_no_gradient(avatar):
     output.posed.xyz.sum().backward()
     assert avatar.position_bases.grad is None and avatar.property_bases.grad is None
     assert all(parameter.grad is None for parameter in avatar.bank.parameters())
+
+
+def test_gaussians_past_the_bases_stay_neutral(avatar):
+    """A compact avatar: the first Gaussians vary as they did, those without bases do not."""
+    compact = copy.deepcopy(avatar).requires_grad_(False)
+    table = compact.gaussian_to_anchor
+    table.index, table.weight = table.index[:200], table.weight[:200]
+    compact.property_bases = torch.nn.Parameter(compact.property_bases[:200])
+    compact.sh1_bases = torch.nn.Parameter(compact.sh1_bases[:50])
+    pose, neutral = random_pose(10), ActiveParts(property_bases=False)
+    ours, full, rest = compact(pose).canonical, avatar(pose).canonical, avatar(pose, neutral).canonical
+    for name in ("scales", "quats", "opacities"):
+        torch.testing.assert_close(getattr(ours, name)[:200], getattr(full, name)[:200])
+        assert torch.equal(getattr(ours, name)[200:], getattr(rest, name)[200:]), name
+    torch.testing.assert_close(ours.sh[:50], full.sh[:50])
+    assert torch.equal(ours.sh[50:, 1:], rest.sh[50:, 1:])
+    assert (full.sh[200:] - rest.sh[200:]).abs().max() > 1e-3
+
+
+def test_a_saved_state_makes_the_same_avatar(avatar):
+    config = Config(init_num_gs=600, num_verts=120, num_features=10)
+    copied, pose = avatar_from_state(config, avatar.state_dict()), random_pose(11)
+    assert torch.equal(copied(pose).posed.xyz, avatar(pose).posed.xyz)

@@ -9,7 +9,7 @@ from mmlphuman.body.smplx_model import Body, load_body
 from mmlphuman.body.surface import nearest_surface_weights, vertex_normals, weight_gradients
 from mmlphuman.body.volume_report import gradient_norm, measure_weight_volume
 from mmlphuman.body.weight_volume import WeightVolume, build_weight_volume
-from mmlphuman.types import NUM_JOINTS
+from mmlphuman.pose_layout import NUM_JOINTS
 
 SLOPE = torch.tensor([0.1, 0.3, -0.2])  # of the first joint's weight, per metre
 

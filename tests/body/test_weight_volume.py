@@ -8,7 +8,7 @@ import torch
 
 from mmlphuman.body.smplx_model import Body
 from mmlphuman.body.weight_volume import WeightVolume, build_weight_volume
-from mmlphuman.types import NUM_JOINTS
+from mmlphuman.pose_layout import NUM_JOINTS
 
 MOVING_JOINTS = 5  # of the 55; the others have no weight
 

@@ -11,7 +11,7 @@ import torch
 from mmlphuman.body import weight_volume
 from mmlphuman.body.smplx_model import Body, load_body
 from mmlphuman.body.weight_volume import WeightVolume, find_or_make_weight_volume
-from mmlphuman.types import NUM_JOINTS
+from mmlphuman.pose_layout import NUM_JOINTS
 
 RESOLUTION = 8
 

@@ -10,9 +10,9 @@ from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.frame_filter import filter_frames
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
 from mmlphuman.config import Config
+from mmlphuman.pose_layout import BODY_POSE
 from mmlphuman.training.scene import test_dataset as held_out_dataset
 from mmlphuman.training.scene import training_dataset
-from mmlphuman.types import BODY_POSE
 
 
 def moving(*positions: float) -> SmplParams:

@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,76 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.commands.runs import call, one_error_line, render, start, train
+
 KILLS = int(os.environ.get("MMLPHUMAN_TEST_KILLS", "4"))  # more for a thorough run
-
-CONFIG = """
-smpl_pkl_path: {body}
-device: cpu
-train_cam_ids: [0, 1, 2]
-num_train_frame: 24
-num_workers: 1
-edge_radius: 1
-test: {{cam_ids: [3, 1], num_frame: 2}}
-weight_volume_resolution: 16
-init_num_gs: 400
-num_verts: 60
-num_features: 8
-pca_components: 5
-iterations: {iterations}
-iteration_dxyz_basis: 2
-iteration_gsparam_basis: 2
-iteration_sh_degree: 4
-checkpoint_every: 3
-log_every: 2
-lambda_lpips: 0
-"""
-
-
-@pytest.fixture(scope="module")
-def files(tiny_capture, synthetic_body, tmp_path_factory):
-    """The capture, settings of a short and of an endless run."""
-    folder = tmp_path_factory.mktemp("commands")
-    for name, iterations in (("short", 6), ("endless", 100_000)):
-        (folder / f"{name}.yaml").write_text(CONFIG.format(body=synthetic_body, iterations=iterations))
-    return {"data": tiny_capture, "short": folder / "short.yaml", "endless": folder / "endless.yaml"}
-
-
-def start(*words, **options) -> subprocess.Popen:
-    command = [sys.executable, *(str(word) for word in words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=environment, **options)  # fmt: skip
-
-
-def call(*words) -> tuple[int, str, str]:
-    process = start(*words)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-def train(files, out_dir, *more, config="short"):
-    return call(
-        "train.py", "--config", files[config], "--data_dir", files["data"], "--out_dir", out_dir, *more
-    )
-
-
-def render(files, model_dir, out_dir, *more):
-    return call("test.py", "--config", files["short"], "--model_dir", model_dir, "--out_dir", out_dir,
-                "--data_dir", files["data"], *more)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(files, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained") / "model"
-    status, out, err = train(files, folder)
-    assert status == 0, err
-    return folder
 
 
 def test_a_run_records_itself(model):
     names = {path.name for path in model.iterdir()}
-    assert {"config.yaml", "run.json", "cameras.json", "poses.npz", "checkpoints"} <= names
+    assert {"config.yaml", "run.json", "cameras.json", "poses.npz", "template.ply", "checkpoints"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     cameras = json.loads((model / "cameras.json").read_text())
     assert [camera["id"] for camera in cameras] == [0, 1, 2] and len(cameras[0]["w2c"]) == 16
@@ -128,7 +64,7 @@ def test_killed_at_any_time_the_model_folder_stays_usable(files, tmp_path):
     furthest = 0
     for _ in range(KILLS):
         process = start("train.py", "--config", files["endless"], "--data_dir", files["data"], "--out_dir", folder,
-                        "--resume", start_new_session=True)  # fmt: skip
+                        "--resume", "--no_viewer", start_new_session=True)  # fmt: skip
         time.sleep(rng.uniform(3, 12))
         os.killpg(process.pid, signal.SIGKILL)
         _, err = process.communicate()
@@ -142,15 +78,6 @@ def test_killed_at_any_time_the_model_folder_stays_usable(files, tmp_path):
             )
             assert status == 0, err
     assert furthest > 0
-
-
-def one_error_line(result, *parts):
-    status, _, err = result
-    lines = [line for line in err.splitlines() if line.strip()]
-    assert status != 0
-    assert len(lines) == 1 and lines[0].startswith("error: "), err
-    for part in parts:
-        assert part in lines[0], lines[0]
 
 
 @pytest.mark.parametrize(

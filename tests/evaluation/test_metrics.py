@@ -1,15 +1,23 @@
-"""Scores: against torchmetrics and by construction; the table and its JSON."""
+"""Scores of one picture: against torchmetrics and scikit-image, and by construction."""
 
-import json
+import functools
 import math
 
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional.image import peak_signal_noise_ratio
+from skimage.metrics import peak_signal_noise_ratio as skimage_psnr
+from skimage.metrics import structural_similarity as skimage_ssim
+from torchmetrics.functional.image import lpips as torchmetrics_lpips
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from mmlphuman.evaluation.metrics import FrameScore, ScoreTable, regions, score_frame
+from mmlphuman.evaluation import metrics
+from mmlphuman.evaluation.metrics import Picture, person_pair, regions, score_picture
+from mmlphuman.training.image_losses import person_crops
 from mmlphuman.training.perceptual import LPIPS
+
+TOLERANCE = 1e-4
+BORDER = 5  # pixels that SSIM's window reaches over the picture's edge
 
 
 @pytest.fixture
@@ -25,8 +33,80 @@ def truth(mask):
     return np.where(mask[..., None], noise, np.uint8(255))
 
 
-def score(camera=0, frame=0, psnr=20.0, ssim=0.9, inside=22.0, edge=15.0, share=0.5, lpips=None):
-    return FrameScore(camera, frame, psnr, ssim, inside, edge, share, lpips)
+@pytest.fixture
+def render(truth):
+    """Like the truth, and not equal at the picture's border either."""
+    noise = np.random.default_rng(1).integers(-30, 30, truth.shape)
+    return np.clip(truth.astype(int) + noise, 0, 255).astype(np.uint8)
+
+
+def score(truth, render, mask=None, lpips=None):
+    return score_picture(Picture(3, 7, truth, render, mask), lpips)
+
+
+def skimage_scores(truth, render):
+    """(PSNR, SSIM) of (H, W, 3) pictures in [0, 1] by scikit-image.
+
+    SSIM with the published settings. scikit-image leaves out the border, so it gets one: mirrored as ours mirrors.
+    """
+    truth, render = truth.astype(np.float64), render.astype(np.float64)
+    margin = ((BORDER, BORDER), (BORDER, BORDER), (0, 0))
+    similarity = skimage_ssim(
+        *(np.pad(picture, margin, mode="reflect") for picture in (truth, render)),
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=1.0,
+        channel_axis=-1,
+    )
+    return skimage_psnr(truth, render, data_range=1.0), similarity
+
+
+def torchmetrics_scores(truth, render):
+    """(PSNR, SSIM) of (H, W, 3) pictures in [0, 1] by torchmetrics."""
+    pair = [torch.from_numpy(picture)[None].permute(0, 3, 1, 2).float() for picture in (render, truth)]
+    return (
+        float(peak_signal_noise_ratio(*pair, data_range=1.0)),
+        float(structural_similarity_index_measure(*pair, data_range=1.0)),
+    )
+
+
+@pytest.mark.parametrize("library", [skimage_scores, torchmetrics_scores])
+def test_whole_picture_equals_the_libraries(truth, render, mask, library):
+    result = score(truth, render, mask)
+    psnr, ssim = library(truth / 255, render / 255)
+    assert 15 < psnr < 30 and 0.3 < ssim < 0.99
+    assert result.psnr == pytest.approx(psnr, abs=TOLERANCE)
+    assert result.ssim == pytest.approx(ssim, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("library", [skimage_scores, torchmetrics_scores])
+def test_crop_equals_the_libraries(truth, render, mask, library):
+    mask = mask.copy()
+    mask[20, 63] = True  # the square now reaches over the picture's border
+    result = score(truth, render, mask)
+    crops = person_pair(Picture(3, 7, truth, render, mask)).numpy()
+    assert crops.shape == (2, 512, 512, 3)
+    psnr, ssim = library(*crops)
+    assert result.psnr_crop == pytest.approx(psnr, abs=TOLERANCE) and result.psnr_crop != result.psnr
+    assert result.ssim_crop == pytest.approx(ssim, abs=TOLERANCE) and result.ssim_crop != result.ssim
+
+
+def test_lpips_of_the_crop_equals_torchmetrics(monkeypatch, truth, render, mask):
+    # A small crop: the network costs seconds at 512.
+    monkeypatch.setattr(metrics, "person_crops", functools.partial(person_crops, size=64))
+    ours = LPIPS.with_random_weights(0)
+    # torchmetrics takes the layers of VGG16 from torchvision; here it gets ours, numbered alike.
+    monkeypatch.setattr(
+        torchmetrics_lpips, "_get_tv_model_features", lambda net, pretrained: ours.vgg.features
+    )
+    theirs = torchmetrics_lpips._LPIPS(net="vgg", pnet_rand=True)
+    for index, head in enumerate(ours.heads):
+        head.copy_(getattr(theirs, f"lin{index}").model[1].weight[0, :, 0, 0])
+    crops = person_pair(Picture(3, 7, truth, render, mask))
+    expected = theirs(*(crop[None].permute(0, 3, 1, 2) for crop in crops), normalize=True).item()
+    assert expected > 1e-3
+    assert score(truth, render, mask, ours).lpips == pytest.approx(expected, rel=TOLERANCE)
 
 
 def test_regions_are_disjoint_and_as_wide_as_said(mask):
@@ -46,90 +126,54 @@ def test_the_picture_border_is_no_edge():
     assert not inside.any() and not edge.any()
 
 
-def test_psnr_equals_torchmetrics(truth, mask):
-    render = np.clip(truth.astype(int) + np.random.default_rng(1).integers(-20, 20, truth.shape), 0, 255)
-    result = score_frame(truth, render.astype(np.uint8), mask, 0, 0)
-    pair = (torch.from_numpy(picture.astype(np.float32)) / 255 for picture in (render, truth))
-    assert abs(result.psnr - float(peak_signal_noise_ratio(*pair, data_range=1.0))) < 1e-3
-
-
 def test_an_error_is_found_where_it_is(truth, mask):
     inside, edge = regions(mask)
     render = truth.copy()
     render[inside] = truth[inside] - 10
-    result = score_frame(truth, render, mask, 3, 7)
+    result = score(truth, render, mask)
     assert result.psnr_inside == pytest.approx(-20 * math.log10(10 / 255), abs=1e-4)
     assert math.isinf(result.psnr_edge) and result.edge_share == 0
     assert result.psnr > result.psnr_inside
     render = truth.copy()
     render[edge] ^= 16
-    result = score_frame(truth, render, mask, 3, 7)
+    result = score(truth, render, mask)
     assert math.isinf(result.psnr_inside) and result.edge_share == pytest.approx(1)
 
 
 def test_equal_pictures(truth, mask):
-    result = score_frame(truth, truth, mask, 3, 7)
+    result = score(truth, truth, mask)
     assert math.isinf(result.psnr) and result.ssim == pytest.approx(1) and result.edge_share is None
+    assert math.isinf(result.psnr_crop) and result.size == (64, 48)
     assert result.label() == "camera 3, frame 7: inf dB"
 
 
 def test_nothing_is_measured_where_nobody_is(truth):
-    result = score_frame(truth, truth // 2, np.zeros(truth.shape[:2], bool), 0, 0)
-    assert result.psnr_inside is None and result.psnr_edge is None
+    nobody = score(truth, truth // 2, np.zeros(truth.shape[:2], bool), lpips=pytest.fail)
+    assert (
+        nobody.psnr_inside is nobody.psnr_edge is nobody.psnr_crop is nobody.ssim_crop is nobody.lpips is None
+    )
 
 
-def test_lpips_sees_the_person_only(truth, mask):
-    network = LPIPS.with_random_weights(0)
+def test_without_a_mask_the_whole_picture_is_scored_all_the_same(truth, render, mask):
+    with_mask, without = score(truth, render, mask), score(truth, render)
+    assert (without.psnr, without.ssim) == (with_mask.psnr, with_mask.ssim)
+    assert without.psnr_inside is without.edge_share is without.psnr_crop is None
+
+
+def test_the_crop_sees_the_person_only(truth, mask):
+    def difference(render, truth):  # in place of the network
+        return (render - truth).abs().mean()
+
     away = truth.copy()
     away[:, :4] = 0  # the mask's square spans columns 19 to 50
-    assert score_frame(truth, away, mask, 0, 0, network).lpips == pytest.approx(0, abs=1e-9)
+    result = score(truth, away, mask, difference)
+    assert result.lpips == 0 and math.isinf(result.psnr_crop) and not math.isinf(result.psnr)
     person = np.where(mask[..., None], truth // 2, truth)
-    assert score_frame(truth, person, mask, 0, 0, network).lpips > 1e-4
+    assert score(truth, person, mask, difference).lpips > 0.1
 
 
 def test_pictures_of_different_sizes_are_refused(truth, mask):
-    with pytest.raises(ValueError, match="frame 12, camera 5"):
-        score_frame(truth, truth[:-1], mask, 5, 12)
+    with pytest.raises(ValueError, match="frame 7, camera 3"):
+        score(truth, truth[:-1], mask)
     with pytest.raises(ValueError, match="one size"):
-        score_frame(truth, truth, mask[:-1], 5, 12)
-
-
-def test_means_are_over_images_not_over_cameras():
-    table = ScoreTable.of([score(1, 0, psnr=10.0), score(1, 1, psnr=20.0), score(0, 0, psnr=30.0)])
-    result = table.to_json()
-    assert result["overall"]["psnr"] == pytest.approx(20) and result["overall"]["images"] == 3
-    assert result["cameras"]["1"]["psnr"] == pytest.approx(15)
-    assert list(result["cameras"]) == ["0", "1"]
-    assert [(image["camera"], image["frame"]) for image in result["images"]] == [(0, 0), (1, 0), (1, 1)]
-
-
-def test_missing_values_do_not_enter_a_mean():
-    table = ScoreTable.of([score(lpips=0.25), score(frame=1, lpips=None), score(frame=2, lpips=0.75)])
-    assert table.mean()["lpips"] == pytest.approx(0.5)
-    assert ScoreTable.of([score()]).mean()["lpips"] is None
-
-
-def test_json_is_strict_with_equal_pictures():
-    table = ScoreTable.of([score(psnr=math.inf, share=None)])
-    read = json.loads(json.dumps(table.to_json(), allow_nan=False))
-    assert float(read["overall"]["psnr"]) == math.inf and read["overall"]["edge_share"] is None
-
-
-def test_training_cameras_are_marked():
-    table = ScoreTable.of([score(1), score(7)], training_cameras=[0, 1, 2])
-    lines = table.text().splitlines()
-    assert [line.endswith("training camera") for line in lines[1:4]] == [True, False, False]
-    assert lines[-1] == "Camera 1 is a training camera: not a novel view."
-    assert table.to_json()["cameras"]["1"]["training_camera"] is True
-    assert table.to_json()["cameras"]["7"]["training_camera"] is False
-    assert "novel" not in ScoreTable.of([score(7)], [0]).text()
-
-
-def test_the_table_is_aligned():
-    lines = ScoreTable.of([score(1, lpips=0.5), score(112, psnr=5.0)]).text().splitlines()
-    assert len({len(line) for line in lines[:4]}) == 1
-
-
-def test_no_scores_are_refused():
-    with pytest.raises(ValueError, match="no picture was scored"):
-        ScoreTable.of([])
+        score(truth, truth, mask[:-1])

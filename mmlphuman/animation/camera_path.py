@@ -1,0 +1,91 @@
+"""Moving cameras: about a point, or through saved cameras. Numpy only.
+
+Data path: CameraView(s) -> one CameraView for every frame of a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.interpolate import CubicSpline, PchipInterpolator
+from scipy.spatial.transform import Rotation, RotationSpline
+
+from mmlphuman.animation.camera_file import CameraView
+
+
+def held(view: CameraView, count: int) -> list[CameraView]:
+    """One view for `count` frames."""
+    _check_count(count)
+    return [view] * count
+
+
+def turntable(
+    view: CameraView, center: np.ndarray, up: np.ndarray, count: int, turns: float = 1.0
+) -> list[CameraView]:
+    """`count` views, from `view` on, carried about the axis `up` through `center`.
+
+    center: (3,) metres. up: (3,), of any length. turns: of the camera, counter-clockwise seen from above, negative
+    the other way; the last frame is one step short of the end, so that a whole turn repeats without a stop.
+    Distance, height and tilt stay. Raises ValueError for an axis of no length.
+    """
+    _check_count(count)
+    center, up = np.asarray(center, np.float64), np.asarray(up, np.float64)
+    length = np.linalg.norm(up)
+    if not (np.isfinite(center).all() and np.isfinite(turns) and 0 < length < np.inf):
+        raise ValueError(
+            f"turntable: center {center}, up {up}, turns {turns} must be finite, and up not zero"
+        )
+    axis, arm = up / length, view.center - center
+    rotations = Rotation.from_rotvec(2 * np.pi * turns / count * np.arange(count)[:, None] * axis).as_matrix()
+    return [
+        replace(view, w2c=_w2c(view.w2c[:3, :3] @ rotation.T, center + rotation @ arm))
+        for rotation in rotations
+    ]
+
+
+def camera_path(views: Sequence[CameraView], count: int) -> list[CameraView]:
+    """`count` views on a smooth path from the first of `views` through all, in equal times, to the last.
+
+    Centres and rotations are splines with continuous velocity and acceleration. Fields of view keep between those
+    of their neighbours. Between cameras on opposite sides of the person the way leads through the middle: save one
+    more on the side where it is to pass. One view is held. Raises ValueError if the image sizes differ.
+    """
+    _check_count(count)
+    if not views:
+        raise ValueError("a camera path needs at least one camera")
+    for number, view in enumerate(views):
+        if (view.width, view.height) != (views[0].width, views[0].height):
+            raise ValueError(
+                f"camera path: camera {number} is of {view.width}x{view.height} pixels but camera 0 of "
+                f"{views[0].width}x{views[0].height}; all cameras of a path need one size"
+            )
+    if len(views) == 1:
+        return held(views[0], count)
+    keys = np.arange(len(views))
+    times = np.linspace(0, len(views) - 1, count)
+    centers = CubicSpline(keys, np.stack([view.center for view in views]), bc_type="natural")(times)
+    to_world = Rotation.from_matrix(np.stack([view.w2c[:3, :3].T for view in views]))
+    rotations = RotationSpline(keys, to_world)(times).as_matrix().transpose(0, 2, 1)
+    fovs = PchipInterpolator(keys, [view.fovx for view in views])(times)
+    K = [None] * count
+    if any(view.K is not None for view in views):
+        K = PchipInterpolator(keys, np.stack([view.intrinsics for view in views]))(times)
+    return [
+        replace(views[0], w2c=_w2c(rotations[i], centers[i]), fovx=float(fovs[i]), K=K[i])
+        for i in range(count)
+    ]
+
+
+def _w2c(rotation: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """(4, 4) of a (3, 3) world-to-camera rotation and a (3,) centre."""
+    w2c = np.eye(4)
+    w2c[:3, :3] = rotation
+    w2c[:3, 3] = -rotation @ center
+    return w2c
+
+
+def _check_count(count: int) -> None:
+    if count < 1:
+        raise ValueError(f"a camera path of {count} frames is not possible; 1 or more are needed")

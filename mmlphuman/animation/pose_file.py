@@ -1,0 +1,235 @@
+"""Pose files -> PoseSequence: the one reader of poses to animate, for test.py, the viewer and scripts. Numpy only.
+
+Data path: pose file -> PoseSequence -> Pose of a frame -> avatar.   Shape letter: F frames.
+
+Read are, told apart by the names of their arrays:
+    smpl_params.npz of a capture         global_orient, body_pose, left_hand_pose, right_hand_pose, transl
+    an AMASS sequence                    poses (F, 165) SMPL-X or (F, 156) SMPL+H, trans, mocap_frame_rate
+    poses.npz of a model folder          poses (F, 165), translations, frames
+Of each only these arrays are read, nothing else that the file holds. The subject's shape is the avatar's, whatever
+the file says; jaw and eyes are zero, as in training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmlphuman.animation.clean_up import clean_up_published
+from mmlphuman.animation.hands import HAND_POSES, hand_pose
+from mmlphuman.capture.poses import POSE_PARTS, as_numbers, check_frame_arrays, read_smpl_motion
+from mmlphuman.files import npz_names, read_npz
+from mmlphuman.pose_layout import BODY_POSE, LEFT_HAND_POSE, NUM_JOINTS, POSE_DIM, RIGHT_HAND_POSE
+
+if TYPE_CHECKING:
+    from mmlphuman.types import Pose
+
+SMPLH_DIM = 156  # root and body as in SMPL-X, then at once the hands
+FRAME_RATE_KEYS = ("mocap_framerate", "mocap_frame_rate")  # AMASS spells it in two ways
+MAX_ROTATION = 4 * np.pi  # radians of one joint; beyond lie degrees and damage
+MAX_TRANSLATION = 1000.0  # metres from the origin; beyond lie millimetres and damage
+HANDS = slice(LEFT_HAND_POSE.start, RIGHT_HAND_POSE.stop)
+ACCEPTED = (
+    "smpl_params.npz of a capture (global_orient, body_pose, ...), an AMASS file (poses, trans) and poses.npz of a "
+    "model folder (poses, translations) are read"
+)
+
+# Which axis of the file's world points up -> the rotation that turns it to +y.
+UP_ROTATIONS = {
+    "x": ((0, -1, 0), (1, 0, 0), (0, 0, 1)),
+    "-x": ((0, 1, 0), (-1, 0, 0), (0, 0, 1)),
+    "y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "-y": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
+    "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
+    "-z": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
+}
+CLEAN_UPS = ("none", "published")
+HANDS_FROM = ("file", *HAND_POSES)
+
+
+@dataclass(frozen=True)
+class PoseOptions:
+    """Which frames of a file to take, and how. Raises ValueError that names the option and what it can be."""
+
+    begin: int = 0  # first frame: the position in the file, from 0
+    count: int | None = None  # frames to take; None: all up to the end
+    stride: int = 1  # every stride-th frame
+    up: str = "y"  # the file's world axis that points up: x, -x, y, -y, z or -z; AMASS is z-up
+    clean_up: str = "none"  # "published": see clean_up.py
+    translation: bool = True  # False: the person stays at the origin
+    hands: str = "file"  # "relaxed" and "fist" replace the file's hands in every frame
+
+    def __post_init__(self):
+        for name, least in (("begin", 0), ("count", 1), ("stride", 1)):
+            value = getattr(self, name)
+            if value is None and name == "count":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(
+                    f"{name}: {value!r} is not possible; a whole number from {least} on is needed"
+                )
+        for name, choices in (("up", UP_ROTATIONS), ("clean_up", CLEAN_UPS), ("hands", HANDS_FROM)):
+            if getattr(self, name) not in tuple(choices):
+                raise ValueError(
+                    f"{name}: {getattr(self, name)!r} is unknown; use one of {', '.join(choices)}"
+                )
+
+
+@dataclass(frozen=True)
+class PoseSequence:
+    """Poses to animate: x_world = rotation (skinning(x) + translation)."""
+
+    poses: np.ndarray  # (F, 165) float32 axis-angle, SMPL-X order, jaw and eyes zero
+    translations: np.ndarray  # (F, 3) float32 metres, in the file's world
+    rotation: np.ndarray  # (3, 3) float32, the file's world -> ours, y up
+    frames: np.ndarray  # (F,) int64 numbers of the frames in the file
+    fps: float | None  # frames a second of this sequence, stride included; None where the file does not tell
+    source: str  # the file, for messages
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def pose(self, index: int) -> Pose:
+        """The pose at position `index` of this sequence, on the CPU."""
+        import torch  # here, so that a viewer without torch can read poses
+
+        from mmlphuman.types import Pose
+
+        return Pose(
+            joints=torch.from_numpy(self.poses[index].copy()),
+            translation=torch.from_numpy(self.rotation @ self.translations[index]),
+            rotation=torch.from_numpy(self.rotation.copy()),
+        )
+
+
+def read_pose_file(path: str | Path, options: PoseOptions | None = None) -> PoseSequence:
+    """Read the frames that `options` select (by default all, as they are).
+
+    The order: clean up the whole file, take the frames, replace the hands. Raises FileNotFoundError, or ValueError
+    that names the file, the array or option, and what is accepted.
+    """
+    options = options or PoseOptions()
+    motion = _read_motion(path)
+    _check_size(path, motion)
+    poses, translations = motion.poses, motion.translations
+    if options.clean_up == "published":
+        poses, translations = clean_up_published(poses, translations)
+    rows = _select(path, len(poses), options)
+    poses, translations = poses[rows], translations[rows]
+    if not options.translation:
+        translations = np.zeros_like(translations)
+    if options.hands != "file":
+        poses[:, HANDS] = hand_pose(options.hands)
+    return PoseSequence(
+        poses=poses,
+        translations=translations,
+        rotation=np.array(UP_ROTATIONS[options.up], np.float32),
+        frames=motion.frames[rows],
+        fps=None if motion.fps is None else motion.fps / options.stride,
+        source=str(path),
+    )
+
+
+@dataclass(frozen=True)
+class _Motion:
+    """A file's whole content, whichever its format."""
+
+    poses: np.ndarray  # (F, 165)
+    translations: np.ndarray  # (F, 3)
+    frames: np.ndarray  # (F,)
+    fps: float | None
+    parts: tuple[tuple[str, slice], ...]  # for messages: array of the file, where it went among the 165
+    translation_key: str
+
+
+def _read_motion(path: str | Path) -> _Motion:
+    names = npz_names(path)
+    if any(key in names for key, _, _ in POSE_PARTS):
+        poses, translations = read_smpl_motion(path)
+        parts = tuple((key, where) for key, _, where in POSE_PARTS)
+        return _Motion(poses, translations, np.arange(len(poses)), None, parts, "transl")
+    if "poses" in names:
+        return _read_poses(path, "translations" if "translations" in names else "trans")
+    raise ValueError(
+        f"{path}: holds no poses that are known here but {', '.join(names) or 'nothing'}; {ACCEPTED}"
+    )
+
+
+def _read_poses(path: str | Path, translation_key: str) -> _Motion:
+    """AMASS, or poses.npz of a model folder: all joints in one array."""
+    keys = ("poses", translation_key)
+    arrays = read_npz(path, keys, FRAME_RATE_KEYS if translation_key == "trans" else ("frames",))
+    arrays.update({key: as_numbers(path, key, arrays[key]) for key in keys})
+    raw = arrays["poses"]
+    if raw.ndim != 2 or raw.shape[1] not in (POSE_DIM, SMPLH_DIM):
+        raise ValueError(
+            f"{path}: 'poses' has shape {raw.shape}, (frames, {POSE_DIM}) of SMPL-X or (frames, {SMPLH_DIM}) of SMPL+H "
+            "is needed"
+        )
+    check_frame_arrays(path, arrays, {"poses": raw.shape[1], translation_key: 3})
+    poses = np.zeros((len(raw), POSE_DIM), np.float32)
+    poses[:, : BODY_POSE.stop] = raw[:, : BODY_POSE.stop]
+    poses[:, HANDS] = raw[:, -(HANDS.stop - HANDS.start) :]
+    return _Motion(
+        poses,
+        arrays[translation_key],
+        _frame_numbers(path, arrays.get("frames"), len(poses)),
+        _frame_rate(path, arrays),
+        (("poses", slice(0, POSE_DIM)),),
+        translation_key,
+    )
+
+
+def _frame_numbers(path: str | Path, frames: np.ndarray | None, count: int) -> np.ndarray:
+    """(F,) of poses.npz, which holds the frames trained on; in other files frames have no numbers of their own."""
+    if frames is None:
+        return np.arange(count)
+    if frames.shape != (count,) or frames.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: 'frames' has shape {frames.shape} of {frames.dtype}, one whole number for each of 'poses' "
+            f"({count},) is needed"
+        )
+    return frames.astype(np.int64)
+
+
+def _frame_rate(path: str | Path, arrays: dict[str, np.ndarray]) -> float | None:
+    key = next((key for key in FRAME_RATE_KEYS if key in arrays), None)
+    if key is None:
+        return None
+    if arrays[key].size != 1 or not 0 < arrays[key].item() < np.inf:
+        raise ValueError(f"{path}: '{key}' must be one positive number, frames a second")
+    return float(arrays[key].item())
+
+
+def _check_size(path: str | Path, motion: _Motion) -> None:
+    """ValueError for numbers that no person's motion has."""
+    angles = np.linalg.norm(motion.poses.reshape(-1, NUM_JOINTS, 3).astype(np.float64), axis=2)
+    if angles.max() > MAX_ROTATION:
+        frame, joint = np.unravel_index(angles.argmax(), angles.shape)
+        key = next(key for key, where in motion.parts if where.start <= 3 * joint < where.stop)
+        raise ValueError(
+            f"{path}: '{key}' turns joint {joint} by {angles.max():.4g} radians in frame {frame}; axis-angle vectors "
+            f"in radians, at most {MAX_ROTATION:.4g}, are needed (are these degrees?)"
+        )
+    distances = np.linalg.norm(motion.translations.astype(np.float64), axis=1)
+    if distances.max() > MAX_TRANSLATION:
+        raise ValueError(
+            f"{path}: '{motion.translation_key}' lies {distances.max():.4g} from the origin in frame "
+            f"{distances.argmax()}; metres, at most {MAX_TRANSLATION:g}, are needed (are these millimetres?)"
+        )
+
+
+def _select(path: str | Path, frames: int, options: PoseOptions) -> np.ndarray:
+    """Positions of the frames to take."""
+    possible = len(range(options.begin, frames, options.stride))
+    if possible == 0:
+        raise ValueError(f"{path}: begin: {options.begin} lies beyond the file's frames, 0 to {frames - 1}")
+    if options.count is not None and options.count > possible:
+        raise ValueError(
+            f"{path}: count: {options.count} frames from {options.begin} on in steps of {options.stride} are more than "
+            f"the file has, its frames are 0 to {frames - 1}; {possible} are possible"
+        )
+    return options.begin + options.stride * np.arange(options.count or possible)

@@ -1,0 +1,103 @@
+"""The command line's words for rendering an animation: cameras and how they move, video, speed. Numpy only.
+
+Data path: command line -> cameras, motion and frame rate -> shots.make_shots -> render_sequence.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from mmlphuman.animation.camera_file import MAX_SIZE, CameraView, read_camera_file, read_camera_list
+from mmlphuman.animation.pose_arguments import add_pose_arguments
+from mmlphuman.animation.pose_file import PoseSequence
+from mmlphuman.animation.video import check_fps
+
+DEFAULT_FPS = 30.0  # of a video, where the pose file names no rate
+
+
+def add_render_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --cam_path, --pose_path and all that says how they are rendered; those of the poses as well."""
+    flag = {"action": "store_true"}
+    add = parser.add_argument_group("any poses and cameras").add_argument
+    add(
+        "--cam_path",
+        type=Path,
+        nargs="+",
+        metavar="CAM.json",
+        help="camera files as the viewer saves them, or ids of training cameras of --model_dir; each sees every pose, "
+        "unless --camera_path is given",
+    )
+    add(
+        "--pose_path",
+        type=Path,
+        metavar="POSES.npz",
+        help="smpl_params.npz of a capture, or AMASS in SMPL-X or SMPL+H form",
+    )
+    add(
+        "--turntable",
+        **flag,
+        help="the one camera circles the person once while the sequence runs: about the pelvis's mean place, round "
+        "the world's axis (x, y or z, either way) nearest to the camera's own up direction",
+    )
+    add("--camera_path", **flag, help="one camera moves through all of --cam_path while the sequence runs")
+    add("--width", type=int, metavar="PIXELS", help="instead of the camera file's; fovx stays")
+    add("--height", type=int, metavar="PIXELS", help="instead of the camera file's; fovx stays")
+    add(
+        "--video",
+        type=float,
+        nargs="?",
+        const=0.0,
+        metavar="FPS",
+        help=f"write an MP4 too (default rate: the pose file's own, or {DEFAULT_FPS:g})",
+    )
+    add("--show_distance", **flag, help="a strip under the video: how far the pose is from training")
+    add("--test_speed", **flag, help="write no pictures; measure milliseconds of frames and their stages")
+    add("--speed_frames", type=int, metavar="N", help="frames to measure (default: the poses, 50 to 200)")
+    add_pose_arguments(parser)
+
+
+def check_render_arguments(args: argparse.Namespace) -> None:
+    """Raises ValueError for flags of `add_render_arguments` that do not go together or lack others."""
+    if args.cam_path is None or args.pose_path is None:
+        raise ValueError("--cam_path and --pose_path are needed together")
+    if args.turntable and args.camera_path:
+        raise ValueError("--turntable and --camera_path exclude each other: the camera moves in one way")
+    moving = args.turntable or args.camera_path
+    if args.test_speed and (moving or args.video is not None or len(args.cam_path) > 1):
+        raise ValueError("--test_speed looks through one standing --cam_path and writes no video")
+    if args.show_distance and args.video is None:
+        raise ValueError("--show_distance is shown in the video: give --video too")
+
+
+def read_cameras(args: argparse.Namespace) -> list[CameraView]:
+    """The cameras of --cam_path in the wanted size."""
+    wanted = {name: getattr(args, name) for name in ("width", "height") if getattr(args, name) is not None}
+    for name, size in wanted.items():
+        if not 1 <= size <= MAX_SIZE:
+            raise ValueError(f"--{name}: {size} pixels are not possible; give 1 to {MAX_SIZE}")
+    views = [_read_camera(path, args.model_dir) for path in args.cam_path]
+    return [replace(view, K=None, **wanted) for view in views] if wanted else views
+
+
+def _read_camera(path: Path, model_dir: Path) -> CameraView:
+    """A camera file; or, of a number, that training camera of the model folder."""
+    if not path.name.isdecimal() or path.exists():
+        return read_camera_file(path)
+    listed = read_camera_list(model_dir / "cameras.json")
+    if int(path.name) not in listed:
+        raise ValueError(
+            f"--cam_path {path.name}: {model_dir / 'cameras.json'} has the cameras {', '.join(map(str, listed))}"
+        )
+    return listed[int(path.name)]
+
+
+def camera_motion(args: argparse.Namespace) -> str:
+    """One of shots.MOTIONS."""
+    return "turntable" if args.turntable else "path" if args.camera_path else "held"
+
+
+def video_fps(args: argparse.Namespace, sequence: PoseSequence) -> float | None:
+    """A video's frames a second, by default the poses' own; None if no video is wanted."""
+    return None if args.video is None else check_fps(args.video or sequence.fps or DEFAULT_FPS)

@@ -1,0 +1,120 @@
+"""Drawing a sequence of poses, several in flight, so that copying and writing never hold the renderer up.
+
+Data path: PoseSequence + Shots -> TrainedAvatar -> rasterize -> uint8 on the device -> RenderedFrames (numpy).
+
+On a GPU drawing a frame only queues work: the picture is copied to pinned memory on a stream of its own while
+the next poses are drawn, and handed over when its copy is done. On a CPU a picture is there at once, and the
+same loop hands over one at a time.
+Shape letters: H, W height and width.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmlphuman.animation.camera_file import CameraView
+from mmlphuman.animation.pose_file import PoseSequence
+from mmlphuman.animation.shots import Shot
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.render.rasterize import rasterize
+from mmlphuman.types import Cameras, Pose
+
+IN_FLIGHT = 4  # pictures; enough to hide a copy, and few beside the pictures that wait to be written
+
+
+@dataclass(frozen=True)
+class Look:
+    """How to draw, besides pose and camera."""
+
+    background: Tensor  # (3,) on the avatar's device
+    backend: str  # of rasterize
+    project_pose: bool = False  # novel poses into the space of the training poses (`--test`)
+
+
+@dataclass(frozen=True)
+class RenderedFrame:
+    shot: int  # which of the shots
+    index: int  # which of the sequence's poses
+    image: np.ndarray  # (H, W, 3) uint8 RGB, nobody else's
+
+
+def render_sequence(
+    trained: TrainedAvatar,
+    sequence: PoseSequence,
+    shots: Sequence[Shot],
+    look: Look,
+    in_flight: int = IN_FLIGHT,
+) -> Iterator[RenderedFrame]:
+    """Draws every pose once for each shot; yields pose by pose, within a pose shot by shot.
+
+    At most in_flight pictures have been drawn and not been handed over while the next pose is drawn.
+    """
+    device = trained.device
+    pending: deque[_Download] = deque()
+    copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+    for index in range(len(sequence.frames)):
+        pose = sequence.pose(index).to(device, non_blocking=True)
+        cameras = [to_cameras(shot.views[index], device) for shot in shots]
+        for shot, image in enumerate(draw(trained, pose, cameras, look)):
+            pending.append(_Download(shot, index, image, copies))
+        while pending and (len(pending) > in_flight or pending[0].is_done()):
+            yield pending.popleft().finish()
+    while pending:
+        yield pending.popleft().finish()
+
+
+@torch.no_grad()
+def draw(trained: TrainedAvatar, pose: Pose, cameras: Sequence[Cameras], look: Look) -> list[Tensor]:
+    """Poses the avatar once; (H, W, 3) uint8 pictures on its device, of the one view of each of `cameras`."""
+    output = trained.avatar(pose, trained.active, trained.features(pose, look.project_pose))
+    return [
+        to_bytes(rasterize(output.posed, camera, look.background, look.backend).colors[0])
+        for camera in cameras
+    ]
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """Colours in [0, 1] (what is outside is cut off) -> uint8, on the same device."""
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def to_cameras(view: CameraView, device: torch.device | str) -> Cameras:
+    """One camera, as rasterize takes it."""
+    return Cameras(
+        w2c=torch.from_numpy(view.w2c).float()[None],
+        intrinsics=torch.from_numpy(view.intrinsics).float()[None],
+        width=view.width,
+        height=view.height,
+    ).to(device, non_blocking=True)
+
+
+class _Download:
+    """A picture on its way from the device to the program."""
+
+    def __init__(self, shot: int, index: int, image: Tensor, copies: torch.cuda.Stream | None):
+        self.shot, self.index = shot, index
+        self._done: torch.cuda.Event | None = None
+        if copies is None:
+            self._host = image
+            return
+        self._host = torch.empty(image.shape, dtype=image.dtype, pin_memory=True)
+        copies.wait_stream(torch.cuda.current_stream(image.device))
+        with torch.cuda.stream(copies):
+            self._host.copy_(image, non_blocking=True)
+            self._done = copies.record_event()
+        image.record_stream(copies)  # its memory is not given to another picture before it is copied
+
+    def is_done(self) -> bool:
+        return self._done is None or self._done.query()
+
+    def finish(self) -> RenderedFrame:
+        """Waits until the copy is done."""
+        if self._done is not None:
+            self._done.synchronize()
+        return RenderedFrame(self.shot, self.index, self._host.numpy())

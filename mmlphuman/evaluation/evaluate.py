@@ -1,0 +1,136 @@
+"""Scoring sets of pictures with every metric whose network weights are there.
+
+Data path: Pictures -> score_pictures (FrameScore each; Inception features for FID) -> ScoreTable -> scores.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mmlphuman.evaluation.fid import bias_note, frechet_distance
+from mmlphuman.evaluation.inception import OTHER_NAME, WEIGHTS_NAME, Inception, load_inception
+from mmlphuman.evaluation.metrics import EDGE_WIDTH, Picture, person_pair, score_picture
+from mmlphuman.evaluation.score_table import ScoreTable
+from mmlphuman.files import atomic_write
+from mmlphuman.training.image_losses import PERCEPTUAL_SIZE
+from mmlphuman.training.perceptual import LPIPS, load_lpips
+from mmlphuman.training.run_record import versions
+
+# What to fetch where a network's weights are missing, and the setting that says where they lie.
+FILES = {
+    "lpips": "torchvision's vgg16-397923af.pth (or name another place: vgg_path=FILE)",
+    "fid": f"{WEIGHTS_NAME} of the pytorch-fid project, which is {OTHER_NAME} in the torch-fidelity project's release "
+    "v0.2.0 on GitHub (or name another place: --inception_path FILE)",
+}
+# How the sha256 of the published files begins: their authors put it into the names.
+PUBLISHED_SHA256 = {"lpips": "397923af", "fid": "6726825d"}
+
+DEFINITIONS = {
+    "psnr": "dB, mean of the images' PSNR; 8-bit colours, whole image",
+    "psnr_inside": f"dB, pixels of the person more than {EDGE_WIDTH} px from the mask's edge",
+    "psnr_edge": f"dB, pixels within {EDGE_WIDTH} px of the mask's edge",
+    "edge_share": "share of the squared error within that band",
+    "ssim": "Gaussian window 11, sigma 1.5, borders mirrored, mean over all pixels (torchmetrics' rule)",
+    "crop": f"mask's bounding square, white outside the image, bilinear with antialiasing to {PERCEPTUAL_SIZE}",
+    "lpips": "VGG, on the crop",
+    "fid": "Inception of 2015-12-05, pool3, TensorFlow 1's resizing to 299, on the crop rounded to 8 bits",
+}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The metrics that need weights; a network is None if its file is not there."""
+
+    lpips: LPIPS | None
+    inception: Inception | None
+    weights: dict[str, dict] = field(default_factory=dict)  # what was loaded, by metric
+    left_out: dict[str, str] = field(default_factory=dict)  # why, by metric
+    notes: tuple[str, ...] = ()
+
+
+def load_networks(vgg_path: Path, inception_path: Path, device: torch.device | str) -> Networks:
+    """Loads what is there onto `device`. ValueError for a file that is there and does not fit."""
+    loaders = {"lpips": (load_lpips, Path(vgg_path)), "fid": (load_inception, Path(inception_path))}
+    networks, weights, left_out, notes = {}, {}, {}, []
+    for metric, (load, path) in loaders.items():
+        if not path.is_file():
+            networks[metric] = None
+            left_out[metric] = f"its network's weights are not at {path}; put there {FILES[metric]}"
+            continue
+        networks[metric] = load(path).to(device)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        weights[metric] = {"file": str(path), "sha256": digest}
+        if not digest.startswith(PUBLISHED_SHA256[metric]):
+            notes.append(
+                f"WARNING: {path} is not the published file (its sha256 begins with {digest[:8]}, not "
+                f"{PUBLISHED_SHA256[metric]}): {metric.upper()} cannot be compared with others' scores"
+            )
+    return Networks(networks["lpips"], networks["fid"], weights, left_out, tuple(notes))
+
+
+def score_pictures(
+    pictures: Iterable[Picture],
+    count: int,
+    networks: Networks,
+    device: torch.device | str,
+    training_cameras: Iterable[int] = (),
+    title: str = "scoring",
+    quiet: bool = False,
+) -> ScoreTable:
+    """count: how many pictures there are, for the progress bar."""
+    scores, features = [], {}
+    for picture in tqdm(pictures, desc=title, total=count, unit="image", disable=quiet):
+        scores.append(score_picture(picture, networks.lpips, device))
+        crops = None if networks.inception is None else person_pair(picture, device)
+        if crops is not None:
+            pair = networks.inception((crops * 255).round().to(torch.uint8)).cpu().numpy()
+            features.setdefault(picture.camera, []).append(pair)
+    return ScoreTable.of(scores, training_cameras, fid_of_cameras(features))
+
+
+def fid_of_cameras(features: dict[int | str, list[np.ndarray]]) -> dict[int | str | None, float]:
+    """Pairs (2, 2048) of true and rendered pictures by camera -> FID by camera, and by None over all."""
+    sets = {camera: np.stack(pairs) for camera, pairs in features.items()}
+    if sets:
+        sets[None] = np.concatenate(list(sets.values()))
+    distances = {camera: frechet_distance(pairs[:, 0], pairs[:, 1]) for camera, pairs in sets.items()}
+    return {camera: distance for camera, distance in distances.items() if distance is not None}
+
+
+def metric_notes(networks: Networks, table: ScoreTable) -> list[str]:
+    """What has to be said about a table's columns: what is left out and why, what FID is worth."""
+    if table.mean()["psnr_crop"] is None:
+        return ["no masks: only the whole images are scored"]
+    notes = [f"{metric.upper()} is left out: {reason}" for metric, reason in networks.left_out.items()]
+    notes += networks.notes
+    if table.fid:
+        measured = min(len(table.scores), *(len(scores) for scores in table.per_camera().values()))
+        note = bias_note(measured)
+        notes += [note] if note else []
+    return notes
+
+
+def write_scores(
+    path: Path, settings: dict, tables: dict[str, ScoreTable], networks: Networks, notes: Iterable[str]
+) -> None:
+    """scores.json: what was scored and how, versions and commit, and the tables by part or program."""
+    content = {
+        **settings,
+        "metrics": DEFINITIONS,
+        "weights": networks.weights,
+        "left_out": networks.left_out,
+        "notes": list(notes),
+        "versions": versions(),
+        "results": {name: table.to_json() for name, table in tables.items()},
+    }
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=1, allow_nan=False).encode())

@@ -1,0 +1,110 @@
+"""Rendering an animation to files: pictures, videos, and how far its poses are from training.
+
+Data path: TrainedAvatar + PoseSequence + Shots -> render_sequence -> render/*.png, *.mp4, poses.json.
+Shape letter: F poses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mmlphuman.animation.pose_bar import add_pose_bar
+from mmlphuman.animation.pose_file import PoseSequence
+from mmlphuman.animation.render_sequence import Look, render_sequence
+from mmlphuman.animation.shots import Shot
+from mmlphuman.animation.video import VideoWriter
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.evaluation.writer import ImageWriter
+from mmlphuman.files import atomic_write
+
+WORST_FRAMES = 5
+MAX_PNG_THREADS = 8  # more wait for the disk
+
+
+@dataclass(frozen=True)
+class PoseDistances:
+    """How far each pose of a sequence is from the nearest training pose."""
+
+    source: str  # file of the poses
+    frames: np.ndarray  # (F,) numbers in that file
+    degrees: np.ndarray  # (F,) PoseSpace.distance
+
+    def text(self) -> str:
+        """Smallest, median and largest distance, and the worst frames."""
+        worst = np.argsort(-self.degrees, kind="stable")[:WORST_FRAMES]
+        lines = [
+            "distance of the poses from training (degrees, root mean square over 21 joints):",
+            "    min  median     max   worst frames",
+            f"{self.degrees.min():7.1f} {np.median(self.degrees):7.1f} {self.degrees.max():7.1f}   "
+            + ", ".join(f"{self.frames[index]} ({self.degrees[index]:.1f})" for index in worst),
+        ]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict:
+        return {
+            "source": self.source,
+            "degrees": {
+                "min": float(self.degrees.min()),
+                "median": float(np.median(self.degrees)),
+                "max": float(self.degrees.max()),
+            },
+            "poses": [
+                {"frame": int(frame), "distance": round(float(degrees), 4)}
+                for frame, degrees in zip(self.frames, self.degrees, strict=True)
+            ],
+        }
+
+
+@torch.no_grad()
+def pose_distances(trained: TrainedAvatar, sequence: PoseSequence) -> PoseDistances:
+    bodies = (sequence.pose(index).body.to(trained.device) for index in range(len(sequence.frames)))
+    degrees = torch.stack([trained.pose_space.distance(body) for body in bodies])
+    return PoseDistances(str(sequence.source), sequence.frames, degrees.cpu().numpy())
+
+
+def render_animation(
+    trained: TrainedAvatar,
+    sequence: PoseSequence,
+    shots: Sequence[Shot],
+    out_dir: Path,
+    look: Look,
+    *,
+    video_fps: float | None = None,
+    show_distance: bool = False,
+    quiet: bool = False,
+) -> PoseDistances:
+    """Writes every picture (names: Shot.picture), poses.json and, with video_fps, a video of each shot.
+
+    show_distance: puts the pose bar under the video's pictures. Pictures of an earlier run are replaced where
+    they have the same name. The first picture or video that cannot be written stops all (OSError naming it);
+    files that are there are whole.
+    """
+    distances = pose_distances(trained, sequence)
+    threads = min(max(os.cpu_count() or 1, 2), MAX_PNG_THREADS)
+    with ExitStack() as stack:
+        pictures = stack.enter_context(ImageWriter(out_dir, threads, max_waiting=2 * threads))
+        videos = (
+            [stack.enter_context(VideoWriter(out_dir / shot.video, video_fps)) for shot in shots]
+            if video_fps is not None
+            else []
+        )
+        frames = render_sequence(trained, sequence, shots, look)
+        total = len(sequence.frames) * len(shots)
+        for frame in tqdm(frames, "rendering", total, unit="image", disable=quiet):
+            pictures.write(shots[frame.shot].picture(sequence.frames[frame.index]), frame.image)
+            if videos:
+                degrees = float(distances.degrees[frame.index])
+                image = add_pose_bar(frame.image, degrees) if show_distance else frame.image
+                videos[frame.shot].write(image)
+    with atomic_write(out_dir / "poses.json") as file:
+        file.write(json.dumps(distances.to_json(), indent=1).encode())
+    return distances

@@ -1,0 +1,286 @@
+"""The compact model: everything that animates an avatar in one safetensors file, nothing that only training needs.
+
+Data path: (pruned) TrainedAvatar -> quantised tensors + metadata -> FILE.safetensors -> TrainedAvatar on the CPU, in
+float32, to be drawn like any other.
+
+How things are stored (`FIELDS`): MLP weights and Gaussians' bases as int8, each row with one half-precision scale;
+properties, biases and interpolation weights in half precision; positions and the skeleton in float32, since half
+precision would move a point of a person by half a millimetre; skinning weights as each Gaussian's strongest joints.
+
+Shape letters: N Gaussians, P of them with property bases, Q with degree-1 bases, C control points, A anchors, K and
+L bases of properties and positions, O = K + L, J joints, S strongest joints, F training poses, M components.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from mmlphuman.avatar.avatar import PROPERTIES
+from mmlphuman.avatar.build import CONTROL_NEIGHBOURS, avatar_from_state
+from mmlphuman.avatar.mlp_bank import HIDDEN
+from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.config import Config, validate
+from mmlphuman.pose_layout import NUM_JOINTS
+
+FORMAT = "mmlphuman compact avatar"
+FORMAT_VERSION = 1
+MAX_INT8 = 127
+NEGLIGIBLE_WEIGHT = 1e-3  # of skinning that a Gaussian's joints beyond the strongest may hold together
+MAX_WEIGHT_ERROR = 0.02  # stored weights sum to one but for half precision
+BODY = 63  # numbers of a pose that the MLPs see
+SCALE = ".scale"  # name of the scales of an int8 tensor
+
+
+@dataclass(frozen=True)
+class Field:
+    """How a tensor is stored. `shape` has a letter or a number for each dimension."""
+
+    shape: str
+    kind: str = "half"  # full: float32; half; int8: with scales; index: integers below `bound`
+    row: int = -1  # of int8: the dimension whose numbers share a scale
+    bound: str = ""  # of index: the letter of what it points at
+
+
+def _fields() -> dict[str, Field]:
+    widths = (str(BODY), *map(str, HIDDEN), "O")
+    bank = {}
+    for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
+        bank[f"bank.weights.{layer}"] = Field(f"A {fan_out} {fan_in}", "int8")
+        bank[f"bank.biases.{layer}"] = Field(f"A {fan_out}")
+    return bank | {
+        "xyz": Field("N 3", "full"),
+        "sh0": Field("N 3"),
+        "sh1": Field("N 3 3"),
+        "log_scales": Field("N 3"),
+        "quats": Field("N 4"),
+        "opacity_logits": Field("N"),
+        "lbs_weights.index": Field("N S", "index", bound="J"),
+        "lbs_weights.weight": Field("N S"),
+        "gaussian_to_control.index": Field("N 3", "index", bound="C"),
+        "gaussian_to_control.weight": Field("N 3"),
+        "gaussian_to_anchor.index": Field("P 3", "index", bound="A"),
+        "gaussian_to_anchor.weight": Field("P 3"),
+        "property_bases": Field(f"P K {PROPERTIES}", "int8", row=1),  # a scale for each property
+        "sh1_bases": Field("Q K 9", "int8", row=1),
+        "control_offsets": Field("C 3"),
+        "position_bases": Field("C L 3"),
+        "control_to_anchor.index": Field("C 3", "index", bound="A"),
+        "control_to_anchor.weight": Field("C 3"),
+        "joints": Field("J 3", "full"),
+        "canonical_inverse": Field("J 4 4", "full"),
+        "parents": Field("J", "parents"),
+        "pose_space.mean": Field(f"{BODY}", "full"),
+        "pose_space.components": Field(f"M {BODY}", "full"),
+        "pose_space.sigmas": Field("M", "full"),
+        "pose_space.training_poses": Field(f"F {BODY}", "full"),
+    }
+
+
+FIELDS = _fields()
+TABLES = ("gaussian_to_anchor", "gaussian_to_control", "control_to_anchor")
+POSE_SPACE = "pose_space."
+
+
+def pack(stored: dict[str, Tensor], trained: TrainedAvatar, record: dict) -> bytes:
+    """The file's content: what `encode` gave, and the settings.
+
+    record: what a reader may want to know about how it was made (versions, shares); anything that JSON holds.
+    """
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "iteration": str(trained.iteration),
+        "config": json.dumps(OmegaConf.to_container(OmegaConf.structured(trained.config))),
+        "record": json.dumps(record),
+    }
+    return safetensors.torch.save(stored, metadata)
+
+
+@torch.no_grad()
+def encode(trained: TrainedAvatar) -> dict[str, Tensor]:
+    """The tensors to store, on the CPU. Raises ValueError if the avatar has numbers that half precision cannot hold."""
+    avatar = trained.avatar
+    state = dict(avatar.state_dict())
+    # The free offset never changes again: it is part of the place.
+    state["xyz"] = avatar.xyz + avatar.xyz_offset_range * torch.tanh(avatar.xyz_offsets)
+    state["lbs_weights.index"], state["lbs_weights.weight"] = strongest_joints(avatar.lbs_weights)
+    state |= {POSE_SPACE + name: value for name, value in trained.pose_space.state_dict().items()}
+    bounds = {"J": len(avatar.joints), "C": len(avatar.control_offsets), "A": len(avatar.bank.weights[0])}
+    stored = {}
+    for name, field in FIELDS.items():
+        value = state[name].cpu()
+        if field.kind == "int8":
+            stored[name], stored[name + SCALE] = quantise(value, field.row)
+        else:
+            stored[name] = value.to(stored_type(field, bounds))
+        last = stored.get(name + SCALE, stored[name])
+        if last.is_floating_point() and not last.isfinite().all():
+            raise ValueError(
+                f"the avatar's {name} holds numbers that are not finite, or too large for this format"
+            )
+    return {name: value.contiguous() for name, value in stored.items()}
+
+
+def stored_type(field: Field, sizes: dict[str, int]) -> torch.dtype:
+    if field.kind == "index":  # the narrowest that holds it
+        bound = sizes[field.bound]
+        return torch.uint8 if bound <= 2**8 else torch.uint16 if bound <= 2**16 else torch.int32
+    return {"full": torch.float32, "half": torch.float16, "int8": torch.int8, "parents": torch.int16}[
+        field.kind
+    ]
+
+
+def quantise(values: Tensor, row: int) -> tuple[Tensor, Tensor]:
+    """int8 values and their half-precision scales, one for all numbers along dimension `row` (which becomes 1)."""
+    if not values.numel():
+        return values.to(torch.int8), values.narrow(row, 0, 1).half()
+    scale = (values.abs().amax(row, keepdim=True) / MAX_INT8).half()
+    steps = values / torch.where(scale > 0, scale, torch.ones_like(scale)).float()
+    return steps.round().clamp(-MAX_INT8, MAX_INT8).to(torch.int8), scale
+
+
+def strongest_joints(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, J) skinning weights -> (N, S) joints and weights; S is the least that neglects little of any Gaussian."""
+    values, joints = weights.sort(1, descending=True)
+    beyond = weights.sum(1, keepdim=True) - values.cumsum(1)
+    count = int((beyond > NEGLIGIBLE_WEIGHT).any(0).sum()) + 1
+    return joints[:, :count], values[:, :count]
+
+
+def load_compact(path: str | Path) -> TrainedAvatar:
+    """A compact model, on the CPU, without gradients; it can be drawn and exported, not trained.
+
+    Raises FileNotFoundError, or ValueError naming the file and what is wrong in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a compact model is made by script/compact.py")
+    stored, metadata = _read(path)
+    try:
+        config, iteration = _read_metadata(metadata)
+        state = _decode(stored, _check_shapes(stored, config))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; make the file anew with script/compact.py") from error
+    pose_space = {
+        name.removeprefix(POSE_SPACE): state.pop(name) for name in FIELDS if name.startswith(POSE_SPACE)
+    }
+    avatar = avatar_from_state(config, state).requires_grad_(False).eval()
+    return TrainedAvatar(avatar, PoseSpace(**pose_space), config, iteration)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except OSError:
+        raise
+    except Exception as error:  # damage surfaces as any of the library's and torch's types
+        raise ValueError(f"{path}: not a readable safetensors file (truncated or another format)") from error
+
+
+def _read_metadata(metadata: dict[str, str]) -> tuple[Config, int]:
+    if metadata.get("format") != FORMAT:
+        raise ValueError("a safetensors file of something else, not a compact avatar")
+    version = metadata.get("format_version")
+    if version != str(FORMAT_VERSION):
+        raise ValueError(f"format version {version}, this program reads {FORMAT_VERSION}")
+    try:
+        settings = json.loads(metadata["config"])
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), settings))
+        validate(config, "its settings")
+        iteration = int(metadata["iteration"])
+    except (KeyError, ValueError, TypeError, RecursionError, OmegaConfBaseException) as error:
+        raise ValueError(f"its settings do not fit this program: {' '.join(str(error).split())}") from error
+    if iteration < 0:
+        raise ValueError(f"iteration {iteration} is negative")
+    return config, iteration
+
+
+def _check_shapes(stored: dict[str, Tensor], config: Config) -> dict[str, int]:
+    """What each shape letter stands for. ValueError names the first tensor that is missing, unknown or disagrees."""
+    expected = set(FIELDS) | {name + SCALE for name, field in FIELDS.items() if field.kind == "int8"}
+    for problem, names in (("missing", expected - set(stored)), ("unknown", set(stored) - expected)):
+        if names:
+            raise ValueError(f"tensor {min(names)} is {problem}")
+    sizes = {
+        "J": NUM_JOINTS,
+        "A": config.num_features,
+        "K": config.num_gsparam_bases,
+        "L": config.num_position_bases,
+    }
+    sizes["O"] = sizes["K"] + sizes["L"]
+
+    def check(name: str, letters: list[str], kind: torch.dtype | None) -> None:
+        value = stored[name]
+        if value.dim() == len(letters):
+            for letter, size in zip(letters, value.shape, strict=True):
+                if not letter.isdigit():
+                    sizes.setdefault(letter, size)
+        wanted = tuple(int(letter) if letter.isdigit() else sizes.get(letter, letter) for letter in letters)
+        if tuple(value.shape) != wanted or value.dtype != kind:
+            raise ValueError(f"tensor {name} is {value.dtype} {tuple(value.shape)}, expected {kind} {wanted}")
+
+    sizes["C"] = len(stored["control_offsets"]) if stored["control_offsets"].dim() else 0
+    for name, field in FIELDS.items():
+        letters = field.shape.split()
+        check(name, letters, stored_type(field, sizes))
+        if field.kind == "int8":
+            letters[field.row] = "1"
+            check(name + SCALE, letters, torch.float16)
+    if not (
+        0 <= sizes["Q"] <= sizes["P"] <= sizes["N"]
+        and sizes["N"]
+        and sizes["C"]
+        and sizes["S"]
+        and sizes["F"]
+    ):
+        raise ValueError("there are {Q} and {P} bases for {N} Gaussians, {C} control points".format(**sizes))
+    return sizes
+
+
+def _decode(stored: dict[str, Tensor], sizes: dict[str, int]) -> dict[str, Tensor]:
+    """The avatar's and the pose space's state, float32 and int64. ValueError for numbers that cannot be used."""
+    state = {}
+    for name, field in FIELDS.items():
+        value = stored[name]
+        if field.kind == "index":
+            value = value.long()
+            if value.numel() and (int(value.min()) < 0 or int(value.max()) >= sizes[field.bound]):
+                raise ValueError(f"tensor {name} points outside 0..{sizes[field.bound] - 1}")
+        elif field.kind == "parents":
+            value = value.long()
+            if int(value[0]) != -1 or not all(
+                0 <= parent < j for j, parent in enumerate(value.tolist()) if j
+            ):
+                raise ValueError(f"tensor {name} is no skeleton: a joint's parent must come before it")
+        else:
+            value = value.float() * stored[name + SCALE].float() if field.kind == "int8" else value.float()
+            if not value.isfinite().all():
+                raise ValueError(f"tensor {name} holds numbers that are not finite")
+        state[name] = value
+    for table in (*TABLES, "lbs_weights"):
+        state[f"{table}.weight"] = _normalised(f"{table}.weight", state[f"{table}.weight"])
+    joints, weights = state.pop("lbs_weights.index"), state.pop("lbs_weights.weight")
+    state["lbs_weights"] = torch.zeros(len(joints), NUM_JOINTS).scatter_add_(1, joints, weights)
+    state["xyz_offsets"] = torch.zeros_like(state["xyz"])  # folded into xyz
+    state["control_neighbours"] = torch.zeros(0, CONTROL_NEIGHBOURS, dtype=torch.long)  # for training only
+    return state
+
+
+def _normalised(name: str, weights: Tensor) -> Tensor:
+    """Rows that sum to one exactly again, after half precision."""
+    total = weights.sum(1, keepdim=True)
+    if weights.numel() and float((total - 1).abs().max()) > MAX_WEIGHT_ERROR:
+        raise ValueError(f"tensor {name} holds weights that do not sum to one")
+    return weights / total

@@ -1,0 +1,14 @@
+"""Where a pose's 165 axis-angle numbers belong: the joints of SMPL-X in their order.
+
+global_orient 3 | body 63 | jaw 3 | eyes 6 | left hand 45 | right hand 45.   Imports nothing: viewers have no torch.
+"""
+
+NUM_JOINTS = 55
+POSE_DIM = NUM_JOINTS * 3
+BODY_POSE = slice(3, 66)  # the 63 numbers that drive the MLPs
+LEFT_HAND_POSE = slice(75, 120)
+RIGHT_HAND_POSE = slice(120, 165)
+
+# Joints by number; the root is 0, so the body's 21 are one less when counted from 0.
+NECK, LEFT_COLLAR, RIGHT_COLLAR = 12, 13, 14
+LEFT_WRIST, RIGHT_WRIST = 20, 21

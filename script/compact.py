@@ -1,0 +1,132 @@
+"""Makes a compact model: one safe file that test.py and visualize.py load like a model folder.
+
+    python script/compact.py --model_dir MODEL --out avatar.safetensors [--keep 0.3]
+    python script/compact.py ... --data_dir CAPTURE --config config/SUBJECT.yaml [--test]    also scores both
+
+MLPs and bases are stored in 8 bits, the rest in half precision (places in full); Gaussians whose colour, shape and
+opacity hardly change over the training poses lose their bases. Prints what it saves and what it costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from mmlphuman.avatar.trained import TrainedAvatar  # noqa: E402
+from mmlphuman.capture.dataset import CaptureDataset  # noqa: E402
+from mmlphuman.capture.formats import open_capture  # noqa: E402
+from mmlphuman.capture.poses import read_smpl_params  # noqa: E402
+from mmlphuman.command import choose_device, run_command  # noqa: E402
+from mmlphuman.config import load_config  # noqa: E402
+from mmlphuman.evaluation.metrics import score_picture  # noqa: E402
+from mmlphuman.evaluation.render_capture import rendered_pictures  # noqa: E402
+from mmlphuman.evaluation.score_table import ScoreTable, comparison  # noqa: E402
+from mmlphuman.export.compact import encode, load_compact, pack  # noqa: E402
+from mmlphuman.export.compact_report import (  # noqa: E402
+    MEGABYTE,
+    compare,
+    full_tensors,
+    part_sizes,
+    size_table,
+)
+from mmlphuman.export.pruning import MIN_PSNR, Selection, prune, select, visible_change  # noqa: E402
+from mmlphuman.files import atomic_write  # noqa: E402
+from mmlphuman.render.rasterize import choose_backend  # noqa: E402
+from mmlphuman.training.checkpoint import load_model  # noqa: E402
+from mmlphuman.training.run_record import versions  # noqa: E402
+from mmlphuman.training.scene import test_dataset  # noqa: E402
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model_dir", type=Path, required=True, help="what train.py wrote")
+    parser.add_argument("--out", type=Path, required=True, help="file to write, FILE.safetensors")
+    parser.add_argument(
+        "--keep",
+        type=float,
+        metavar="SHARE",
+        help="of the Gaussians that keep their bases, 0 to 1; default: the fewest that leave an estimated "
+        f"{MIN_PSNR:g} dB between the pruned and the full avatar, on the person in training poses",
+    )
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    scores = parser.add_argument_group("scores of both models on a capture (optional)")
+    scores.add_argument("--data_dir", type=Path, help="capture folder")
+    scores.add_argument("--config", type=Path, help="settings; its `test` part selects the images")
+    scores.add_argument("--test", action="store_true", help="project poses into the training poses' space")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
+    return parser.parse_args()
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    if args.out.suffix != ".safetensors":
+        raise ValueError(f"--out {args.out}: the file is told by its name; end it in .safetensors")
+    if args.out.exists() and not args.overwrite:
+        raise ValueError(f"--out {args.out} exists; give --overwrite to replace it, or another name")
+    if args.keep is not None and not 0 <= args.keep <= 1:
+        raise ValueError(f"--keep {args.keep:g}: it is a share of the Gaussians, 0 to 1")
+    if (args.data_dir is None) != (args.config is None):
+        raise ValueError("scores need both --data_dir and --config")
+    if args.overrides and args.config is None:
+        raise ValueError(f"'{args.overrides[0]}': settings are for scores; give --data_dir and --config")
+
+
+@dataclass(frozen=True)
+class Test:
+    """Pictures of a capture to score models on."""
+
+    dataset: CaptureDataset
+    background: list[float]
+    project_pose: bool
+
+    def score(self, trained: TrainedAvatar) -> ScoreTable:
+        backend = choose_backend(trained.config.rasterizer, trained.device.type)
+        pictures = rendered_pictures(trained, self.dataset, self.background, self.project_pose, backend)
+        return ScoreTable.of([score_picture(picture, device=trained.device) for picture in pictures])
+
+
+def open_test(args: argparse.Namespace) -> Test:
+    config = load_config(args.config, args.overrides)
+    layout = open_capture(args.data_dir)
+    dataset = test_dataset(config, layout, read_smpl_params(layout.pose_path))
+    return Test(dataset, config.background, args.test)
+
+
+def describe(selection: Selection) -> str:
+    total, kept, of_sh1 = len(selection.order), selection.num_properties, selection.num_sh1
+    return (
+        f"{kept:,} of {total:,} Gaussians keep their bases ({kept / total:.0%}), {of_sh1:,} of them those of view "
+        f"dependence; estimated for this pruning: {selection.psnr:.1f} dB on the person"
+    )
+
+
+def main() -> None:
+    args = parse_arguments()
+    check_arguments(args)
+    device = choose_device(args.device)
+    full = load_model(args.model_dir).to(device)
+    if full.avatar.is_compact:
+        raise ValueError(f"--model_dir {args.model_dir}: is a compact model already; give the model folder")
+    test = open_test(args) if args.data_dir else None
+    with atomic_write(args.out) as file:  # opened now: a folder that cannot be written to is no late surprise
+        selection = select(visible_change(full), args.keep)
+        pruned = prune(full, selection)
+        stored = encode(pruned)
+        record = {"bases": selection.num_properties, "sh1_bases": selection.num_sh1, **versions()}
+        file.write(pack(stored, pruned, record))
+    print(describe(selection))
+    print(size_table(part_sizes(full_tensors(full)), part_sizes(stored)))
+    compact = load_compact(args.out).to(device)  # what was written, not what was meant
+    print(compare(full, compact, selection.order).text())
+    if test:
+        print(comparison({"full": test.score(full), "compact": test.score(compact)}))
+    print(f"written  {args.out}, {args.out.stat().st_size / MEGABYTE:.2f} MB")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,200 @@
+"""Scores a trained avatar by a published protocol or a config, or pictures of any programs against the true ones.
+
+    python script/eval.py --protocol zzr --model_dir MODEL --data_dir CAPTURE
+    python script/eval.py --config config/demo.yaml --model_dir MODEL --data_dir CAPTURE [key=value ...]
+    python script/eval.py --truth TRUE --render A --render B [--mask MASKS]
+
+Prints a table and writes scores.json into --out_dir. Protocols: subject00 (THuman4.0), zzr (AvatarReX).
+Without the networks' weights (smpl_model/) LPIPS and FID are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from mmlphuman.capture.formats import open_capture  # noqa: E402
+from mmlphuman.capture.poses import read_smpl_params  # noqa: E402
+from mmlphuman.command import choose_device, require_writable, run_command  # noqa: E402
+from mmlphuman.config import Config, load_config  # noqa: E402
+from mmlphuman.evaluation.evaluate import (  # noqa: E402
+    Networks,
+    load_networks,
+    metric_notes,
+    score_pictures,
+    write_scores,
+)
+from mmlphuman.evaluation.image_folders import match_folders  # noqa: E402
+from mmlphuman.evaluation.inception import WEIGHTS_NAME  # noqa: E402
+from mmlphuman.evaluation.protocols import (  # noqa: E402
+    Part,
+    config_protocol,
+    named_protocol,
+    novelty_notes,
+    part_dataset,
+    ranges,
+    training_note,
+    training_views,
+)
+from mmlphuman.evaluation.render_capture import rendered_pictures  # noqa: E402
+from mmlphuman.evaluation.score_table import ScoreTable, comparison  # noqa: E402
+from mmlphuman.render.rasterize import choose_backend  # noqa: E402
+from mmlphuman.training.checkpoint import load_model  # noqa: E402
+
+DEFAULT_CONFIG = ROOT / "config" / "default.yaml"
+MACHINE_KEYS = ("device", "rasterizer", "vgg_path")  # settings that do not change what is scored
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="\n".join(__doc__.splitlines()[1:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--protocol", metavar="NAME", help="a published protocol: subject00, zzr")
+    parser.add_argument(
+        "--config", type=Path, help="in place of it: settings whose `test` part says what to score"
+    )
+    parser.add_argument("--model_dir", type=Path, help="what train.py wrote, or a compact .safetensors file")
+    parser.add_argument("--data_dir", type=Path, help="capture folder")
+    parser.add_argument(
+        "--truth", type=Path, metavar="DIR", help="in place of a model: true pictures, on white"
+    )
+    parser.add_argument(
+        "--render", type=Path, action="append", metavar="DIR", help="a program's pictures; may be repeated"
+    )
+    parser.add_argument(
+        "--mask", type=Path, metavar="DIR", help="masks, person > 128; without: whole images only"
+    )
+    parser.add_argument(
+        "--out_dir", type=Path, default=Path("output/eval"), help="of scores.json; default output/eval"
+    )
+    parser.add_argument(
+        "--inception_path",
+        type=Path,
+        default=Path("smpl_model") / WEIGHTS_NAME,
+        help=f"network of FID; default smpl_model/{WEIGHTS_NAME}",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
+    return parser.parse_args()
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """ValueError for anything but one of the three forms."""
+    model_form = (args.protocol, args.config, args.model_dir, args.data_dir)
+    folder_form = (args.truth, args.render, args.mask)
+    if any(folder_form) and any(model_form):
+        raise ValueError("--truth, --render and --mask score pictures of any program; they go with no model")
+    if any(folder_form):
+        if not (args.truth and args.render):
+            raise ValueError("--truth and --render belong together")
+    elif bool(args.protocol) == bool(args.config) or not (args.model_dir and args.data_dir):
+        raise ValueError(
+            "give --protocol or --config with --model_dir and --data_dir, or --truth and --render; see --help"
+        )
+    if not args.config:
+        for override in args.overrides:
+            if override.partition("=")[0] not in MACHINE_KEYS:
+                raise ValueError(f"{override}: without --config only {', '.join(MACHINE_KEYS)} can be set")
+
+
+def score_model(args: argparse.Namespace, config: Config, device: torch.device, networks: Networks) -> None:
+    """The first two forms."""
+    protocol = named_protocol(args.protocol) if args.protocol else None
+    backend = choose_backend(config.rasterizer, device.type)
+    trained = load_model(args.model_dir).to(device)
+    layout = open_capture(args.data_dir)
+    poses = read_smpl_params(layout.pose_path)
+    training = training_views(trained.config, len(layout.cameras))
+    if protocol is None:
+        protocol = config_protocol(config, str(args.config), training)
+    datasets = [part_dataset(part, protocol, layout, poses) for part in protocol.parts]
+    require_writable(args.out_dir)
+
+    print(f"{args.model_dir}, iteration {trained.iteration:,}; {protocol.name}: {protocol.source}")
+    notes = [training_note(protocol, training)] if training_note(protocol, training) else []
+    tables = {}
+    for part, dataset in zip(protocol.parts, datasets, strict=True):
+        notes += novelty_notes(part, dataset.pairs, training)
+        pictures = rendered_pictures(trained, dataset, protocol.background, part.project_pose, backend)
+        table = score_pictures(
+            pictures, len(dataset.pairs), networks, device, training.cameras, title=part.name
+        )
+        tables[part.name] = table
+        print(f"\n{heading(part, table)}\n{table.text(legend=part is protocol.parts[-1])}")
+        notes += [note for note in metric_notes(networks, table) if note not in notes]
+    settings = {
+        "protocol": protocol.to_json(),
+        "model": {
+            "path": str(args.model_dir),
+            "iteration": trained.iteration,
+            "training_cameras": ranges(training.cameras),
+            "training_frames": ranges(training.frames),
+        },
+        "capture": str(args.data_dir),
+    }
+    finish(args.out_dir, settings, tables, networks, notes)
+
+
+def score_folders(args: argparse.Namespace, device: torch.device, networks: Networks) -> None:
+    """The third form."""
+    matched = match_folders(args.truth, args.render, args.mask)
+    require_writable(args.out_dir)
+    tables = {
+        program: score_pictures(
+            matched.pictures(program), len(matched.names), networks, device, title=program
+        )
+        for program in matched.renders
+    }
+    first = next(iter(tables.values()))
+    print(f"\n{len(matched.names)} pictures of {args.truth}, {sizes(first)}")
+    print(first.text() if len(tables) == 1 else comparison(tables))
+    settings = {
+        "truth": str(args.truth),
+        "renders": dict(zip(matched.renders, map(str, args.render), strict=True)),
+        "masks": None if args.mask is None else str(args.mask),
+    }
+    notes = [*matched.notes, *metric_notes(networks, first)]
+    finish(args.out_dir, settings, tables, networks, notes)
+
+
+def heading(part: Part, table: ScoreTable) -> str:
+    cameras = f"camera{'s' * (len(part.cameras) > 1)} {ranges(part.cameras)}"
+    poses = "projected into the training poses' space" if part.project_pose else "as they are"
+    return f"{part.name}: {cameras}, frames {ranges(part.frames)}; {sizes(table)}; poses {poses}"
+
+
+def sizes(table: ScoreTable) -> str:
+    return " and ".join(f"{width}x{height}" for width, height in table.sizes()) + " pixels"
+
+
+def finish(out_dir: Path, settings: dict, tables: dict, networks: Networks, notes: list[str]) -> None:
+    write_scores(out_dir / "scores.json", settings, tables, networks, notes)
+    for note in sorted(notes, key=lambda note: not note.startswith("WARNING")):
+        print(note if note.startswith("WARNING") else f"note: {note}")
+    print(f"\n{out_dir / 'scores.json'}")
+
+
+def main() -> None:
+    args = parse_arguments()
+    check_arguments(args)
+    if args.protocol:
+        named_protocol(args.protocol)  # an unknown name ends here, before anything is made
+    config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
+    device = choose_device(config.device)
+    torch.backends.cudnn.allow_tf32 = False  # scores in full single precision
+    networks = load_networks(Path(config.vgg_path), args.inception_path, device)
+    if args.truth:
+        score_folders(args, device, networks)
+    else:
+        score_model(args, config, device, networks)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,128 @@
+"""Take a trained avatar into other tools: Gaussians for splatting viewers, a mesh, or a rigged and animated mesh.
+
+    python script/export.py --model_dir MODEL --out avatar.ply
+    python script/export.py --model_dir MODEL --out FOLDER --pose_path POSES.npz [--begin 10 --count 50] [--test]
+    python script/export.py --model_dir MODEL --out avatar.glb --format glb --pose_path POSES.npz
+
+ply       3D Gaussian splatting PLY (SuperSplat and others), one file a frame
+mesh_ply  the template mesh, coloured and posed, one file a frame
+glb       the template mesh with its skeleton of 55 SMPL-X joints, one file, animated if there are several frames
+
+Without --pose_path the avatar stands in the canonical pose and looks as in the mean of the training poses. Several
+frames of ply or mesh_ply go to FOLDER/frame00000012.ply, numbered as in the pose file. Existing files are replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from mmlphuman.animation.pose_arguments import add_pose_arguments, pose_options  # noqa: E402
+from mmlphuman.animation.pose_file import PoseSequence, read_pose_file  # noqa: E402
+from mmlphuman.avatar.trained import TrainedAvatar  # noqa: E402
+from mmlphuman.body.kinematics import canonical_pose  # noqa: E402
+from mmlphuman.command import choose_device, require_writable, run_command  # noqa: E402
+from mmlphuman.export.gltf import write_glb  # noqa: E402
+from mmlphuman.export.mesh import (  # noqa: E402
+    attach_mesh,
+    dress_mesh,
+    pose_vertices,
+    read_template,
+    template_path,
+    write_mesh_ply,
+)
+from mmlphuman.export.ply import write_gaussian_ply  # noqa: E402
+from mmlphuman.training.checkpoint import load_model  # noqa: E402
+from mmlphuman.types import Pose  # noqa: E402
+
+SUFFIXES = {"ply": ".ply", "mesh_ply": ".ply", "glb": ".glb"}
+
+
+def parse_arguments() -> argparse.Namespace:
+    what, _, how = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=what, epilog=how, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model_dir", type=Path, required=True, help="what train.py wrote, or a compact .safetensors file"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="file, or folder for several frames")
+    parser.add_argument("--format", choices=SUFFIXES, default="ply", help="default ply")
+    parser.add_argument("--pose_path", type=Path, help="poses: smpl_params.npz or AMASS npz")
+    parser.add_argument(
+        "--test", action="store_true", help="project poses into the training poses' space (novel poses)"
+    )
+    parser.add_argument("--template", type=Path, help="template mesh; default MODEL/template.ply")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add_pose_arguments(parser)
+    return parser.parse_args()
+
+
+def choose_outputs(out: Path, kind: str, sequence: PoseSequence | None) -> list[Path]:
+    """A file for each frame (one in all for glb); refuses what cannot be meant, before any work is done."""
+    suffix = SUFFIXES[kind]
+    frames = ["canonical"] if sequence is None else [f"frame{frame:08d}" for frame in sequence.frames]
+    if out.suffix.lower() == suffix:  # a file
+        if out.is_dir():
+            raise ValueError(f"--out {out} is a folder, but its name is a file's; name another")
+        if len(frames) > 1 and kind != "glb":
+            raise ValueError(
+                f"--out {out} is one file, but there are {len(frames)} frames; give a folder or --count 1"
+            )
+        return [out]
+    if kind == "glb":
+        raise ValueError(f"--out {out}: glb is one file for all frames; name it .glb")
+    if out.suffix.lower() in (".ply", ".glb"):
+        raise ValueError(f"--out {out}: --format {kind} is written as {suffix}")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} exists and is no folder; name a folder, or a file ending in {suffix}")
+    return [out / f"{frame}{suffix}" for frame in frames]
+
+
+def posed_frame(trained: TrainedAvatar, sequence: PoseSequence | None, index: int, project: bool):
+    """-> the pose on the avatar's device and what the MLPs see, (63,)."""
+    if sequence is None:
+        pose = Pose(canonical_pose(), torch.zeros(3), torch.eye(3)).to(trained.device)
+        return pose, trained.pose_space.mean
+    pose = sequence.pose(index).to(trained.device)
+    return pose, trained.features(pose, project)
+
+
+@torch.inference_mode()
+def main() -> None:
+    args = parse_arguments()
+    device = choose_device(args.device)
+    sequence = read_pose_file(args.pose_path, pose_options(args)) if args.pose_path else None
+    paths = choose_outputs(args.out, args.format, sequence)
+    template = None if args.format == "ply" else read_template(args.template or template_path(args.model_dir))
+    trained = load_model(args.model_dir).to(device)
+    attached = None if template is None else attach_mesh(template, trained.avatar)
+    require_writable(paths[0].parent)
+
+    for index, path in enumerate(tqdm(paths, desc="export", unit="frame", disable=len(paths) == 1)):
+        pose, features = posed_frame(trained, sequence, index, args.test)
+        if args.format == "ply":
+            posed = trained.avatar(pose, trained.active, features).posed
+            write_gaussian_ply(path, posed)
+        elif args.format == "mesh_ply":
+            mesh = dress_mesh(attached, trained, features)
+            write_mesh_ply(path, pose_vertices(mesh, trained.avatar, pose), mesh)
+        else:  # one look for all frames: that of the mean training pose, unless there is but one
+            several = sequence is not None and len(sequence.frames) > 1
+            mesh = dress_mesh(attached, trained, trained.pose_space.mean if several else features)
+            write_glb(path, mesh, trained.avatar, sequence)
+
+    size = sum(path.stat().st_size for path in paths) / 1e6
+    written = paths[0] if len(paths) == 1 else f"{len(paths)} files in {args.out}"
+    print(f"written  {written}  ({size:.1f} MB)")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,187 @@
+"""Moving cameras: through their keys, always rigid, smooth, and a turntable that closes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from mmlphuman.animation.camera_file import CameraView
+from mmlphuman.animation.camera_path import camera_path, held, turntable
+
+CENTER = np.array([0.2, 1.0, -0.1])
+UP = np.array([0.0, 1.0, 0.0])
+
+
+def looking_at(center: np.ndarray, position: np.ndarray, fovx: float = 40.0, roll: float = 0.0) -> CameraView:
+    """Upright but for `roll`, `center` in the middle of the picture."""
+    forward = (center - position) / np.linalg.norm(center - position)
+    right = np.cross(forward, UP) / np.linalg.norm(np.cross(forward, UP))
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    w2c = np.eye(4)
+    w2c[:3, :3] = Rotation.from_rotvec([0, 0, roll]).as_matrix() @ rotation
+    w2c[:3, 3] = -w2c[:3, :3] @ position
+    return CameraView(w2c, fovx, 320, 240)
+
+
+def ring(angles: list[float], distance: float = 3.0, **settings) -> list[CameraView]:
+    """Degrees about the upright axis through CENTER -> cameras, a little above it."""
+    positions = [[np.sin(a) * distance, 0.4, np.cos(a) * distance] for a in np.deg2rad(angles)]
+    return [looking_at(CENTER, CENTER + position, **settings) for position in positions]
+
+
+def in_picture(view: CameraView, point: np.ndarray) -> np.ndarray:
+    """(2,) pixels from the middle."""
+    projected = view.intrinsics @ (view.w2c[:3, :3] @ point + view.w2c[:3, 3])
+    return projected[:2] / projected[2] - [view.width / 2, view.height / 2]
+
+
+def steps(views: list[CameraView]) -> np.ndarray:
+    """Degrees turned from each view to the next."""
+    rotations = Rotation.from_matrix([view.w2c[:3, :3] for view in views])
+    return np.rad2deg((rotations[1:] * rotations[:-1].inv()).magnitude())
+
+
+def assert_rigid(views: list[CameraView]) -> None:
+    for view in views:
+        rotation = view.w2c[:3, :3]
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
+        assert np.linalg.det(rotation) > 0
+        np.testing.assert_array_equal(view.w2c[3], [0, 0, 0, 1])
+
+
+# --- turntable ----------------------------------------------------------------------------------------------
+
+
+def test_turntable_closes_and_looks_at_the_centre_all_along():
+    view = ring([20])[0]
+    views = turntable(view, CENTER, UP, 36)
+    np.testing.assert_allclose(views[0].w2c, view.w2c, atol=1e-12)
+    assert_rigid(views)
+    np.testing.assert_allclose([in_picture(v, CENTER) for v in views], 0, atol=1e-9)
+    np.testing.assert_allclose(steps([*views, view]), 10, atol=1e-6)  # the last step leads to the first view
+    around = np.array([v.center - CENTER for v in views])
+    np.testing.assert_allclose(around[:, 1], 0.4, atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(around, axis=1), np.hypot(3, 0.4))
+    np.testing.assert_allclose(around.mean(0), [0, 0.4, 0], atol=1e-9)  # all the way round
+
+
+def test_turntable_keeps_how_the_camera_is_held():
+    """Not aimed at the centre, rolled, about an axis that is not y: each view sees the axis as the first does."""
+    view = looking_at(CENTER + [0.3, 0.2, 0], CENTER + [1, 2, 2], roll=0.3)
+    up = np.array([0.0, 3.0, 4.0])
+    for other in turntable(view, CENTER, up, 7, turns=-0.6):
+        for distance in (0, 0.5):
+            point = CENTER + distance * up / 5
+            np.testing.assert_allclose(in_picture(other, point), in_picture(view, point), atol=1e-8)
+
+
+def test_direction_and_turns():
+    quarter = turntable(ring([0])[0], CENTER, UP, 2, turns=0.5)[1]
+    np.testing.assert_allclose(
+        quarter.center, ring([90])[0].center, atol=1e-9
+    )  # counter-clockwise from above
+    back = turntable(ring([0])[0], CENTER, UP, 2, turns=-0.5)[1]
+    np.testing.assert_allclose(back.center, ring([-90])[0].center, atol=1e-9)
+
+
+@pytest.mark.parametrize("up", [[0, 0, 0], [0, np.nan, 0], [0, np.inf, 0]])
+def test_turntable_needs_an_axis(up):
+    with pytest.raises(ValueError, match="turntable: .*up"):
+        turntable(ring([0])[0], CENTER, np.array(up), 5)
+
+
+# --- path through cameras -----------------------------------------------------------------------------------
+
+
+def mixed_views() -> list[CameraView]:
+    views = ring([0, 50, 120, 110, 250], distance=2.5)
+    views[2] = looking_at(CENTER, CENTER + [0.5, 2.5, 0.2], fovx=70, roll=1.0)
+    return [replace(view, fovx=view.fovx + 3 * number) for number, view in enumerate(views)]
+
+
+def test_path_passes_through_its_cameras_at_equal_times():
+    keys = mixed_views()
+    views = camera_path(keys, 10 * (len(keys) - 1) + 1)
+    assert_rigid(views)
+    for key, view in zip(keys, views[::10], strict=True):
+        np.testing.assert_allclose(view.w2c, key.w2c, atol=1e-9)
+        assert view.fovx == pytest.approx(key.fovx)
+    assert {(view.width, view.height) for view in views} == {(320, 240)}
+    fovs = np.array([view.fovx for view in views])
+    assert fovs.min() >= min(key.fovx for key in keys) and fovs.max() <= max(key.fovx for key in keys)
+
+
+def test_path_is_smooth_in_the_cameras_as_well():
+    """Speed does not jump: with steps ten times as fine, its largest change from step to step is a tenth."""
+
+    def largest_change(count: int) -> np.ndarray:
+        views = camera_path(mixed_views(), count)
+        centers = np.stack([view.center for view in views])
+        moved = Rotation.from_matrix([view.w2c[:3, :3] for view in views])
+        turned = (moved[1:] * moved[:-1].inv()).as_rotvec()
+        fovs = np.array([view.fovx for view in views])[:, None]
+        # Rotation vectors are in each camera's own axes, which turn little from step to step.
+        return np.array(
+            [
+                np.abs(np.diff(x, axis=0)).max() * count
+                for x in (np.diff(centers, axis=0), turned, np.diff(fovs, axis=0))
+            ]
+        )
+
+    assert (largest_change(4001) < 0.15 * largest_change(401)).all()
+
+
+def test_path_on_a_ring_keeps_the_person_in_the_picture_and_never_flips():
+    views = camera_path(ring([0, 45, 90, 135, 180, 225, 270, 315, 360]), 200)
+    offsets = np.linalg.norm([in_picture(view, CENTER) for view in views], axis=1)
+    assert offsets.max() < 0.05 * 320
+    distances = np.linalg.norm([view.center - CENTER for view in views], axis=1)
+    assert distances.min() > 0.95 * distances[0] and distances.max() < 1.05 * distances[0]
+    assert steps(views).max() < 1.5 * 360 / 199
+    assert all(view.w2c[1, 1] < -0.9 for view in views), "y of the camera points down all along"
+
+
+def test_path_takes_the_short_way_through_half_a_turn():
+    """Quaternions and angles change sign here; a camera must not."""
+    views = camera_path(ring([160, 175, 190, 205]), 91)
+    assert steps(views).max() < 1.0
+
+
+def test_path_between_equal_cameras_stands_still():
+    view = mixed_views()[2]
+    for other in camera_path([view, view, view], 7):
+        np.testing.assert_allclose(other.w2c, view.w2c, atol=1e-12)
+
+
+def test_one_camera_is_held_and_one_frame_is_the_first_camera():
+    view, other = mixed_views()[:2]
+    assert camera_path([view], 4) == held(view, 4) == [view] * 4
+    np.testing.assert_allclose(camera_path([view, other], 1)[0].w2c, view.w2c, atol=1e-12)
+
+
+def test_calibrated_cameras_keep_their_principal_point():
+    K = np.array([[500.0, 0, 150], [0, 510, 130], [0, 0, 1]])
+    keys = [replace(view, K=K + shift * np.eye(3, k=2)) for shift, view in enumerate(mixed_views())]
+    views = camera_path(keys, 9)
+    np.testing.assert_allclose(views[4].intrinsics, keys[2].K)
+    assert 150 < views[1].intrinsics[0, 2] < 151
+    assert turntable(keys[0], CENTER, UP, 3)[2].intrinsics is keys[0].K
+
+
+def test_cameras_of_different_sizes_make_no_path():
+    views = ring([0, 10, 20])
+    views[2] = replace(views[2], width=640)
+    with pytest.raises(ValueError, match="camera 2 is of 640x240 pixels but camera 0 of 320x240"):
+        camera_path(views, 10)
+    with pytest.raises(ValueError, match="at least one camera"):
+        camera_path([], 10)
+
+
+@pytest.mark.parametrize("path", [held, camera_path, lambda view, count: turntable(view, CENTER, UP, count)])
+def test_no_frames_make_no_path(path):
+    view = ring([0])[0]
+    with pytest.raises(ValueError, match="0 frames"):
+        path([view] if path is camera_path else view, 0)

@@ -1,0 +1,226 @@
+"""test.py with cameras and poses, as a user runs it: pictures, video, speed, and one line for every mistake."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmlphuman.animation.camera_file import read_camera_file, read_camera_list, write_camera_file
+from mmlphuman.animation.pose_bar import add_pose_bar
+from mmlphuman.animation.pose_file import read_pose_file
+from mmlphuman.animation.render_sequence import to_cameras
+from mmlphuman.evaluation.speed import STAGES
+from mmlphuman.render.rasterize import rasterize
+from mmlphuman.training.checkpoint import load_model
+from tests.commands.runs import ROOT, call, one_error_line
+
+NOVEL = 24  # the first frame that training never saw
+
+
+@pytest.fixture(scope="module")
+def inputs(files, model, tmp_path_factory) -> dict[str, Path]:
+    """Camera files, and the capture's poses."""
+    folder = tmp_path_factory.mktemp("inputs")
+    for number, view in read_camera_list(model / "cameras.json").items():
+        write_camera_file(folder / f"{number}.json", view)
+    return {
+        "poses": files["data"] / "smpl_params.npz",
+        **{f"camera{number}": folder / f"{number}.json" for number in (0, 1, 2)},
+    }
+
+
+@pytest.fixture
+def animate(model, inputs, monkeypatch, capsys):
+    """Runs test.py within this process, which saves the start of another. Flags override the ones given here."""
+
+    def run(*words, **paths) -> tuple[int, str, str]:
+        given = {"model_dir": model, "cam_path": inputs["camera0"], "pose_path": inputs["poses"], **paths}
+        flags = [word for name, path in given.items() if path is not None for word in (f"--{name}", path)]
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", ["test.py", *map(str, [*flags, *words])])
+        status = 0
+        try:
+            runpy.run_path(str(ROOT / "test.py"), run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def by_hand(model, inputs, frame, camera="camera0", project=False):
+    """(H, W, 3) RGB uint8."""
+    trained, pose = load_model(model), read_pose_file(inputs["poses"]).pose(frame)
+    with torch.no_grad():
+        posed = trained.avatar(pose, trained.active, trained.features(pose, project)).posed
+        view = to_cameras(read_camera_file(inputs[camera]), "cpu")
+        image = rasterize(posed, view, torch.ones(3), "torch").colors[0]
+    return (image.clamp(0, 1).numpy() * 255).round().astype(np.uint8)
+
+
+def picture(path):
+    return cv2.imread(str(path))[..., ::-1]
+
+
+def decode(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return stream.average_rate, [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_published_command_line(files, model, inputs, tmp_path):
+    """In a process of its own, with --config and --test: pictures as drawn by hand, distances told and listed."""
+    out = tmp_path / "out"
+    status, said, err = call(
+        *("test.py", "--config", files["short"], "--model_dir", model, "--out_dir", out),
+        *("--cam_path", inputs["camera0"], "--pose_path", inputs["poses"], "--begin", NOVEL, "--test"),
+    )
+    assert status == 0, err
+    pictures = [f"render/frame{frame:08d}.png" for frame in range(NOVEL, NOVEL + 4)]
+    assert names(out) == ["poses.json", *pictures]
+    for frame in (NOVEL, NOVEL + 3):
+        expected = by_hand(model, inputs, frame, project=True)
+        assert np.array_equal(picture(out / f"render/frame{frame:08d}.png"), expected)
+    listed = json.loads((out / "poses.json").read_text())["poses"]
+    assert [entry["frame"] for entry in listed] == list(range(NOVEL, NOVEL + 4))
+    trained, poses = load_model(model), read_pose_file(inputs["poses"])
+    for entry in listed:
+        distance = float(trained.pose_space.distance(poses.pose(entry["frame"]).body))
+        assert entry["distance"] == pytest.approx(distance, abs=1e-3) and distance > 1
+    worst = max(listed, key=lambda entry: entry["distance"])
+    assert f"{worst['frame']} ({worst['distance']:.1f})" in said
+
+
+def test_several_cameras_are_kept_apart(model, inputs, animate, tmp_path):
+    status, _, err = animate(
+        "--cam_path", inputs["camera0"], inputs["camera2"], "--count", 2, out_dir=tmp_path
+    )
+    assert status == 0, err
+    assert names(tmp_path) == ["poses.json"] + [
+        f"render/cam{camera:03d}_frame{frame:08d}.png" for camera in (0, 1) for frame in (0, 1)
+    ]
+    expected = by_hand(model, inputs, 1, "camera2")
+    assert np.array_equal(picture(tmp_path / "render/cam001_frame00000001.png"), expected)
+
+
+def test_a_training_camera_goes_by_its_id(animate, inputs, tmp_path):
+    """The synthetic cameras have their principal point in the middle, so that the file says the same."""
+    assert animate("--count", 1, cam_path=2, out_dir=tmp_path / "id")[0] == 0
+    assert animate("--count", 1, cam_path=inputs["camera2"], out_dir=tmp_path / "file")[0] == 0
+    name = "render/frame00000000.png"
+    assert (picture(tmp_path / "id" / name) == picture(tmp_path / "file" / name)).all()
+    one_error_line(animate(cam_path=99, out_dir=tmp_path / "none"), "--cam_path 99", "has the cameras 0, 1, 2")
+
+
+def test_a_turntable_video_with_the_bar(animate, tmp_path):
+    status, said, err = animate(
+        "--begin", NOVEL - 2, "--turntable", "--video", 12, "--show_distance", out_dir=tmp_path
+    )  # fmt: skip
+    assert status == 0 and "video.mp4" in said, err
+    rate, frames = decode(tmp_path / "video.mp4")
+    listed = json.loads((tmp_path / "poses.json").read_text())["poses"]
+    assert rate == 12 and len(frames) == 6
+    for entry, frame in zip(listed, frames, strict=True):
+        shown = add_pose_bar(picture(tmp_path / f"render/frame{entry['frame']:08d}.png"), entry["distance"])
+        assert shown.shape == frame.shape
+        assert -10 * np.log10(np.square((shown - frame.astype(float)) / 255).mean()) > 30
+    assert (frames[0] != frames[3]).any()
+
+
+def test_a_camera_path_ends_at_the_last_camera_in_the_wanted_size(animate, inputs, tmp_path):
+    cameras = [inputs[f"camera{number}"] for number in range(3)]
+    status, _, err = animate(
+        "--cam_path", *cameras, "--count", 5, "--camera_path", "--video", "--width", 33, "--height", 47,
+        out_dir=tmp_path / "path",
+    )  # fmt: skip
+    assert status == 0, err
+    rate, frames = decode(tmp_path / "path" / "video.mp4")
+    assert rate == 30 and len(frames) == 5 and frames[0].shape == (48, 34, 3)  # even for the encoder
+    flags = ("--width", 33, "--height", 47, "--begin", 4, "--count", 1)
+    assert animate("--cam_path", cameras[2], *flags, out_dir=tmp_path / "held")[0] == 0
+    last = [picture(tmp_path / name / "render/frame00000004.png") for name in ("path", "held")]
+    assert last[0].shape == (47, 33, 3) and np.abs(last[0].astype(int) - last[1]).max() <= 1
+
+
+def test_speed_is_the_last_line_and_nothing_is_written(animate, tmp_path, monkeypatch):
+    status, said, err = animate("--test_speed", "--test", "--speed_frames", 3)
+    assert status == 0, err
+    speed = json.loads(said.splitlines()[-1])["test_speed"]
+    assert set(speed["stages_ms"]) == set(STAGES) and speed["projected"] and speed["frames"] == 3
+    assert speed["frame_ms"]["median"] > 0 and "whole frame" in said
+
+
+def test_overrides_apply_without_a_config(animate, tmp_path):
+    for name, colour in (("black", 0), ("white", 255)):
+        status, _, err = animate("--count", 1, f"background={name}", out_dir=tmp_path / name)
+        assert status == 0, err
+        assert (picture(tmp_path / name / "render/frame00000000.png")[0, 0] == colour).all()
+
+
+def camera(**changes):
+    content = {"w2c": np.eye(4).ravel().tolist(), "fovx": 40, "height": 48, "width": 48, **changes}
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("words", "paths", "parts"),
+    [
+        ((), {"cam_path": None, "pose_path": None}, ["--data_dir", "--cam_path"]),
+        ((), {"cam_path": None}, ["--cam_path and --pose_path"]),
+        ((), {"data_dir": "anything"}, ["either --data_dir"]),
+        ((), {"cam_path": None, "pose_path": None, "data_dir": "x"}, ["--data_dir needs --config"]),
+        ((), {"out_dir": None}, ["--out_dir is needed"]),
+        (("--show_distance",), {}, ["--show_distance", "--video"]),
+        (("--turntable", "--camera_path"), {}, ["exclude each other"]),
+        (("--camera_path",), {}, ["two or more"]),
+        (("--test_speed", "--video"), {}, ["--test_speed"]),
+        (("--test_speed", "--speed_frames", 0), {}, ["--speed_frames: 0"]),
+        (("--video", -3), {}, ["--video: -3"]),
+        (("--width", 0), {}, ["--width: 0"]),
+        (("--height", 60_000), {}, ["--height: 60000"]),
+        (("--begin", 28), {}, ["begin: 28", "0 to 27"]),
+        (("colour_lr=1",), {}, ["colour_lr"]),
+        ((), {"model_dir": "nowhere"}, ["nowhere", "does not exist"]),
+        ((), {"model_dir": "nowhere.safetensors"}, ["nowhere.safetensors"]),
+        ((), {"cam_path": "nowhere.json"}, ["nowhere.json"]),
+        ((), {"pose_path": "nowhere.npz"}, ["nowhere.npz"]),
+    ],
+)
+def test_mistakes_are_one_line_and_nothing_is_written(animate, tmp_path, words, paths, parts):
+    result = animate(*words, **{"out_dir": tmp_path / "out", **paths})
+    one_error_line(result, *parts)
+    assert result[0] == 1 and result[1] == "" and list(tmp_path.iterdir()) == []
+
+
+def test_absurd_files_are_one_line(animate, tmp_path):
+    out = tmp_path / "out"
+    for changes, part in (({"fovx": 180}, "fovx is 180"), ({"width": 60_000}, "width is 60000")):
+        (tmp_path / "cam.json").write_text(camera(**changes))
+        one_error_line(animate(cam_path=tmp_path / "cam.json", out_dir=out), "cam.json", part)
+    np.savez(tmp_path / "poses.npz", poses=np.zeros((4, 72)), trans=np.zeros((4, 3)))
+    one_error_line(animate(pose_path=tmp_path / "poses.npz", out_dir=out), "poses.npz", "(4, 72)")
+    assert not out.exists()
+
+
+def test_places_that_cannot_be_written_are_one_line(animate, tmp_path):
+    (tmp_path / "file").write_text("")
+    one_error_line(animate(out_dir=tmp_path / "file"), "--out_dir", "cannot be written to")
+    one_error_line(animate(out_dir=tmp_path / "file" / "deeper"), "--out_dir", "cannot be written to")
+
+
+def test_a_writer_that_fails_stops_the_run_and_leaves_nothing_half(animate, tmp_path):
+    """`render` is a file where the folder should be: the first picture fails while the video is under way."""
+    (tmp_path / "render").write_text("")
+    status, _, err = animate("--video", out_dir=tmp_path)
+    assert status == 1 and "frame00000000.png" in err.splitlines()[-1]
+    assert names(tmp_path) == ["render"]

@@ -1,0 +1,142 @@
+"""script/export.py as a user runs it: canonical pose, one frame, sequences, rigged mesh; one line for mistakes."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.body.kinematics import canonical_pose
+from mmlphuman.body.smplx_model import load_body
+from mmlphuman.config import Config
+from mmlphuman.export.ply import read_gaussian_ply
+from mmlphuman.training.checkpoint import load_model, save_checkpoint
+from mmlphuman.types import Pose
+from tests.builders import random_pose, randomise, small_avatar
+
+SCRIPT = Path(__file__).resolve().parent.parent.parent / "script" / "export.py"
+FRAMES = 5
+
+
+@pytest.fixture(scope="module")
+def model(synthetic_body, tmp_path_factory) -> Path:
+    """A model folder as training leaves it."""
+    folder = tmp_path_factory.mktemp("export") / "model"
+    poses = torch.stack([random_pose(seed).body for seed in range(8)])
+    config = Config(init_num_gs=600, num_verts=120, num_features=10)
+    avatar = randomise(small_avatar(synthetic_body), seed=1)
+    save_checkpoint(folder, TrainedAvatar(avatar, PoseSpace.fit(poses, 3), config, 10**6), {}, keep=1)
+    body = load_body(synthetic_body, torch.zeros(10))
+    mesh = trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
+    mesh.export(folder / "template.ply")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def poses(tmp_path_factory) -> Path:
+    """An AMASS file of five frames."""
+    path = tmp_path_factory.mktemp("poses") / "walk.npz"
+    joints = torch.stack([random_pose(seed).joints for seed in range(FRAMES)]).numpy()
+    trans = np.random.default_rng(0).normal(size=(FRAMES, 3))
+    np.savez(path, poses=joints, trans=trans, mocap_frame_rate=60.0)
+    return path
+
+
+@pytest.fixture
+def export(monkeypatch, capsys):
+    def call(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--device", "cpu", *map(str, words)])
+        status = 0
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@torch.no_grad()
+def test_canonical_gaussians(export, model, tmp_path):
+    status, out, err = export("--model_dir", model, "--out", tmp_path / "deep" / "a.ply")
+    assert status == 0 and "a.ply" in out, err
+    trained = load_model(model)
+    pose = Pose(canonical_pose(), torch.zeros(3), torch.eye(3))
+    expected = trained.avatar(pose, features=trained.pose_space.mean).posed
+    torch.testing.assert_close(read_gaussian_ply(tmp_path / "deep" / "a.ply").xyz, expected.xyz)
+
+
+@torch.no_grad()
+def test_a_sequence_and_projection(export, model, poses, tmp_path):
+    selection = ("--begin", 1, "--stride", 2, "--up", "z")
+    words = ("--model_dir", model, "--pose_path", poses, *selection)
+    for name, more in (("plain", ()), ("projected", ("--test",))):
+        status, out, err = export(*words, "--out", tmp_path / name, *more)
+        assert status == 0 and "2 files" in out and "100%" in err, err
+        names = sorted(path.name for path in (tmp_path / name).iterdir())
+        assert names == ["frame00000001.ply", "frame00000003.ply"]
+    plain, projected = (read_gaussian_ply(tmp_path / name / names[1]) for name in ("plain", "projected"))
+    assert not torch.equal(plain.xyz, projected.xyz)  # the MLPs saw something else
+
+    trained = load_model(model)
+    turn = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # z up -> y up
+    shift = torch.from_numpy(np.random.default_rng(0).normal(size=(FRAMES, 3))[3]).float()
+    pose = Pose(random_pose(3).joints, turn @ shift, turn)
+    torch.testing.assert_close(plain.xyz, trained.avatar(pose).posed.xyz, atol=1e-5, rtol=1e-5)
+
+
+def test_meshes(export, model, poses, tmp_path):
+    words = ("--model_dir", model, "--pose_path", poses)
+    one = export(*words, "--format", "mesh_ply", "--out", tmp_path / "b.ply", "--begin", 2, "--count", 1)
+    several = export(*words, "--format", "mesh_ply", "--out", tmp_path / "meshes")
+    rigged = export(*words, "--format", "glb", "--out", tmp_path / "c.glb")
+    assert [status for status, _, _ in (one, several, rigged)] == [0, 0, 0], (one, several, rigged)
+    names = sorted(path.name for path in (tmp_path / "meshes").iterdir())
+    assert names == [f"frame{frame:08d}.ply" for frame in range(FRAMES)]
+    assert (tmp_path / "meshes" / names[2]).read_bytes() == (tmp_path / "b.ply").read_bytes()
+    assert len(trimesh.load(tmp_path / "c.glb", force="mesh").faces) > 1000
+
+
+def test_a_model_without_template_gives_gaussians_only(export, model, tmp_path):
+    checkpoint = next((model / "checkpoints").iterdir())
+    words = ("--model_dir", checkpoint, "--out", tmp_path / "a.ply")
+    assert export(*words)[0] == 0
+    assert export(*words, "--format", "mesh_ply")[0] == 0  # found beside the checkpoints
+    (model / "template.ply").rename(tmp_path / "kept.ply")
+    try:
+        assert export(*words)[0] == 0
+        status, _, err = export(*words, "--format", "mesh_ply")
+        given = export(*words, "--format", "mesh_ply", "--template", tmp_path / "kept.ply")
+    finally:
+        (tmp_path / "kept.ply").rename(model / "template.ply")
+    assert status == 1 and "no template mesh" in err and err.count("\n") == 1
+    assert given[0] == 0
+
+
+def test_mistakes_are_one_line_and_write_nothing(export, model, poses, tmp_path):
+    (tmp_path / "folder.ply").mkdir()
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "other").mkdir()
+    several = ("--pose_path", poses)
+    cases = [
+        (("--out", tmp_path / "new" / "a.ply", *several), "is one file, but there are 5 frames"),
+        (("--out", tmp_path / "folder.ply"), "is a folder, but its name is a file's"),
+        (("--out", tmp_path / "file", *several), "exists and is no folder"),
+        (("--out", tmp_path / "file" / "inside", *several), "cannot be written to"),
+        (("--out", tmp_path / "new", "--format", "glb"), "name it .glb"),
+        (("--out", tmp_path / "new" / "a.glb"), "--format ply is written as .ply"),
+        (("--out", tmp_path / "new", *several, "--begin", 50), "50"),
+        (("--out", tmp_path / "new", "--pose_path", tmp_path / "absent.npz"), "absent.npz"),
+        (("--out", tmp_path / "new", "--model_dir", tmp_path / "other"), "holds no checkpoint"),
+    ]
+    before = sorted(tmp_path.rglob("*"))
+    for words, expected in cases:
+        status, _, err = export("--model_dir", model, *words)
+        assert status == 1 and expected in err, (words, err)
+        assert err.startswith("error: ") and err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "file").read_text() == "kept"

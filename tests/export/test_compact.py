@@ -1,0 +1,334 @@
+"""The compact model: what pruning keeps, that nothing else changes, and files that are not as they should be."""
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.config import Config, save_config
+from mmlphuman.export import pruning
+from mmlphuman.export.compact import encode, load_compact, pack, quantise, strongest_joints
+from mmlphuman.export.compact_report import compare, full_tensors, part_sizes
+from mmlphuman.export.pruning import Selection, VisibleChange, mean_offsets, prune, select, visible_change
+from mmlphuman.training.checkpoint import load_model, save_checkpoint
+from mmlphuman.training.loop import Trainer
+from mmlphuman.training.scene import Scene
+from tests.builders import random_pose, randomise, small_avatar
+
+ROOT = Path(__file__).parents[2]
+GAUSSIANS = 600  # of small_avatar
+STILL = slice(0, 400)  # Gaussians whose bases are zero
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruning, "PROBE_SIZE", 128)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(synthetic_body):
+    """The first 400 of 600 Gaussians do not change with the pose, the others do much."""
+    avatar = randomise(small_avatar(synthetic_body))
+    with torch.no_grad():
+        for weight in avatar.bank.weights:
+            weight.mul_(2)  # so that poses matter
+        avatar.property_bases[STILL] = 0
+        avatar.sh1_bases[STILL] = 0
+        avatar.sh1_bases.mul_(0.1)
+    config = Config(
+        init_num_gs=600, num_verts=120, num_features=10, iteration_sh_degree=0, iteration_dxyz_basis=0
+    )
+    config = replace(config, iteration_gsparam_basis=0)
+    poses = PoseSpace.fit(0.3 * torch.randn(30, 63, generator=torch.Generator().manual_seed(0)), 5)
+    return TrainedAvatar(avatar, poses, config, iteration=40)
+
+
+@pytest.fixture(scope="module")
+def change(trained):
+    return visible_change(trained, 8, quiet=True)
+
+
+def write(path: Path, trained: TrainedAvatar) -> Path:
+    path.write_bytes(pack(encode(trained), trained, {}))
+    return path
+
+
+def everything(avatar) -> Selection:
+    count = len(avatar.xyz)
+    return Selection(torch.arange(count), count, count, float("inf"))
+
+
+def test_keeping_everything_is_the_full_avatar_but_for_rounding(trained, tmp_path):
+    loaded = load_compact(write(tmp_path / "a.safetensors", trained))
+    assert loaded.config == trained.config and loaded.iteration == 40
+    for seed in range(3):
+        pose = random_pose(seed)
+        ours, truth = loaded.avatar(pose).posed, trained.avatar(pose).posed
+        off = (ours.xyz - truth.xyz).norm(dim=1)
+        assert off.max() < 1e-3 and off.median() < 1e-4  # metres
+        assert (ours.opacities - truth.opacities).abs().max() < 5e-3
+        assert (ours.sh - truth.sh).abs().max() < 1e-2
+    assert compare(trained, loaded, torch.arange(GAUSSIANS), 2).psnr > 60
+    for name, value in trained.pose_space.state_dict().items():
+        assert torch.equal(value, loaded.pose_space.state_dict()[name]), name
+
+
+def test_a_saved_model_saved_again_is_the_same(trained, tmp_path):
+    once = load_compact(write(tmp_path / "once.safetensors", trained))
+    twice = load_compact(write(tmp_path / "twice.safetensors", once))
+    for name, value in once.avatar.state_dict().items():
+        again = twice.avatar.state_dict()[name]
+        step = 1e-3 if name == "lbs_weights" else 1e-6  # a joint at the limit of what is kept
+        assert torch.allclose(again, value, atol=step, rtol=2e-3), name
+
+
+def test_only_gaussians_that_vary_are_kept(change):
+    assert (change.properties[STILL] == 0).all() and (change.sh1[STILL] == 0).all()
+    assert change.properties[400:].max() > 0
+    selection = select(change, min_psnr=70)
+    kept = selection.order[: selection.num_properties]
+    assert 0 < len(kept) <= 200 and (kept >= 400).all()
+    least = change.properties[kept].minimum(torch.ones(())).min()
+    assert change.properties[selection.order[selection.num_properties :]].max() <= least
+
+
+def test_more_quality_keeps_more_and_shares_are_shares(change):
+    counts = [select(change, min_psnr=psnr).num_properties for psnr in (0, 40, 60, 80)]
+    assert counts == sorted(counts) and counts[0] == 0
+    for keep in (0, 0.1, 0.25, 1):
+        selection = select(change, keep)
+        assert selection.num_properties == round(keep * GAUSSIANS)
+        assert selection.num_sh1 <= selection.num_properties
+        assert sorted(selection.order.tolist()) == list(range(GAUSSIANS))
+
+
+def test_degree_one_bases_are_kept_only_with_the_others():
+    change = VisibleChange(torch.tensor([0.0, 1, 2, 0]), torch.tensor([3.0, 0, 2, 0]))
+    selection = select(change, min_psnr=0.0)  # an error of 1 is allowed, four times what one causes
+    assert selection.order[: selection.num_sh1].tolist() == [0, 2]
+    assert selection.num_properties == 3 or selection.num_properties == 2
+
+
+def test_the_estimate_is_what_a_single_gaussian_changes(trained, change):
+    """First order, one Gaussian: pruning it alone changes pictures by the estimate, within the estimate's noise."""
+    one = int(change.properties.argmax())
+    others = torch.cat([torch.arange(one), torch.arange(one + 1, GAUSSIANS), torch.tensor([one])])
+    measured = compare(trained, prune(trained, Selection(others, 599, 599, 0.0)), others, 8).psnr
+    estimated = -10 * float((change.properties + change.sh1)[one].log10())
+    assert abs(measured - estimated) < 6
+
+
+def test_pruned_gaussians_take_their_mean_and_the_others_do_not_move(trained, change):
+    selection = select(change, 0.2)
+    pruned, mean, pose = prune(trained, selection), mean_offsets(trained), random_pose(4)
+    kept = selection.num_properties
+    gone, stay = selection.order[kept:], selection.order[:kept]
+    ours, truth = pruned.avatar(pose).canonical, trained.avatar(pose).canonical
+    torch.testing.assert_close(ours.xyz, truth.xyz[selection.order])
+    for name in ("scales", "quats", "opacities"):
+        torch.testing.assert_close(getattr(ours, name)[:kept], getattr(truth, name)[stay])
+    torch.testing.assert_close(ours.sh[:kept, 0], truth.sh[stay, 0])
+    both = selection.num_sh1
+    torch.testing.assert_close(ours.sh[:both], truth.sh[selection.order[:both]])
+    neutral = trained.avatar
+    torch.testing.assert_close(ours.sh[kept:, 0], (neutral.sh0 + mean.properties[:, :3])[gone])
+    torch.testing.assert_close(ours.sh[both:, 1:], (neutral.sh1 + mean.sh1)[selection.order[both:]])
+    torch.testing.assert_close(ours.scales[kept:], (neutral.log_scales + mean.properties[:, 3:6])[gone].exp())
+    logits = neutral.opacity_logits + mean.properties[:, 10]
+    torch.testing.assert_close(ours.opacities[kept:], logits[gone].sigmoid())
+
+
+def test_another_order_is_the_same_picture(trained):
+    order = torch.randperm(GAUSSIANS, generator=torch.Generator().manual_seed(3))
+    shuffled = prune(trained, replace(everything(trained.avatar), order=order))
+    assert compare(trained, shuffled, order, 2).psnr > 80
+    assert compare(trained, shuffled, order, 2).position_max < 1e-6
+
+
+def test_an_avatar_that_lost_all_bases_still_poses(trained, tmp_path):
+    bare = prune(trained, Selection(torch.arange(GAUSSIANS), 0, 0, 0.0))
+    loaded = load_compact(write(tmp_path / "bare.safetensors", bare))
+    assert loaded.avatar(random_pose(1)).posed.xyz.isfinite().all()
+    assert loaded.avatar.property_bases.shape == (0, 15, 11)
+
+
+def test_bases_that_training_never_switched_on_are_all_dropped(trained):
+    early = replace(trained, config=replace(trained.config, iteration_gsparam_basis=100))
+    selection = select(visible_change(early, 1, quiet=True))
+    assert selection.num_properties == 0
+    ours, truth = (
+        prune(early, selection).avatar(random_pose(2), early.active),
+        early.avatar(random_pose(2), early.active),
+    )
+    torch.testing.assert_close(ours.posed.sh, truth.posed.sh)
+
+
+def test_rows_keep_seven_bits_each_at_its_own_size():
+    values = torch.randn(5, 40, generator=torch.Generator().manual_seed(1)) * torch.tensor(
+        [[1e3], [1], [1e-2], [1e-4], [0]]
+    )
+    steps, scale = quantise(values, -1)
+    error = (steps.float() * scale.float() - values).abs().amax(1)
+    assert (error <= values.abs().amax(1) / 127 * 0.52 + 1e-7).all()
+
+
+def test_skinning_keeps_every_joint_that_matters():
+    weights = torch.zeros(3, 55)
+    weights[0, 7] = 1
+    weights[1, [3, 9, 50]] = torch.tensor([0.5, 0.3, 0.2])
+    weights[2, [1, 2]] = torch.tensor([0.9995, 0.0005])
+    joints, values = strongest_joints(weights)
+    assert joints.shape == (3, 3) and set(joints[1].tolist()) == {3, 9, 50}
+    torch.testing.assert_close(values[1].sum(), torch.tensor(1.0))
+
+
+def test_sizes_are_of_all_tensors_and_mlps_shrink_to_a_quarter(trained, change):
+    full = full_tensors(trained)
+    before = part_sizes(full)
+    assert sum(before.values()) == sum(tensor.nbytes for tensor in full.values())
+    after = part_sizes(encode(prune(trained, select(change, 0.1))))
+    assert after["MLPs"] / before["MLPs"] == pytest.approx(0.253, abs=0.002)
+    assert after["bases of Gaussians"] < 0.03 * before["bases of Gaussians"]
+
+
+def test_it_cannot_be_trained(trained, tmp_path):
+    loaded = load_compact(write(tmp_path / "a.safetensors", trained))
+    assert loaded.avatar.is_compact and not trained.avatar.is_compact
+    assert not any(parameter.requires_grad for parameter in loaded.avatar.parameters())
+    with pytest.raises(ValueError, match="compact avatar cannot be trained"):
+        Trainer(loaded.config, Scene(None, None, loaded.avatar, loaded.pose_space), None, torch.device("cpu"))
+
+
+def test_numbers_beyond_half_precision_are_refused_when_written(trained):
+    broken = prune(trained, everything(trained.avatar))
+    broken.avatar.sh0[5, 1] = 1e6
+    with pytest.raises(ValueError, match="sh0 holds numbers that are not finite, or too large"):
+        encode(broken)
+
+
+def at(tensor, index, value):
+    changed = tensor.clone()
+    changed[index] = value
+    return changed
+
+
+FAULTS = {
+    "missing": (lambda t: t.pop("quats"), "tensor quats is missing"),
+    "unknown": (lambda t: t.update(extra=torch.ones(1)), "tensor extra is unknown"),
+    "type": (lambda t: t.update(sh0=t["sh0"].double()), r"tensor sh0 is torch.float64 \(600, 3\), expected"),
+    "shape": (lambda t: t.update(sh0=t["sh0"][:-1].clone()), r"sh0 is torch.float16 \(599, 3\), expected .*600"),
+    "flat": (lambda t: t.update(control_offsets=torch.ones(()).half()), "tensor"),
+    "rows": (
+        lambda t: t.update({"property_bases.scale": t["property_bases.scale"][:9].clone()}),
+        r"property_bases.scale is torch.float16 \(9, 1, 11\)",
+    ),
+    "anchor": (
+        lambda t: t.update({"gaussian_to_anchor.index": at(t["gaussian_to_anchor.index"], (3, 1), 10)}),
+        r"gaussian_to_anchor.index points outside 0..9",
+    ),
+    "joint": (
+        lambda t: t.update({"lbs_weights.index": at(t["lbs_weights.index"], (0, 0), 200)}),
+        "lbs_weights.index points outside 0..54",
+    ),
+    "weights": (
+        lambda t: t.update({"lbs_weights.weight": t["lbs_weights.weight"] * 0}),
+        "weights that do not sum to one",
+    ),
+    "skeleton": (lambda t: t.update(parents=at(t["parents"], 5, 9)), "no skeleton"),
+    "nan": (lambda t: t.update(xyz=at(t["xyz"], (0, 0), float("nan"))), "tensor xyz holds numbers that are not finite"),
+    "scale": (
+        lambda t: t.update({"bank.weights.1.scale": at(t["bank.weights.1.scale"], (0, 0, 0), float("inf"))}),
+        "bank.weights.1 holds numbers that are not finite",
+    ),
+}  # fmt: skip
+METADATA = {
+    "other": ({"format": "a cat"}, "a safetensors file of something else"),
+    "version": ({"format_version": "7"}, "format version 7, this program reads 1"),
+    "json": ({"config": "{"}, "its settings do not fit this program"),
+    "key": ({"config": json.dumps({"colour": 1})}, "its settings do not fit this program: .*colour"),
+    "value": ({"config": json.dumps({"num_verts": 0})}, "num_verts: 0 is not allowed"),
+    "huge": ({"config": json.dumps({"num_features": 10**9})}, "bank.weights.0 is .*expected .*1000000000"),
+    "iteration": ({"iteration": "-4"}, "iteration -4 is negative"),
+}
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, *METADATA])
+def test_a_faulty_file_is_one_clear_line(fault, trained, tmp_path):
+    path = write(tmp_path / "a.safetensors", trained)
+    tensors = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    if fault in FAULTS:
+        change_it, message = FAULTS[fault]
+        change_it(tensors)
+    else:
+        changes, message = METADATA[fault]
+        metadata |= changes
+    safetensors.torch.save_file(tensors, path, metadata)
+    with pytest.raises(ValueError, match=message) as error:
+        load_compact(path)
+    assert "\n" not in str(error.value) and str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("length", [0, 5, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_one_clear_line(length, trained, tmp_path):
+    path = write(tmp_path / "a.safetensors", trained)
+    content = path.read_bytes()
+    path.write_bytes(content[: length if length >= 1 else int(len(content) * length)])
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load_compact(path)
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Runs script/compact.py in this process."""
+    specification = importlib.util.spec_from_file_location("compact_command", ROOT / "script/compact.py")
+    script = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, specification.name, script)
+    specification.loader.exec_module(script)
+
+    def call(*options) -> None:
+        monkeypatch.setattr(sys, "argv", ["compact.py", *map(str, options)])
+        script.main()
+
+    return call
+
+
+def test_the_command_makes_a_model_that_loads_like_a_folder(command, trained, tmp_path, capsys):
+    save_checkpoint(tmp_path / "model", trained, {}, keep=1)
+    out = tmp_path / "made" / "avatar.safetensors"
+    options = ("--model_dir", tmp_path / "model", "--device", "cpu", "--keep", 0.1)
+    command(*options, "--out", out)
+    assert "60 of 600 Gaussians keep their bases (10%)" in capsys.readouterr().out
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    assert len(load_model(out).avatar.property_bases) == 60
+    with pytest.raises(ValueError, match="give --overwrite"):
+        command(*options, "--out", out)
+    with pytest.raises(ValueError, match="compact model already"):
+        command("--model_dir", out, "--out", tmp_path / "b.safetensors")
+    with pytest.raises(ValueError, match="end it in .safetensors"):
+        command(*options, "--out", tmp_path / "avatar.pt")
+    with pytest.raises(ValueError, match="it is a share"):
+        command("--model_dir", tmp_path / "model", "--out", tmp_path / "b.safetensors", "--keep", 40)
+
+
+def test_scores_stand_beside_each_other(command, synthetic_body, tiny_capture, tmp_path, capsys):
+    config = Config(init_num_gs=600, num_verts=120, num_features=10, smpl_pkl_path=str(synthetic_body))
+    config.test.cam_ids, config.test.num_frame = [3], 1
+    save_config(config, tmp_path / "config.yaml")
+    avatar, poses = small_avatar(synthetic_body), PoseSpace.fit(torch.randn(30, 63), 5)
+    save_checkpoint(tmp_path / "model", TrainedAvatar(avatar, poses, config, 1), {}, keep=1)
+    options = ("--model_dir", tmp_path / "model", "--device", "cpu", "--out", tmp_path / "a.safetensors")
+    command(*options, "--data_dir", tiny_capture, "--config", tmp_path / "config.yaml")
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert abs(float(rows["full"][2]) - float(rows["compact"][2])) < 0.02  # PSNR

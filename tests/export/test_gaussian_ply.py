@@ -1,0 +1,243 @@
+"""The 3D Gaussian splatting PLY: what a viewer sees is what we render; files that cannot be read say why."""
+
+import numpy as np
+import pytest
+import torch
+from plyfile import PlyData, PlyElement
+from scipy.spatial.transform import Rotation
+
+from mmlphuman.export.ply import PROPERTIES, read_gaussian_ply, rotation_quaternions, write_gaussian_ply
+from mmlphuman.export.world_sh import world_sh
+from mmlphuman.render.rasterize import rasterize
+from mmlphuman.render.shading import view_colors
+from mmlphuman.types import Cameras, Pose, PosedGaussians
+from tests.builders import look_at_origin, random_pose, randomise, small_avatar
+
+ENOUGH = 45  # dB
+
+
+@pytest.fixture(scope="module")
+def posed(synthetic_body) -> PosedGaussians:
+    """A posed avatar with strongly view-dependent colours and skinning that is no rotation, about the origin."""
+    avatar = randomise(small_avatar(synthetic_body), seed=1)
+    with torch.no_grad():
+        avatar.sh1 += 0.4 * torch.randn(avatar.sh1.shape, generator=torch.Generator().manual_seed(2))
+        pose = random_pose(3, size=0.4)
+        out = avatar(Pose(pose.joints, torch.zeros(3), about_y(0.7))).posed
+    stretch = torch.linalg.svdvals(out.linear)
+    assert (stretch[:, 0] / stretch[:, 2]).max() > 1.2  # else the tests below would not see the stretch
+    return out
+
+
+def about_y(angle: float) -> torch.Tensor:
+    return torch.from_numpy(Rotation.from_euler("y", angle).as_matrix()).float()
+
+
+def cameras_around(size: int = 64) -> Cameras:
+    """Eight on a ring, one from above and one from below."""
+    ring = look_at_origin(distance=2.5, size=size, views=8)
+    poles = []
+    for angle in (torch.pi / 2, -torch.pi / 2):
+        turn = torch.from_numpy(Rotation.from_euler("x", angle).as_matrix()).float()
+        w2c = ring.w2c[0].clone()
+        w2c[:3, :3] = w2c[:3, :3] @ turn
+        poles.append(w2c)
+    w2c = torch.cat([ring.w2c, torch.stack(poles)])
+    return Cameras(w2c, ring.intrinsics[:1].repeat(len(w2c), 1, 1), size, size)
+
+
+def psnr(a, b) -> torch.Tensor:
+    """dB of each view."""
+    return -10 * torch.log10((a - b).square().flatten(1).mean(1).clamp_min(1e-12))
+
+
+def viewer_colors(vertex, centers: np.ndarray) -> np.ndarray:
+    """(V, N, 3): what a splatting viewer computes from the file's numbers, written down on its own."""
+    xyz = np.stack([vertex["x"], vertex["y"], vertex["z"]], 1)
+    direction = xyz - centers[:, None]
+    direction = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
+    x, y, z = direction[..., 0], direction[..., 1], direction[..., 2]
+    channels = []
+    for c in range(3):
+        r0, r1, r2 = (vertex[f"f_rest_{3 * c + i}"] for i in range(3))
+        value = 0.2820948 * vertex[f"f_dc_{c}"] - 0.4886025 * y * r0 + 0.4886025 * z * r1 - 0.4886025 * x * r2
+        channels.append(np.maximum(value + 0.5, 0))
+    return np.stack(channels, -1)
+
+
+def test_the_file_drawn_again_is_the_native_picture_from_all_sides(posed, tmp_path):
+    write_gaussian_ply(tmp_path / "a.ply", posed)
+    cameras, background = cameras_around(), torch.tensor([0.2, 0.9, 0.4])
+    native = rasterize(posed, cameras, background)
+    back = rasterize(read_gaussian_ply(tmp_path / "a.ply"), cameras, background)
+    assert (native.alphas.flatten(1).amax(1) > 0.5).all()  # the person is in every picture
+    scores = psnr(native.colors, back.colors)
+    assert (scores > ENOUGH).all(), scores
+
+
+def test_a_viewers_colours_are_ours(posed, tmp_path):
+    write_gaussian_ply(tmp_path / "a.ply", posed)
+    cameras = cameras_around()
+    vertex = PlyData.read(tmp_path / "a.ply")["vertex"].data
+    theirs = torch.from_numpy(viewer_colors(vertex, cameras.centers.numpy())).float()
+    ours = view_colors(posed, cameras)
+    flat = PosedGaussians(posed.xyz, posed.covariances, posed.opacities, posed.sh * 0, posed.linear)
+    assert (psnr(ours, view_colors(flat, cameras)) < 20).all()  # there is something to get wrong
+    scores = psnr(ours, theirs)
+    assert (scores > ENOUGH).all(), scores
+
+
+def test_colours_are_exact_where_posing_is_a_scaled_rotation(posed, tmp_path):
+    turns = torch.from_numpy(Rotation.random(len(posed), random_state=0).as_matrix()).float()
+    rigid = PosedGaussians(posed.xyz, posed.covariances, posed.opacities, posed.sh, 1.3 * turns)
+    write_gaussian_ply(tmp_path / "a.ply", rigid)
+    vertex = PlyData.read(tmp_path / "a.ply")["vertex"].data
+    cameras = cameras_around()
+    theirs = viewer_colors(vertex, cameras.centers.numpy())
+    np.testing.assert_allclose(theirs, view_colors(rigid, cameras).numpy(), atol=2e-5)
+
+
+def test_world_colours_are_the_least_squares_fit(posed):
+    """Against a plain least-squares solve over many random directions, for strongly stretched Gaussians."""
+    stretched = posed.linear[:20] @ torch.diag(torch.tensor([1.6, 1.0, 0.5]))
+    some = PosedGaussians(
+        posed.xyz[:20], posed.covariances[:20], posed.opacities[:20], posed.sh[:20], stretched
+    )
+    directions = torch.nn.functional.normalize(
+        torch.randn(40_000, 3, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
+    fitted = world_sh(some)
+    for n in range(len(some)):
+        x, y, z = torch.nn.functional.normalize(-directions @ stretched[n], dim=-1).T
+        truth = torch.stack([-y, z, -x], 1) @ some.sh[n, 1:]
+        x, y, z = directions.T
+        best = torch.linalg.lstsq(torch.stack([-y, z, -x], 1), truth).solution
+        torch.testing.assert_close(fitted[n, 1:], best, atol=0.01, rtol=0.01)
+    assert torch.equal(fitted[:, 0], some.sh[:, 0])
+
+
+def test_shapes_and_opacities_in_the_file(posed, tmp_path):
+    write_gaussian_ply(tmp_path / "a.ply", posed)
+    vertex = PlyData.read(tmp_path / "a.ply")["vertex"].data
+    quats = np.stack([vertex[f"rot_{i}"] for i in range(4)], 1)
+    np.testing.assert_allclose(np.linalg.norm(quats, axis=1), 1, atol=1e-5)
+    rotations = Rotation.from_quat(quats[:, [1, 2, 3, 0]]).as_matrix()
+    scales = np.exp(np.stack([vertex[f"scale_{i}"] for i in range(3)], 1))
+    covariances = np.einsum("nij,nj,nkj->nik", rotations, scales**2, rotations)
+    size = posed.covariances.flatten(1).norm(dim=1)[:, None, None].numpy()
+    np.testing.assert_allclose(covariances / size, posed.covariances.numpy() / size, atol=1e-4)
+    np.testing.assert_allclose(1 / (1 + np.exp(-vertex["opacity"])), posed.opacities.numpy(), atol=1e-5)
+
+
+def test_layout_is_what_viewers_expect(posed, tmp_path):
+    write_gaussian_ply(tmp_path / "a.ply", posed)
+    header = (tmp_path / "a.ply").read_bytes().split(b"end_header\n")[0].decode().splitlines()
+    floats = [line.removeprefix("property float ") for line in header[3:]]
+    assert header[:3] == ["ply", "format binary_little_endian 1.0", f"element vertex {len(posed)}"]
+    assert " ".join(floats) == (
+        "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 f_rest_0 f_rest_1 f_rest_2 f_rest_3 f_rest_4 f_rest_5 f_rest_6 "
+        "f_rest_7 f_rest_8 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3"
+    )
+
+
+def test_quaternions_of_all_rotations():
+    """Half turns included, where the usual formula divides by zero."""
+    turns = Rotation.concatenate(
+        [Rotation.random(50, random_state=1), Rotation.from_rotvec(np.pi * np.eye(3)), Rotation.identity(1)]
+    )
+    quats = rotation_quaternions(torch.from_numpy(turns.as_matrix())).numpy()
+    back = Rotation.from_quat(quats[:, [1, 2, 3, 0]])
+    assert (back * turns.inv()).magnitude().max() < 1e-6
+
+
+def test_degenerate_gaussians_stay_finite(tmp_path):
+    """Posings that flatten space to a plane, a line or nothing, flat and indefinite covariances, opacities 0 and 1."""
+    linear = torch.stack(
+        [torch.diag(torch.tensor(d)) for d in ([1.0, 1, 0], [1.0, 0, 0], [0.0, 0, 0], [1, 1, 1e-20])]
+    )
+    covariances = torch.stack(
+        [
+            torch.zeros(3, 3),
+            torch.diag(torch.tensor([1e-4, 1e-4, -1e-11])),
+            torch.eye(3),
+            1e-12 * torch.eye(3),
+        ]
+    )
+    gaussians = PosedGaussians(
+        torch.zeros(4, 3), covariances, torch.tensor([0.0, 1, 0.5, 1]), torch.ones(4, 4, 3), linear
+    )
+    write_gaussian_ply(tmp_path / "a.ply", gaussians)
+    vertex = PlyData.read(tmp_path / "a.ply")["vertex"].data
+    numbers = np.stack([vertex[name] for name in PROPERTIES])
+    assert np.isfinite(numbers).all()
+    assert np.abs(numbers).max() < 100
+    back = read_gaussian_ply(tmp_path / "a.ply")
+    torch.testing.assert_close(back.covariances, covariances, atol=1e-8, rtol=1e-4)
+
+
+def test_gaussians_that_are_not_finite_are_refused_and_nothing_is_written(posed, tmp_path):
+    for name in ("xyz", "covariances", "opacities", "sh", "linear"):
+        parts = {**vars(posed), name: getattr(posed, name).clone()}
+        parts[name].view(len(posed), -1)[7] = torch.nan
+        with pytest.raises(ValueError, match=r"a\.ply: 1 of 600 Gaussians are not finite"):
+            write_gaussian_ply(tmp_path / "a.ply", PosedGaussians(**parts))
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_table(path, columns: dict, text: bool = False) -> None:
+    table = np.zeros(3, [(name, "<f4") for name in columns])
+    for name, value in columns.items():
+        table[name] = value
+    PlyData([PlyElement.describe(table, "vertex")], text=text).write(path)
+
+
+WHOLE = {name: 0.1 for name in PROPERTIES}
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_other_programs_files(tmp_path, text):
+    """Without normals and view-dependence, doubles or text: whatever has the properties."""
+    wanted = {name: 0.5 for name in PROPERTIES if not name.startswith(("n", "f_rest"))}
+    write_table(tmp_path / "a.ply", wanted, text)
+    gaussians = read_gaussian_ply(tmp_path / "a.ply")
+    assert len(gaussians) == 3
+    assert (gaussians.sh[:, 1:] == 0).all()
+    torch.testing.assert_close(gaussians.covariances[0], torch.eye(3) * np.exp(1.0), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({k: v for k, v in WHOLE.items() if k != "scale_1"}, "property 'scale_1' is missing"),
+        ({k: v for k, v in WHOLE.items() if k != "f_rest_4"}, "property 'f_rest_4' is missing"),
+        ({**WHOLE, "opacity": [0, np.nan, 0]}, "'opacity' of Gaussian 1 is nan"),
+        ({**WHOLE, "y": [0, 0, np.inf]}, "'y' of Gaussian 2 is inf"),
+        ({**WHOLE, "scale_0": 80}, "'scale_0' to 'scale_2' are too large"),
+        ({**WHOLE, **{f"rot_{i}": 0 for i in range(4)}}, "are all zero"),
+        ({**WHOLE, **{f"f_rest_{i}": 0 for i in range(45)}}, "spherical harmonics of degree 3"),
+    ],
+)
+def test_faulty_files(tmp_path, columns, message):
+    write_table(tmp_path / "a.ply", columns)
+    with pytest.raises(ValueError, match=message) as error:
+        read_gaussian_ply(tmp_path / "a.ply")
+    assert "a.ply" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_files_that_are_no_ply(posed, tmp_path):
+    path = tmp_path / "a.ply"
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_gaussian_ply(path)
+    write_gaussian_ply(path, posed)
+    whole = path.read_bytes()
+    for content in (
+        b"",
+        b"ply",
+        b"\x89PNG\xff" * 9,
+        whole[:300],
+        whole[:-50],
+        whole.replace(b"vertex", b"points"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.ply: not a readable PLY file"):
+            read_gaussian_ply(path)
