@@ -85,6 +85,10 @@ def _read_camera(path: Path, model_dir: Path) -> CameraView:
     """A camera file; or, of a number, that training camera of the model folder."""
     if not path.name.isdecimal() or path.exists():
         return read_camera_file(path)
+    if not model_dir.is_dir():
+        raise ValueError(
+            f"--cam_path {path.name}: a training camera needs a model folder; with {model_dir} give a camera file"
+        )
     listed = read_camera_list(model_dir / "cameras.json")
     if int(path.name) not in listed:
         raise ValueError(
