@@ -127,7 +127,7 @@ def main() -> None:
         config = change_config(trained.config, args.overrides, str(args.model_dir))
     else:
         config = load_config(args.config, args.overrides)
-    trained.to(choose_device(config.device))
+    trained = trained.prepared(choose_device(config.device), config.kernels)
     if args.data_dir is None:
         animate(args, config, trained)
     else:

@@ -35,7 +35,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, flag: str = "--out_dir") -> None:
     """Makes the folder that results go to, before the long part. ValueError if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,5 +43,5 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise ValueError(
-            f"--out_dir {folder} cannot be written to ({error.strerror}); choose another folder"
+            f"{flag} {folder} cannot be written to ({error.strerror}); choose another folder"
         ) from error

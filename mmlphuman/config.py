@@ -47,6 +47,7 @@ class Config:
     seed: int = 0
     device: str = "auto"
     rasterizer: str = "auto"
+    kernels: str = "auto"
     # capture
     background: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
     random_background: bool = True
@@ -213,7 +214,9 @@ def validate(config: Config, source: str = "config") -> None:
             require(getattr(config, key) >= 0, key, "0 or more")
     for key in vars(config.lr_decay):
         require(0 < getattr(config.lr_decay, key) <= 1, f"lr_decay.{key}", "in (0, 1]")
-    require(0 < config.viewer_budget <= 1, "viewer_budget", "in (0, 1]; train.py --no_viewer serves no viewer")
+    require(
+        0 < config.viewer_budget <= 1, "viewer_budget", "in (0, 1]; train.py --no_viewer serves no viewer"
+    )
     require(config.min_pose_change >= 0, "min_pose_change", "0 or more")
     require(
         all(_is_frame_range(item) for item in config.skip_frames),
@@ -232,6 +235,7 @@ def validate(config: Config, source: str = "config") -> None:
         "background",
         "white, black or three numbers in [0, 1]",
     )
+    require(config.kernels in ("auto", "plain"), "kernels", "auto or plain")
     require(config.rasterizer in ("auto", "torch", "gsplat"), "rasterizer", "auto, torch or gsplat")
 
 

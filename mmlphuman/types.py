@@ -36,6 +36,15 @@ class MovableToDevice:
                 moved[field.name] = value.to(device, non_blocking=non_blocking)
         return replace(self, **moved)
 
+    def pin_memory(self):
+        """A copy in memory that a GPU reads without waiting; called by PyTorch's DataLoader by this name."""
+        pinned = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor | MovableToDevice):
+                pinned[field.name] = value.pin_memory()
+        return replace(self, **pinned)
+
 
 @dataclass(frozen=True)
 class Cameras(MovableToDevice):
@@ -92,6 +101,7 @@ class Sample(MovableToDevice):
     images: Tensor  # (V, H, W, 3) uint8
     masks: Tensor  # (V, H, W) bool, True on the person
     edges: Tensor  # (V, H, W) bool, True in the band around the mask's edge that is not to be trusted
+    share: float = 1.0  # part of the whole images that these are windows of; the rest is background
 
     def name(self) -> str:
         """For messages: which sample this is."""
@@ -116,13 +126,24 @@ class PosedGaussians(MovableToDevice):
     """Gaussians in the world. Colours depend on the camera: see render.shading."""
 
     xyz: Tensor  # (N, 3)
-    covariances: Tensor  # (N, 3, 3)
+    covariances: Tensor  # (N, 6) upper triangles: xx, xy, xz, yy, yz, zz
     opacities: Tensor  # (N,)
     sh: Tensor  # (N, 4, 3)
     linear: Tensor  # (N, 3, 3) Rh T_n, the 3x3 part of the posing; turns view directions back
 
     def __len__(self) -> int:
         return self.xyz.shape[0]
+
+
+def upper_triangles(matrices: Tensor) -> Tensor:
+    """(N, 3, 3) symmetric matrices -> (N, 6)."""
+    return torch.stack([matrices[:, i, j] for i in range(3) for j in range(i, 3)], 1)
+
+
+def symmetric_matrices(upper: Tensor) -> Tensor:
+    """(N, 6) upper triangles -> (N, 3, 3)."""
+    xx, xy, xz, yy, yz, zz = upper.unbind(1)
+    return torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], 1).unflatten(1, (3, 3))
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ from mmlphuman.render.rasterize import choose_backend  # noqa: E402
 from mmlphuman.training.checkpoint import load_model  # noqa: E402
 
 DEFAULT_CONFIG = ROOT / "config" / "default.yaml"
-MACHINE_KEYS = ("device", "rasterizer", "vgg_path")  # settings that do not change what is scored
+MACHINE_KEYS = ("device", "rasterizer", "kernels", "vgg_path")  # settings that do not change what is scored
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -108,7 +108,7 @@ def score_model(args: argparse.Namespace, config: Config, device: torch.device, 
     """The first two forms."""
     protocol = named_protocol(args.protocol) if args.protocol else None
     backend = choose_backend(config.rasterizer, device.type)
-    trained = load_model(args.model_dir).to(device)
+    trained = load_model(args.model_dir).prepared(device, config.kernels)
     layout = open_capture(args.data_dir)
     poses = read_smpl_params(layout.pose_path)
     training = training_views(trained.config, len(layout.cameras))

@@ -104,7 +104,7 @@ def main() -> None:
     template = None if args.format == "ply" else read_template(args.template or template_path(args.model_dir))
     trained = load_model(args.model_dir).to(device)
     attached = None if template is None else attach_mesh(template, trained.avatar)
-    require_writable(paths[0].parent)
+    require_writable(paths[0].parent, "--out")
 
     for index, path in enumerate(tqdm(paths, desc="export", unit="frame", disable=len(paths) == 1)):
         pose, features = posed_frame(trained, sequence, index, args.test)

@@ -63,7 +63,9 @@ def main() -> None:
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Look at")
     print(f"  {out}/held_out_view/contact_sheet.png   a camera that training never saw: truth, render, error")
     print(f"  {out}/novel_poses/contact_sheet.png     poses outside the training frames, same camera")
-    print(f"  {out}/turntable/video.mp4              those poses from all sides, and how far from training they are")
+    print(
+        f"  {out}/turntable/video.mp4              those poses from all sides, and how far from training they are"
+    )
     print(f"  {out}/scores.json")
 
 

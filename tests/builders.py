@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 import trimesh
 
-from mmlphuman.avatar.avatar import Avatar
+from mmlphuman.avatar.avatar import ActiveParts, Avatar
 from mmlphuman.avatar.build import build_avatar, build_layout
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.body.weight_volume import build_weight_volume
 from mmlphuman.config import Config
-from mmlphuman.types import Cameras, Pose
+from mmlphuman.types import Cameras, CanonicalGaussians, Pose
 
 
 def small_avatar(body_path, seed: int = 0, **settings) -> Avatar:
@@ -36,6 +36,17 @@ def random_pose(seed: int = 0, size: float = 0.3) -> Pose:
     joints = size * torch.randn(165, generator=generator)
     joints[66:75] = 0
     return Pose(joints, torch.randn(3, generator=generator), torch.eye(3))
+
+
+def canonical_of(
+    avatar: Avatar, pose: Pose, active: ActiveParts | None = None, features=None
+) -> CanonicalGaussians:
+    """The Gaussians of a pose before skinning."""
+    active = active or ActiveParts()
+    coefficients = avatar.coefficients(pose.body if features is None else features, active)
+    return avatar.canonical_gaussians(
+        coefficients, avatar.offset_control_points(coefficients, active), active
+    )
 
 
 def look_at_origin(distance: float = 3.0, size: int = 48, views: int = 1) -> Cameras:

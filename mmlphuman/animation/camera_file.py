@@ -1,4 +1,4 @@
-"""Camera files -> CameraView and back. Numpy only.
+"""Camera files -> CameraView and back. Without torch.
 
 Data path: CAM.json of the viewer, or cameras.json of a model folder -> CameraView -> camera paths, rendering.
 

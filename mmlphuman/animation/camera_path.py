@@ -1,4 +1,4 @@
-"""Moving cameras: about a point, or through saved cameras. Numpy only.
+"""Moving cameras: about a point, or through saved cameras. Without torch.
 
 Data path: CameraView(s) -> one CameraView for every frame of a sequence.
 """

@@ -1,4 +1,4 @@
-"""The clean-up that the published viewer gives AMASS poses, as one named option. Numpy only.
+"""The clean-up that the published viewer gives AMASS poses, as one named option. Without torch.
 
 Motion capture of bare bodies moves limbs where a clothed avatar has none: arms closer to the trunk, wrists and necks
 that markers hardly see. Lifted arms, straight wrists and a level neck hide that; a moving average takes the jitter.

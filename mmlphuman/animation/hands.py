@@ -1,4 +1,4 @@
-"""Hand poses by name, for motion files whose hands are still or missing. Numpy only.
+"""Hand poses by name, for motion files whose hands are still or missing. Without torch.
 
 Data path: name -> the 90 hand numbers of a pose.
 

@@ -1,4 +1,4 @@
-"""The command line's words for choosing poses out of a file: one set of flags for every command. Numpy only.
+"""The command line's words for choosing poses out of a file: one set of flags for every command. Without torch.
 
 Data path: command line -> PoseOptions -> pose_file.read_pose_file.
 """

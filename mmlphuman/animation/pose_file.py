@@ -1,4 +1,4 @@
-"""Pose files -> PoseSequence: the one reader of poses to animate, for test.py, the viewer and scripts. Numpy only.
+"""Pose files -> PoseSequence: the one reader of poses to animate, for test.py, the viewer and scripts. Without torch.
 
 Data path: pose file -> PoseSequence -> Pose of a frame -> avatar.   Shape letter: F frames.
 

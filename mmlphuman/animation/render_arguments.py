@@ -1,4 +1,4 @@
-"""The command line's words for rendering an animation: cameras and how they move, video, speed. Numpy only.
+"""The command line's words for rendering an animation: cameras and how they move, video, speed. Without torch.
 
 Data path: command line -> cameras, motion and frame rate -> shots.make_shots -> render_sequence.
 """

@@ -22,6 +22,7 @@ from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.animation.shots import Shot
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.kernels import have_triton
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.types import Cameras, Pose
 
@@ -59,7 +60,7 @@ def render_sequence(
     pending: deque[_Download] = deque()
     copies = torch.cuda.Stream(device) if device.type == "cuda" else None
     for index in range(len(sequence.frames)):
-        pose = sequence.pose(index).to(device, non_blocking=True)
+        pose = sequence.pose(index)
         cameras = [to_cameras(shot.views[index], device) for shot in shots]
         for shot, image in enumerate(draw(trained, pose, cameras, look)):
             pending.append(_Download(shot, index, image, copies))
@@ -72,15 +73,16 @@ def render_sequence(
 @torch.no_grad()
 def draw(trained: TrainedAvatar, pose: Pose, cameras: Sequence[Cameras], look: Look) -> list[Tensor]:
     """Poses the avatar once; (H, W, 3) uint8 pictures on its device, of the one view of each of `cameras`."""
-    output = trained.avatar(pose, trained.active, trained.features(pose, look.project_pose))
-    return [
-        to_bytes(rasterize(output.posed, camera, look.background, look.backend).colors[0])
-        for camera in cameras
-    ]
+    posed = trained.pose(pose, look.project_pose)
+    return [to_bytes(rasterize(posed, camera, look.background, look.backend).colors[0]) for camera in cameras]
 
 
 def to_bytes(image: Tensor) -> Tensor:
     """Colours in [0, 1] (what is outside is cut off) -> uint8, on the same device."""
+    if image.device.type == "cuda" and have_triton():
+        from mmlphuman.render.color_kernels import bytes_of
+
+        return bytes_of(image)
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
 

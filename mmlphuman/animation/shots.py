@@ -1,4 +1,4 @@
-"""Which camera sees which pose: held cameras, a turntable, a path. Numpy only.
+"""Which camera sees which pose: held cameras, a turntable, a path. Without torch.
 
 Data path: saved cameras + PoseSequence -> Shots (one CameraView for every pose) -> render_sequence.
 Shape letter: F poses.

@@ -20,7 +20,7 @@ from mmlphuman.avatar.neighbours import Interpolation, InterpolationTable
 from mmlphuman.avatar.offset_bases import add_to_first, blend_bases, covariance_factors
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms, forward_kinematics, rigid_inverse
 from mmlphuman.pose_layout import BODY_POSE
-from mmlphuman.types import CanonicalGaussians, Pose, PosedGaussians
+from mmlphuman.types import CanonicalGaussians, Pose, PosedGaussians, upper_triangles
 
 COLOR, LOG_SCALE, QUAT, OPACITY = slice(0, 3), slice(3, 6), slice(6, 10), slice(10, 11)
 PROPERTIES = 11  # degree-0 SH 3 | log-scale 3 | quaternion 4 | opacity logit 1
@@ -62,7 +62,7 @@ class PropertyOffsets:
 @dataclass(frozen=True)
 class AvatarOutput:
     posed: PosedGaussians
-    canonical: CanonicalGaussians  # for the scale penalty
+    scales: Tensor  # (N, 3) metres, for the scale penalty
     control_offsets: Tensor  # (C, 3) for the smoothness penalty
 
 
@@ -124,7 +124,7 @@ class Avatar(nn.Module):
         control_offsets = self.offset_control_points(coefficients, active)
         canonical = self.canonical_gaussians(coefficients, control_offsets, active)
         posed = self.pose_gaussians(canonical, self.skinning_transforms(pose), pose)
-        return AvatarOutput(posed, canonical, control_offsets)
+        return AvatarOutput(posed, canonical.scales, control_offsets)
 
     def coefficients(self, features: Tensor, active: ActiveParts) -> Tensor | None:
         """(A, K + L) outputs of every anchor's MLP, or None before anything uses them."""
@@ -187,9 +187,8 @@ class Avatar(nn.Module):
         xyz = apply_transforms(blended, canonical.xyz) @ pose.rotation.T + pose.translation
         linear = pose.rotation @ blended[:, :3, :3]
         factors = linear @ covariance_factors(canonical.quats, canonical.scales)
-        return PosedGaussians(
-            xyz, factors @ factors.transpose(1, 2), canonical.opacities, canonical.sh, linear
-        )
+        covariances = upper_triangles(factors @ factors.transpose(1, 2))
+        return PosedGaussians(xyz, covariances, canonical.opacities, canonical.sh, linear)
 
 
 INITIAL_OPACITY = 0.8

@@ -5,7 +5,8 @@ Data path: checkpoint or compact file -> TrainedAvatar -> animation, evaluation,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from torch import Tensor
 from mmlphuman.avatar.avatar import ActiveParts, Avatar
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.config import Config
-from mmlphuman.types import Pose
+from mmlphuman.kernels import use_kernels
+from mmlphuman.types import Pose, PosedGaussians
 
 
 def active_parts(config: Config, iteration: int) -> ActiveParts:
@@ -31,6 +33,8 @@ class TrainedAvatar:
     pose_space: PoseSpace
     config: Config  # of the training run
     iteration: int
+    # A faster way to pose for drawing, (pose, project) -> Gaussians; they may be overwritten by the next call.
+    poser: Callable[[Pose, bool], PosedGaussians] | None = None
 
     @property
     def active(self) -> ActiveParts:
@@ -45,6 +49,23 @@ class TrainedAvatar:
         self.avatar.to(device)
         self.pose_space.to(device)
         return self
+
+    def prepared(self, device: torch.device, kernels: str = "auto") -> TrainedAvatar:
+        """On `device` and posed by the fastest way there is, for drawing a finished avatar. kernels: the setting."""
+        self.to(device)
+        if not use_kernels(kernels, device):
+            return self
+        from mmlphuman.avatar.frame_graph import FrameGraph  # needs Triton
+
+        return replace(self, poser=FrameGraph(self))
+
+    @torch.no_grad()
+    def pose(self, pose: Pose, project: bool = False) -> PosedGaussians:
+        """The avatar in a pose (on any device), for drawing. project: as in `features`."""
+        if self.poser is not None:
+            return self.poser(pose, project)
+        pose = pose.to(self.device, non_blocking=True)
+        return self.avatar(pose, self.active, self.features(pose, project)).posed
 
     def features(self, pose: Pose, project: bool) -> Tensor:
         """(63,) what the MLPs see: the pose's body numbers, for novel poses projected into the pose space."""

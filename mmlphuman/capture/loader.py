@@ -8,7 +8,7 @@ count: the saved state continues with the very next sample.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import torch
@@ -23,11 +23,18 @@ class SampleStream:
     """Endless iterator of Sample. Use as a context manager, or call `close`, to stop its workers.
 
     num_workers: reading processes, 0 reads in this one. prefetch: samples each worker reads ahead.
+    prepare: done to every sample where it is read. pin_memory: hand out samples that a GPU can fetch by itself.
     An unreadable sample raises ValueError with the dataset's own one-line message.
     """
 
     def __init__(
-        self, dataset: CaptureDataset, sampler: EndlessSampler, num_workers: int = 0, prefetch: int = 2
+        self,
+        dataset: CaptureDataset,
+        sampler: EndlessSampler,
+        num_workers: int = 0,
+        prefetch: int = 2,
+        prepare: Callable[[Sample], Sample] | None = None,
+        pin_memory: bool = False,
     ):
         if num_workers < 0 or prefetch < 1:
             raise ValueError(f"num_workers must be >= 0 and prefetch >= 1, got {num_workers} and {prefetch}")
@@ -35,6 +42,7 @@ class SampleStream:
         self._handed_out = sampler  # advances when a sample is handed out, not when it is read
         self._num_workers = num_workers
         self._prefetch = prefetch if num_workers else None
+        self._prepare, self._pin_memory = prepare, pin_memory
         self._reading: Iterator[Sample | Exception] | None = None
 
     def __iter__(self) -> Iterator[Sample]:
@@ -75,11 +83,12 @@ class SampleStream:
     def _start_reading(self) -> Iterator[Sample | Exception]:
         return iter(
             DataLoader(
-                _ReadOrExplain(self._dataset),
+                _ReadOrExplain(self._dataset, self._prepare),
                 sampler=copy.copy(self._handed_out),  # runs ahead of the one that counts
                 batch_size=None,
                 num_workers=self._num_workers,
                 prefetch_factor=self._prefetch,
+                pin_memory=self._pin_memory,
                 collate_fn=_as_is,
                 worker_init_fn=_one_thread,
             )
@@ -89,12 +98,13 @@ class SampleStream:
 class _ReadOrExplain(Dataset):
     """Returns an error instead of raising it: a DataLoader would wrap it into a page of traceback."""
 
-    def __init__(self, dataset: CaptureDataset):
-        self._dataset = dataset
+    def __init__(self, dataset: CaptureDataset, prepare: Callable[[Sample], Sample] | None):
+        self._dataset, self._prepare = dataset, prepare
 
     def __getitem__(self, draw: Draw) -> Sample | Exception:
         try:
-            return self._dataset.sample(*draw)
+            sample = self._dataset.sample(*draw)
+            return sample if self._prepare is None else self._prepare(sample)
         except (ValueError, OSError) as error:
             return ValueError(str(error))
 

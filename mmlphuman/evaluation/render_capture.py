@@ -32,8 +32,8 @@ def render_sample(
     trained: TrainedAvatar, sample: Sample, background: torch.Tensor, project_pose: bool, backend: str
 ) -> np.ndarray:
     """(H, W, 3) uint8 render of a sample with one view, on the CPU."""
-    output = trained.avatar(sample.pose, trained.active, trained.features(sample.pose, project_pose))
-    return to_uint8(rasterize(output.posed, sample.cameras, background, backend).colors[0])
+    posed = trained.pose(sample.pose, project_pose)
+    return to_uint8(rasterize(posed, sample.cameras, background, backend).colors[0])
 
 
 def to_uint8(image: torch.Tensor) -> np.ndarray:

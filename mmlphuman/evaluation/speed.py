@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,13 +35,20 @@ MOST_FRAMES, FEWEST_FRAMES = 200, 50  # measured, where the user names no number
 STAGES = {
     "features": "the pose to the device; with --test its projection",
     "bank": "MLPs: pose to coefficients",
-    "blend": "coefficients to control points and canonical Gaussians",
-    "skinning": "skeleton, canonical to posed Gaussians",
+    "blend": "coefficients to control points and canonical Gaussians; by kernels: to posed ones",
+    "skinning": "skeleton, canonical to posed Gaussians; by kernels: the skeleton alone",
     "rasterise": "colours by view, picture in float",
     "convert": "float to uint8",
 }
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class StagedPoser(Protocol):
+    """A poser that can be taken apart (avatar.frame_graph)."""
+
+    def time_stages(self, pose: Pose, project: bool, timed: Callable) -> PosedGaussians: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,8 @@ class SpeedReport:
         """The table for a person."""
         facts, total = self.facts, sum(stage.median for stage in self.stages.values())
         lines = [
-            f"{facts['device']}, torch {facts['torch']}, rasteriser {facts['rasterizer']}",
+            f"{facts['device']}, torch {facts['torch']}, rasteriser {facts['rasterizer']}"
+            + ", avatar by GPU kernels in half precision" * facts["kernels"],
             f"{facts['gaussians']:,} Gaussians ({100 * facts['visible']:.0f}% in the picture), "
             f"{facts['control_points']:,} control points, {facts['anchors']} MLPs, "
             f"{facts['property_bases']} + {facts['position_bases']} bases (the first of "
@@ -146,7 +154,7 @@ def _time_frame(trained: TrainedAvatar, pose: Pose, camera: Cameras, look: Look)
     """Milliseconds of one frame by the clock on the wall, to the end of all that it queued."""
     _synchronize(trained.device)
     begin = time.perf_counter()
-    draw(trained, pose.to(trained.device, non_blocking=True), [camera], look)
+    draw(trained, pose, [camera], look)
     _synchronize(trained.device)
     return 1000 * (time.perf_counter() - begin)
 
@@ -170,15 +178,18 @@ def _time_stages(
         control_offsets = avatar.offset_control_points(coefficients, active)
         return avatar.canonical_gaussians(coefficients, control_offsets, active)
 
-    pose, seen = timed("features", features)
-    coefficients = timed("bank", lambda: avatar.coefficients(seen, active))
-    canonical = timed("blend", blend)
-    posed = timed(
-        "skinning", lambda: avatar.pose_gaussians(canonical, avatar.skinning_transforms(pose), pose)
-    )
+    if isinstance(trained.poser, StagedPoser):
+        posed = trained.poser.time_stages(pose, look.project_pose, timed)
+    else:
+        pose, seen = timed("features", features)
+        coefficients = timed("bank", lambda: avatar.coefficients(seen, active))
+        canonical = timed("blend", blend)
+        posed = timed(
+            "skinning", lambda: avatar.pose_gaussians(canonical, avatar.skinning_transforms(pose), pose)
+        )
     render = timed("rasterise", lambda: rasterize(posed, camera, look.background, look.backend))
     timed("convert", lambda: to_bytes(render.colors[0]))
-    return times, posed
+    return {name: times[name] for name in STAGES}, posed
 
 
 def _timed(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
@@ -211,6 +222,7 @@ def _facts(trained: TrainedAvatar, look: Look, camera: Cameras, posed: PosedGaus
         "gsplat": metadata.version("gsplat") if look.backend == "gsplat" else None,
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "rasterizer": look.backend,
+        "kernels": trained.poser is not None,
         "projected": look.project_pose,
         "gaussians": len(posed),
         "visible": round(float((splats.radii[0, :, 0] > 0).float().mean()), 4),

@@ -20,7 +20,7 @@ from torch import Tensor
 from mmlphuman.avatar.offset_bases import covariance_factors
 from mmlphuman.export.world_sh import world_sh
 from mmlphuman.files import atomic_write
-from mmlphuman.types import PosedGaussians
+from mmlphuman.types import PosedGaussians, symmetric_matrices, upper_triangles
 
 MIN_SCALE = (
     1e-6  # metres; thinner Gaussians, and covariances that rounding made indefinite, are written as this
@@ -43,7 +43,7 @@ def write_gaussian_ply(path: str | Path, gaussians: PosedGaussians) -> None:
     if bad.any():
         raise ValueError(f"{path}: {int(bad.sum())} of {len(bad)} Gaussians are not finite; is the pose?")
     gaussians = gaussians.to("cpu")  # where it is written from; its batched eigenvalues are safe at any count
-    scales, quats = scales_and_quaternions(gaussians.covariances)
+    scales, quats = scales_and_quaternions(symmetric_matrices(gaussians.covariances))
     sh = world_sh(gaussians)
     opacities = gaussians.opacities.clamp(MIN_OPACITY, 1 - MIN_OPACITY).logit()
     columns = torch.cat(
@@ -118,7 +118,7 @@ def read_gaussian_ply(path: str | Path) -> PosedGaussians:
     sh = torch.cat([stack(COLOR)[:, None], -rest.unflatten(1, (3, 3)).transpose(1, 2)], 1)
     return PosedGaussians(
         xyz=xyz,
-        covariances=covariances,
+        covariances=upper_triangles(covariances),
         opacities=shape[:, 0].sigmoid(),
         sh=sh,
         linear=torch.eye(3).repeat(count, 1, 1),

@@ -1,4 +1,8 @@
-"""The rasteriser's CUDA backend: a thin call of gsplat, imported on use so that machines without it run."""
+"""The rasteriser's CUDA backend: gsplat's steps in a row, imported on use so that machines without it run.
+
+Data path: world Gaussians -> projection -> which tile sees which, sorted by depth -> pixels.
+The steps and not gsplat's one call: it takes whole covariance matrices apart and turns them round once more.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +11,39 @@ from torch import Tensor
 from mmlphuman.render.projection import BLUR, NEAR_PLANE
 from mmlphuman.types import Cameras
 
+TILE = 16  # pixels a side; on an H200 8 takes 15% longer, 32 takes half as long again
+
 
 def rasterize_gsplat(
-    xyz: Tensor, covariances: Tensor, opacities: Tensor, colors: Tensor, cameras: Cameras
+    xyz: Tensor,
+    covariances: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    cameras: Cameras,
+    background: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Same contract as `rasterize_torch`."""
+    """Same contract as `rasterize_torch`; with a background (V, 3) the image comes composited on it."""
     try:
-        from gsplat import rasterization
+        from gsplat.cuda._wrapper import (
+            fully_fused_projection,
+            isect_offset_encode,
+            isect_tiles,
+            rasterize_to_pixels,
+        )
     except ImportError as error:
         raise ValueError(
             "the gsplat rasteriser is not installed; `pip install gsplat==1.5.3`, or set rasterizer: torch"
         ) from error
-    image, alphas, _ = rasterization(
-        means=xyz,
-        quats=None,
-        scales=None,
-        covars=covariances,
-        opacities=opacities,
-        colors=colors,
-        viewmats=cameras.w2c,
-        Ks=cameras.intrinsics,
-        width=cameras.width,
-        height=cameras.height,
-        near_plane=NEAR_PLANE,
-        eps2d=BLUR,
-        packed=False,
-    )
+    views, width, height = len(cameras), cameras.width, cameras.height
+    columns, rows = -(-width // TILE), -(-height // TILE)
+    radii, centers, depths, conics, _ = fully_fused_projection(
+        xyz, covariances, None, None, cameras.w2c, cameras.intrinsics, width, height,
+        eps2d=BLUR, near_plane=NEAR_PLANE, opacities=opacities,
+    )  # fmt: skip
+    _, intersections, order = isect_tiles(centers, radii, depths, TILE, columns, rows, n_images=views)
+    offsets = isect_offset_encode(intersections, views, columns, rows).reshape(views, rows, columns)
+    image, alphas = rasterize_to_pixels(
+        centers, conics, colors, opacities.expand(views, -1), width, height, TILE, offsets, order,
+        backgrounds=background,
+    )  # fmt: skip
     return image, alphas[..., 0]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmlphuman.types import Cameras
+from mmlphuman.types import Cameras, symmetric_matrices
 
 NEAR_PLANE = 0.1  # metres (method: posing and rendering)
 BLUR = 0.3  # pixels^2 added to the projected covariance: no splat is thinner than a pixel
@@ -31,7 +31,7 @@ class Splats:
 
 
 def project(xyz: Tensor, covariances: Tensor, opacities: Tensor, cameras: Cameras) -> Splats:
-    """xyz (N, 3), covariances (N, 3, 3), opacities (N,) -> Splats. No gradient flows through the extents."""
+    """xyz (N, 3), covariances (N, 6), opacities (N,) -> Splats. No gradient flows through the extents."""
     rotation, translation = cameras.w2c[:, :3, :3], cameras.w2c[:, :3, 3]
     camera_xyz = xyz @ rotation.transpose(1, 2) + translation[:, None]  # (V, N, 3)
     x, y, depth = camera_xyz.unbind(-1)
@@ -45,7 +45,7 @@ def project(xyz: Tensor, covariances: Tensor, opacities: Tensor, cameras: Camera
     zero = torch.zeros_like(z)
     jacobian = torch.stack([fx / z, zero, -fx * clamped_x / z**2, zero, fy / z, -fy * clamped_y / z**2], -1)
     to_image = jacobian.unflatten(-1, (2, 3)) @ rotation[:, None]  # (V, N, 2, 3)
-    covariance = to_image @ covariances @ to_image.transpose(-1, -2)
+    covariance = to_image @ symmetric_matrices(covariances) @ to_image.transpose(-1, -2)
     xx, xy, yy = covariance[..., 0, 0] + BLUR, covariance[..., 0, 1], covariance[..., 1, 1] + BLUR
     determinant = xx * yy - xy * xy
     visible = in_front & (determinant > 0)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmlphuman.kernels import have_triton
 from mmlphuman.render.gsplat_rasterizer import rasterize_gsplat
-from mmlphuman.render.shading import view_colors
+from mmlphuman.render.shading import kernel_colors, view_colors
 from mmlphuman.render.torch_rasterizer import rasterize_torch
 from mmlphuman.types import Cameras, PosedGaussians, Render
 
-BACKENDS = {"gsplat": rasterize_gsplat, "torch": rasterize_torch}
+BACKENDS = ("gsplat", "torch")
 
 
 def choose_backend(name: str, device_type: str) -> str:
@@ -38,10 +39,12 @@ def rasterize(
     background: (3,) one colour for all views or (V, 3). Differentiable in everything but the cameras' size.
     """
     backend = choose_backend(backend, gaussians.xyz.device.type)
-    colors = view_colors(gaussians, cameras)
-    colors, alphas = BACKENDS[backend](
-        gaussians.xyz, gaussians.covariances, gaussians.opacities, colors, cameras
-    )
+    splats = (gaussians.xyz, gaussians.covariances, gaussians.opacities)
+    if backend == "gsplat":
+        colors = kernel_colors(gaussians, cameras) if have_triton() else view_colors(gaussians, cameras)
+        colors, alphas = rasterize_gsplat(*splats, colors, cameras, background.expand(len(cameras), 3))
+        return Render(colors, alphas)
+    colors, alphas = rasterize_torch(*splats, view_colors(gaussians, cameras), cameras)
     if background.dim() == 2:
         background = background[:, None, None]
     return Render(colors=colors + (1 - alphas[..., None]) * background, alphas=alphas)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mmlphuman.types import Cameras, PosedGaussians
 
@@ -28,3 +29,34 @@ def view_colors(gaussians: PosedGaussians, cameras: Cameras) -> Tensor:
     sh = gaussians.sh
     color = SH_DEGREE_0 * sh[:, 0] + SH_DEGREE_1 * (-y * sh[:, 1] + z * sh[:, 2] - x * sh[:, 3])
     return (color + 0.5).clamp_min(0)
+
+
+def kernel_colors(gaussians: PosedGaussians, cameras: Cameras) -> Tensor:
+    """`view_colors` by a GPU kernel."""
+    return _Colors.apply(gaussians.xyz, gaussians.linear, gaussians.sh, cameras.centers)
+
+
+class _Colors(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, xyz: Tensor, linear: Tensor, sh: Tensor, centers: Tensor) -> Tensor:
+        from mmlphuman.render.color_kernels import BLOCK, colors_forward
+
+        xyz, linear, sh = xyz.contiguous(), linear.contiguous(), sh.contiguous()
+        colors = torch.empty(len(centers), len(xyz), 3, device=xyz.device)
+        colors_forward[(-(-len(xyz) // BLOCK), len(centers))](
+            xyz, linear, sh, centers, colors, len(xyz), BLOCK=BLOCK
+        )
+        ctx.save_for_backward(xyz, linear, sh, centers, colors)
+        return colors
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        from mmlphuman.render.color_kernels import BLOCK, colors_backward
+
+        xyz, linear, sh, centers, colors = ctx.saved_tensors
+        d_xyz, d_sh = torch.empty_like(xyz), torch.empty_like(sh)
+        colors_backward[(-(-len(xyz) // BLOCK),)](
+            xyz, linear, sh, centers, colors, grad.contiguous(), d_xyz, d_sh, len(xyz), len(centers), BLOCK=BLOCK
+        )  # fmt: skip
+        return d_xyz, None, d_sh, None

@@ -175,7 +175,8 @@ class _BlendTiles(torch.autograd.Function):
             )
             features = channels[entries]  # (S, T', 4)
             blended[active] += features.permute(1, 2, 0) @ slab.weights.transpose(0, 1)
-            ctx.slabs.append(slab)
+            if any(ctx.needs_input_grad):  # a picture to look at needs half the memory
+                ctx.slabs.append(slab)
         ctx.save_for_backward(channels)
         return blended.transpose(1, 2).contiguous()
 

@@ -6,22 +6,27 @@ Order of a step: load, pose, draw, losses, backward, optimise, log, test, save, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from mmlphuman.avatar.avatar import Avatar, AvatarOutput
 from mmlphuman.avatar.trained import TrainedAvatar, active_parts
+from mmlphuman.capture.crop import crop_to_person
 from mmlphuman.capture.loader import SampleStream
 from mmlphuman.capture.sampler import EndlessSampler
 from mmlphuman.config import Config
+from mmlphuman.kernels import use_kernels
 from mmlphuman.render.rasterize import choose_backend, rasterize
 from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.training.losses import TrainingLoss, choose_crops
 from mmlphuman.training.monitor import FiniteGuard, Monitor
 from mmlphuman.training.optimisers import Optimisers
+from mmlphuman.training.perceptual import LPIPS
 from mmlphuman.training.scene import Scene
-from mmlphuman.types import Sample
+from mmlphuman.types import Pose, PosedGaussians, Sample
 
 
 class Watcher(Protocol):
@@ -30,6 +35,18 @@ class Watcher(Protocol):
     def note_loss(self, iteration: int, loss: float) -> None: ...
 
     def after_step(self, iteration: int) -> None: ...
+
+
+def recorded_avatar(avatar: Avatar) -> Callable[..., AvatarOutput]:
+    from mmlphuman.avatar.recorded import RecordedAvatar  # needs Triton
+
+    return RecordedAvatar(avatar)
+
+
+def fast_lpips(lpips: LPIPS) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    from mmlphuman.training.fast_perceptual import FastLPIPS  # needs Triton
+
+    return FastLPIPS(lpips)
 
 
 class Trainer:
@@ -45,11 +62,21 @@ class Trainer:
         self.config, self.scene, self.device, self.iteration = config, scene, device, iteration
         self.backend = choose_backend(config.rasterizer, device.type)
         self.avatar = scene.avatar.to(device)
-        self.optimisers = Optimisers(self.avatar, config, scene.training.scene_scale())
-        self.loss = TrainingLoss(config, lpips.to(device) if lpips is not None else None)
+        kernels = use_kernels(config.kernels, device)
+        self.pose_avatar = recorded_avatar(self.avatar) if kernels else self.avatar
+        self.optimisers = Optimisers(self.avatar, config, scene.training.scene_scale(), kernels)
+        if lpips is not None:
+            lpips = fast_lpips(lpips.to(device)) if kernels else lpips.to(device)
+        self.loss = TrainingLoss(config, lpips)
         self.draws = torch.Generator().manual_seed(config.seed)  # backgrounds and patches
         sampler = EndlessSampler(scene.training.pairs, config.views_per_pose, config.seed)
-        self.stream = SampleStream(scene.training, sampler, config.num_workers)
+        self.stream = SampleStream(
+            scene.training,
+            sampler,
+            config.num_workers,
+            prepare=crop_to_person,
+            pin_memory=device.type == "cuda",
+        )
         self.background = torch.tensor(config.background, device=device)
 
     def state_dict(self) -> dict[str, Any]:
@@ -65,7 +92,14 @@ class Trainer:
         self.draws.set_state(state["draws"])
 
     def trained(self) -> TrainedAvatar:
-        return TrainedAvatar(self.avatar, self.scene.pose_space, self.config, self.iteration)
+        """The avatar as it is now, with the parameters themselves and not a copy."""
+        now = TrainedAvatar(self.avatar, self.scene.pose_space, self.config, self.iteration)
+
+        def pose_now(pose: Pose, project: bool) -> PosedGaussians:
+            pose = pose.to(self.device, non_blocking=True)
+            return self.pose_avatar(pose, now.active, now.features(pose, project)).posed
+
+        return replace(now, poser=pose_now)
 
     def save(self, model_dir: Path) -> None:
         save_checkpoint(model_dir, self.trained(), self.state_dict(), self.config.checkpoints_kept)
@@ -117,14 +151,12 @@ class Trainer:
         background = drawn.to(self.device) if config.random_background else self.background
         sample = sample.to(self.device, non_blocking=True)
 
-        output = self.avatar(sample.pose, active_parts(config, self.iteration))
+        output = self.pose_avatar(sample.pose, active_parts(config, self.iteration))
         render = rasterize(output.posed, sample.cameras, background, self.backend)
         losses = self.loss(
             self.iteration, sample, render, output, self.avatar.control_neighbours, background, crops
         )
         self.optimisers.zero_grad()
         losses.total.backward()
-        gradient_norm = self.optimisers.gradient_norm()
         self.optimisers.set_rates(self.iteration)
-        self.optimisers.step()
-        return losses.terms, gradient_norm
+        return losses.terms, self.optimisers.step()

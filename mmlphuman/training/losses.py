@@ -70,12 +70,12 @@ class TrainingLoss:
         truth = paint(sample.images.float() / 255, sample.masks & ~sample.edges, background)
         image = paint(render.colors.clamp(0, 1), ~sample.edges, background)
         weighted = {
-            "l1": (config.lambda_l1, lambda: (image - truth).abs().mean()),
+            "l1": (config.lambda_l1, lambda: (image - truth).abs().mean() * sample.share),
             "ssim": (config.lambda_ssim, lambda: _dissimilarity(image, truth, crops)),
             "smooth": (config.lambda_dxyz_smooth, lambda: smoothness(avatar.control_offsets, neighbours)),
             "scaling": (
                 config.lambda_scaling,
-                lambda: oversize(avatar.canonical.scales, config.scaling_threshold),
+                lambda: oversize(avatar.scales, config.scaling_threshold),
             ),
         }
         if self.lpips is not None and iteration >= config.iteration_lpips:

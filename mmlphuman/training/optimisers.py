@@ -31,7 +31,8 @@ SCALED_BY_SCENE = ("position", "position_basis")
 class Optimisers:
     """Both optimisers behind one step; their whole state is in `state_dict`."""
 
-    def __init__(self, avatar: Avatar, config: Config, scene_scale: float):
+    def __init__(self, avatar: Avatar, config: Config, scene_scale: float, kernels: bool = False):
+        """kernels: step by a GPU kernel that reads and writes at the memory's speed; the same state and results."""
         self.iterations = config.iterations
         groups = []
         for name, parameter in PARAMETERS.items():
@@ -40,9 +41,14 @@ class Optimisers:
         encoder = self._group(list(avatar.bank.parameters()), "encoder", config, 1.0)
         encoder["weight_decay"] = config.encoder_weight_decay
         self.optimisers: list[Optimizer] = [
-            Adam(groups, betas=BETAS, eps=EPS, fused=True),
-            AdamW([encoder], betas=BETAS, eps=EPS, fused=True),
+            Adam(groups, betas=BETAS, eps=EPS, fused=not kernels),
+            AdamW([encoder], betas=BETAS, eps=EPS, fused=not kernels),
         ]
+        self.kernel_step = None
+        if kernels:
+            from mmlphuman.training.kernel_adam import KernelAdam  # needs Triton
+
+            self.kernel_step = KernelAdam(self.optimisers)
 
     @staticmethod
     def _group(parameters: list, name: str, config: Config, scale: float) -> dict:
@@ -61,9 +67,14 @@ class Optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["first_lr"] * group["decay"] ** progress
 
-    def step(self) -> None:
+    def step(self) -> torch.Tensor:
+        """One step. Returns a number on the device that is not finite if any gradient was not."""
+        if self.kernel_step is not None:
+            return self.kernel_step()
+        norm = self.gradient_norm()
         for optimiser in self.optimisers:
             optimiser.step()
+        return norm
 
     def zero_grad(self) -> None:
         for optimiser in self.optimisers:
@@ -84,5 +95,6 @@ class Optimisers:
         return [optimiser.state_dict() for optimiser in self.optimisers]
 
     def load_state_dict(self, states: list[dict]) -> None:
+        """Of either way to step."""
         for optimiser, state in zip(self.optimisers, states, strict=True):
             optimiser.load_state_dict(state)

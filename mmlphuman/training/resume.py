@@ -19,7 +19,7 @@ from mmlphuman.training.scene import Scene, test_dataset, training_dataset
 MAY_CHANGE = {
     "device", "num_workers", "data_in_memory", "test", "test_iterations", "test_every", "log_every",
     "checkpoint_iterations", "checkpoint_every", "checkpoints_kept", "smpl_pkl_path", "vgg_path", "detect_anomaly",
-    "viewer_budget",
+    "viewer_budget", "kernels",
 }  # fmt: skip
 
 

@@ -119,7 +119,9 @@ def test_a_training_camera_goes_by_its_id(animate, inputs, tmp_path):
     assert animate("--count", 1, cam_path=inputs["camera2"], out_dir=tmp_path / "file")[0] == 0
     name = "render/frame00000000.png"
     assert (picture(tmp_path / "id" / name) == picture(tmp_path / "file" / name)).all()
-    one_error_line(animate(cam_path=99, out_dir=tmp_path / "none"), "--cam_path 99", "has the cameras 0, 1, 2")
+    one_error_line(
+        animate(cam_path=99, out_dir=tmp_path / "none"), "--cam_path 99", "has the cameras 0, 1, 2"
+    )
 
 
 def test_a_turntable_video_with_the_bar(animate, tmp_path):

@@ -21,7 +21,7 @@ from mmlphuman.export.pruning import Selection, VisibleChange, mean_offsets, pru
 from mmlphuman.training.checkpoint import load_model, save_checkpoint
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.scene import Scene
-from tests.builders import random_pose, randomise, small_avatar
+from tests.builders import canonical_of, random_pose, randomise, small_avatar
 
 ROOT = Path(__file__).parents[2]
 GAUSSIANS = 600  # of small_avatar
@@ -133,7 +133,7 @@ def test_pruned_gaussians_take_their_mean_and_the_others_do_not_move(trained, ch
     pruned, mean, pose = prune(trained, selection), mean_offsets(trained), random_pose(4)
     kept = selection.num_properties
     gone, stay = selection.order[kept:], selection.order[:kept]
-    ours, truth = pruned.avatar(pose).canonical, trained.avatar(pose).canonical
+    ours, truth = canonical_of(pruned.avatar, pose), canonical_of(trained.avatar, pose)
     torch.testing.assert_close(ours.xyz, truth.xyz[selection.order])
     for name in ("scales", "quats", "opacities"):
         torch.testing.assert_close(getattr(ours, name)[:kept], getattr(truth, name)[stay])

@@ -5,7 +5,7 @@ import torch
 
 from mmlphuman.render.gsplat_rasterizer import rasterize_gsplat
 from mmlphuman.render.torch_rasterizer import rasterize_torch
-from mmlphuman.types import Cameras
+from mmlphuman.types import Cameras, upper_triangles
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="compares with gsplat, which needs a GPU"
@@ -36,7 +36,7 @@ def scene(width: int, height: int, scale: float, seed: int):
 
 
 def draw(rasterizer, leaves, cameras, cotangent):
-    covariances = leaves["factors"] @ leaves["factors"].transpose(1, 2)
+    covariances = upper_triangles(leaves["factors"] @ leaves["factors"].transpose(1, 2))
     image, alphas = rasterizer(leaves["xyz"], covariances, leaves["opacities"], leaves["colors"], cameras)
     image = torch.cat([image, alphas[..., None]], -1)
     gradients = torch.autograd.grad((image * cotangent).sum(), list(leaves.values()))

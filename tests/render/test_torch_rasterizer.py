@@ -7,7 +7,7 @@ from mmlphuman.render import rasterize as dispatch
 from mmlphuman.render.projection import MIN_ALPHA, project
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.torch_rasterizer import MAX_ALPHA, MIN_TRANSMITTANCE, rasterize_torch
-from mmlphuman.types import Cameras, PosedGaussians
+from mmlphuman.types import Cameras, PosedGaussians, upper_triangles
 
 
 def make_scene(count: int, seed: int = 0, scale: float = 0.08):
@@ -50,7 +50,7 @@ def draw_by_loop(xyz, covariances, opacities, colors, cameras):
 
 def test_draws_what_the_rules_say():
     xyz, factors, opacities, colors, cameras = make_scene(60)
-    covariances = factors @ factors.transpose(1, 2)
+    covariances = upper_triangles(factors @ factors.transpose(1, 2))
     image, alphas = rasterize_torch(xyz, covariances, opacities, colors, cameras)
     expected = draw_by_loop(xyz, covariances, opacities, colors, cameras)
     assert image.shape == (2, 30, 45, 3) and alphas.shape == (2, 30, 45)
@@ -71,7 +71,9 @@ def test_gradients_match_finite_differences():
     cameras = Cameras(w2c, intrinsics, width=12, height=10)
 
     def draw(xyz, factors, opacities, colors):
-        return rasterize_torch(xyz, factors @ factors.transpose(1, 2), opacities, colors, cameras)
+        return rasterize_torch(
+            xyz, upper_triangles(factors @ factors.transpose(1, 2)), opacities, colors, cameras
+        )
 
     assert torch.autograd.gradcheck(draw, (xyz, factors, opacities, colors), atol=1e-5)
 
@@ -83,7 +85,9 @@ def test_saturated_pixels_pass_no_gradient_to_what_lies_behind():
     w2c = torch.eye(4)[None].clone()
     w2c[0, 2, 3] = 2
     cameras = Cameras(w2c, torch.tensor([[[8.0, 0, 4], [0, 8, 4], [0, 0, 1]]]), width=8, height=8)
-    image, _ = rasterize_torch(xyz, torch.eye(3).repeat(4, 1, 1) * 4000.0, opacities, colors, cameras)
+    image, _ = rasterize_torch(
+        xyz, upper_triangles(torch.eye(3).repeat(4, 1, 1)) * 4000.0, opacities, colors, cameras
+    )
     image.sum().backward()
     assert colors.grad[0, 0].abs().sum() > 0
     assert colors.grad[0, 3].abs().max() == 0
@@ -91,7 +95,7 @@ def test_saturated_pixels_pass_no_gradient_to_what_lies_behind():
 
 def test_order_of_gaussians_does_not_matter():
     xyz, factors, opacities, colors, cameras = make_scene(300)
-    covariances = factors @ factors.transpose(1, 2)
+    covariances = upper_triangles(factors @ factors.transpose(1, 2))
     shuffle = torch.randperm(300, generator=torch.Generator().manual_seed(2))
     straight, _ = rasterize_torch(xyz, covariances, opacities, colors, cameras)
     shuffled, _ = rasterize_torch(
@@ -102,7 +106,7 @@ def test_order_of_gaussians_does_not_matter():
 
 def test_views_together_equal_views_alone():
     xyz, factors, opacities, colors, cameras = make_scene(300)
-    covariances = factors @ factors.transpose(1, 2)
+    covariances = upper_triangles(factors @ factors.transpose(1, 2))
     both, _ = rasterize_torch(xyz, covariances, opacities, colors, cameras)
     for view in range(2):
         one = slice(view, view + 1)
@@ -113,7 +117,8 @@ def test_views_together_equal_views_alone():
 def test_nothing_in_sight_is_background_and_has_gradients():
     xyz, factors, opacities, _, cameras = make_scene(20)
     xyz = (xyz.abs() * torch.tensor([1.0, 1, 0]) + torch.tensor([0, 0, -50.0])).requires_grad_()
-    gaussians = PosedGaussians(xyz, factors @ factors.transpose(1, 2), opacities, torch.zeros(20, 4, 3),
+    covariances = upper_triangles(factors @ factors.transpose(1, 2))
+    gaussians = PosedGaussians(xyz, covariances, opacities, torch.zeros(20, 4, 3),
                                torch.eye(3).repeat(20, 1, 1))  # fmt: skip
     background = torch.tensor([0.2, 0.4, 0.6])
     render = rasterize(gaussians, cameras[:1], background)

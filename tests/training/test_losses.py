@@ -6,7 +6,7 @@ import torch
 from mmlphuman.avatar.avatar import AvatarOutput
 from mmlphuman.config import Config
 from mmlphuman.training.losses import TrainingLoss, choose_crops, oversize, smoothness
-from mmlphuman.types import CanonicalGaussians, Render, Sample
+from mmlphuman.types import Render, Sample
 from tests.builders import look_at_origin, random_pose
 
 SIZE = 24
@@ -25,8 +25,7 @@ def sample():
 def output(scales=None, offsets=None):
     scales = torch.full((4, 3), 0.005) if scales is None else scales
     offsets = torch.zeros(8, 3) if offsets is None else offsets
-    empty = torch.zeros(4, 3)
-    return AvatarOutput(None, CanonicalGaussians(empty, scales, empty, empty, empty), offsets)
+    return AvatarOutput(None, scales, offsets)
 
 
 def total(config, sample, colors, iteration=0, lpips=None, **kwargs):

@@ -1,0 +1,114 @@
+"""The skeleton's forward kinematics as one GPU kernel: 55 joints in one program, in place of some hundred launches.
+
+Plain twin: Avatar.skinning_transforms.   Shape letter: J joints.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _rodrigues(x, y, z):
+    """Axis-angle -> rotation, rows."""
+    squared = x * x + y * y + z * z
+    near_zero = squared < 1e-8
+    safe = tl.where(near_zero, 1.0, squared)
+    angle = tl.sqrt(safe)
+    sine = tl.where(near_zero, 1 - squared / 6, tl.sin(angle) / angle)
+    versine = tl.where(near_zero, 0.5 - squared / 24, (1 - tl.cos(angle)) / safe)
+    return (
+        1 - versine * (y * y + z * z), versine * x * y - sine * z, versine * x * z + sine * y,
+        versine * x * y + sine * z, 1 - versine * (x * x + z * z), versine * y * z - sine * x,
+        versine * x * z - sine * y, versine * y * z + sine * x, 1 - versine * (x * x + y * y),
+    )  # fmt: skip
+
+
+@triton.jit
+def _compose(
+    a0, a1, a2, a3, a4, a5, a6, a7, a8, at0, at1, at2, b0, b1, b2, b3, b4, b5, b6, b7, b8, bt0, bt1, bt2
+):
+    """[A | at] [B | bt], 3 x 4 rigid transforms as nine numbers and three."""
+    return (
+        a0 * b0 + a1 * b3 + a2 * b6, a0 * b1 + a1 * b4 + a2 * b7, a0 * b2 + a1 * b5 + a2 * b8,
+        a3 * b0 + a4 * b3 + a5 * b6, a3 * b1 + a4 * b4 + a5 * b7, a3 * b2 + a4 * b5 + a5 * b8,
+        a6 * b0 + a7 * b3 + a8 * b6, a6 * b1 + a7 * b4 + a8 * b7, a6 * b2 + a7 * b5 + a8 * b8,
+        a0 * bt0 + a1 * bt1 + a2 * bt2 + at0,
+        a3 * bt0 + a4 * bt1 + a5 * bt2 + at1,
+        a6 * bt0 + a7 * bt1 + a8 * bt2 + at2,
+    )  # fmt: skip
+
+
+@triton.jit
+def _load12(pointer, mask):
+    """A row of a (., 12) table of 3 x 4 transforms, rotation first in the result."""
+    return (
+        tl.load(pointer, mask, 1.0), tl.load(pointer + 1, mask, 0.0), tl.load(pointer + 2, mask, 0.0),
+        tl.load(pointer + 4, mask, 0.0), tl.load(pointer + 5, mask, 1.0), tl.load(pointer + 6, mask, 0.0),
+        tl.load(pointer + 8, mask, 0.0), tl.load(pointer + 9, mask, 0.0), tl.load(pointer + 10, mask, 1.0),
+        tl.load(pointer + 3, mask, 0.0), tl.load(pointer + 7, mask, 0.0), tl.load(pointer + 11, mask, 0.0),
+    )  # fmt: skip
+
+
+@triton.jit
+def _store12(pointer, r0, r1, r2, r3, r4, r5, r6, r7, r8, t0, t1, t2, mask):
+    tl.store(pointer, r0, mask)
+    tl.store(pointer + 1, r1, mask)
+    tl.store(pointer + 2, r2, mask)
+    tl.store(pointer + 3, t0, mask)
+    tl.store(pointer + 4, r3, mask)
+    tl.store(pointer + 5, r4, mask)
+    tl.store(pointer + 6, r5, mask)
+    tl.store(pointer + 7, t1, mask)
+    tl.store(pointer + 8, r6, mask)
+    tl.store(pointer + 9, r7, mask)
+    tl.store(pointer + 10, r8, mask)
+    tl.store(pointer + 11, t2, mask)
+
+
+@triton.jit
+def kinematics(
+    pose, world, joints, parents,  # (J * 3), (12): rows of Rh | Th, (J, 3), (J)
+    canonical_inverse, scratch, out,  # (J, 12), (J, 12), (J, 12): rows of 3 x 4 transforms
+    J, DEPTH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Plain twin: Avatar.skinning_transforms with the world transform in front. One program, a lane a joint.
+
+    Every lane walks from its joint up to the root, at most DEPTH steps.
+    """
+    j = tl.arange(0, BLOCK)
+    mask = j < J
+    r0, r1, r2, r3, r4, r5, r6, r7, r8 = _rodrigues(
+        tl.load(pose + 3 * j, mask, 0.0),
+        tl.load(pose + 3 * j + 1, mask, 0.0),
+        tl.load(pose + 3 * j + 2, mask, 0.0),
+    )
+    parent = tl.load(parents + j, mask, -1)
+    child = parent >= 0
+    j0 = tl.load(joints + 3 * j, mask, 0.0)
+    j1 = tl.load(joints + 3 * j + 1, mask, 0.0)
+    j2 = tl.load(joints + 3 * j + 2, mask, 0.0)
+    t0 = j0 - tl.load(joints + 3 * parent, child, 0.0)
+    t1 = j1 - tl.load(joints + 3 * parent + 1, child, 0.0)
+    t2 = j2 - tl.load(joints + 3 * parent + 2, child, 0.0)
+    _store12(scratch + 12 * j, r0, r1, r2, r3, r4, r5, r6, r7, r8, t0, t1, t2, mask)
+    tl.debug_barrier()
+    for _ in range(DEPTH):
+        a0, a1, a2, a3, a4, a5, a6, a7, a8, u0, u1, u2 = _load12(scratch + 12 * parent, parent >= 0)
+        r0, r1, r2, r3, r4, r5, r6, r7, r8, t0, t1, t2 = _compose(
+            a0, a1, a2, a3, a4, a5, a6, a7, a8, u0, u1, u2, r0, r1, r2, r3, r4, r5, r6, r7, r8, t0, t1, t2
+        )
+        parent = tl.load(parents + parent, parent >= 0, -1)
+    t0 -= r0 * j0 + r1 * j1 + r2 * j2  # about the joint's rest position
+    t1 -= r3 * j0 + r4 * j1 + r5 * j2
+    t2 -= r6 * j0 + r7 * j1 + r8 * j2
+    a0, a1, a2, a3, a4, a5, a6, a7, a8, u0, u1, u2 = _load12(canonical_inverse + 12 * j, mask)
+    r0, r1, r2, r3, r4, r5, r6, r7, r8, t0, t1, t2 = _compose(
+        r0, r1, r2, r3, r4, r5, r6, r7, r8, t0, t1, t2, a0, a1, a2, a3, a4, a5, a6, a7, a8, u0, u1, u2
+    )
+    a0, a1, a2, a3, a4, a5, a6, a7, a8, u0, u1, u2 = _load12(world + 0 * j, mask)  # the same for every lane
+    r0, r1, r2, r3, r4, r5, r6, r7, r8, t0, t1, t2 = _compose(
+        a0, a1, a2, a3, a4, a5, a6, a7, a8, u0, u1, u2, r0, r1, r2, r3, r4, r5, r6, r7, r8, t0, t1, t2
+    )
+    _store12(out + 12 * j, r0, r1, r2, r3, r4, r5, r6, r7, r8, t0, t1, t2, mask)

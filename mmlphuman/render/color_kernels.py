@@ -1,0 +1,116 @@
+"""Colours by view and the conversion to bytes as GPU kernels.
+
+Plain twins: shading.view_colors, to_bytes; tests compare values and gradients.   Shape letters: N Gaussians, V views.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+BLOCK = 128  # Gaussians a program
+BYTES_BLOCK = 4096  # colours a program
+SH_DEGREE_0 = tl.constexpr(0.28209479177387814)  # as in shading.py
+SH_DEGREE_1 = tl.constexpr(0.4886025119029199)
+
+
+@triton.jit
+def colors_forward(xyz, linear, sh, centers, colors, N, BLOCK: tl.constexpr):
+    """Plain twin: render.shading.view_colors. (N, 3), (N, 9), (N, 12), (V, 3) -> (V, N, 3)."""
+    n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    view = tl.program_id(1)
+    mask = n < N
+    x = tl.load(centers + 3 * view) - tl.load(xyz + 3 * n, mask, 0.0)
+    y = tl.load(centers + 3 * view + 1) - tl.load(xyz + 3 * n + 1, mask, 0.0)
+    z = tl.load(centers + 3 * view + 2) - tl.load(xyz + 3 * n + 2, mask, 0.0)
+    at = linear + 9 * n
+    a = x * tl.load(at, mask, 0.0) + y * tl.load(at + 3, mask, 0.0) + z * tl.load(at + 6, mask, 0.0)
+    b = x * tl.load(at + 1, mask, 0.0) + y * tl.load(at + 4, mask, 0.0) + z * tl.load(at + 7, mask, 0.0)
+    c = x * tl.load(at + 2, mask, 0.0) + y * tl.load(at + 5, mask, 0.0) + z * tl.load(at + 8, mask, 0.0)
+    norm = tl.maximum(tl.sqrt(a * a + b * b + c * c), 1e-12)
+    a, b, c = a / norm, b / norm, c / norm
+    at = sh + 12 * n
+    out = colors + (view * N + n) * 3
+    for channel in tl.static_range(3):
+        value = SH_DEGREE_0 * tl.load(at + channel, mask, 0.0)
+        value += SH_DEGREE_1 * (
+            -b * tl.load(at + 3 + channel, mask, 0.0)
+            + c * tl.load(at + 6 + channel, mask, 0.0)
+            - a * tl.load(at + 9 + channel, mask, 0.0)
+        )
+        tl.store(out + channel, tl.maximum(value + 0.5, 0.0), mask)
+
+
+@triton.jit
+def colors_backward(xyz, linear, sh, centers, colors, grad, d_xyz, d_sh, N, V, BLOCK: tl.constexpr):
+    n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = n < N
+    px = tl.load(xyz + 3 * n, mask, 0.0)
+    py = tl.load(xyz + 3 * n + 1, mask, 0.0)
+    pz = tl.load(xyz + 3 * n + 2, mask, 0.0)
+    at = linear + 9 * n
+    m0 = tl.load(at, mask, 0.0)
+    m1 = tl.load(at + 1, mask, 0.0)
+    m2 = tl.load(at + 2, mask, 0.0)
+    m3 = tl.load(at + 3, mask, 0.0)
+    m4 = tl.load(at + 4, mask, 0.0)
+    m5 = tl.load(at + 5, mask, 0.0)
+    m6 = tl.load(at + 6, mask, 0.0)
+    m7 = tl.load(at + 7, mask, 0.0)
+    m8 = tl.load(at + 8, mask, 0.0)
+    zero = tl.zeros([BLOCK], tl.float32)
+    sx, sy, sz = zero, zero, zero
+    for channel in tl.static_range(3):
+        at = sh + 12 * n + channel
+        hy = tl.load(at + 3, mask, 0.0)
+        hz = tl.load(at + 6, mask, 0.0)
+        hx = tl.load(at + 9, mask, 0.0)
+        g0, gy, gz, gx = zero, zero, zero, zero
+        for view in range(V):
+            where = (view * N + n) * 3 + channel
+            g = tl.load(grad + where, mask, 0.0)
+            g = tl.where(tl.load(colors + where, mask, 0.0) > 0, g, 0.0)
+            g0 += g
+            x = tl.load(centers + 3 * view) - px
+            y = tl.load(centers + 3 * view + 1) - py
+            z = tl.load(centers + 3 * view + 2) - pz
+            a, b, c = x * m0 + y * m3 + z * m6, x * m1 + y * m4 + z * m7, x * m2 + y * m5 + z * m8
+            norm = tl.maximum(tl.sqrt(a * a + b * b + c * c), 1e-12)
+            a, b, c = a / norm, b / norm, c / norm
+            gy -= g * b
+            gz += g * c
+            gx -= g * a
+            # Of the direction, across itself only; then back through the posing's 3 x 3 part.
+            da, db, dc = -g * hx, -g * hy, g * hz
+            along = da * a + db * b + dc * c
+            da, db, dc = (da - along * a) / norm, (db - along * b) / norm, (dc - along * c) / norm
+            sx -= m0 * da + m1 * db + m2 * dc
+            sy -= m3 * da + m4 * db + m5 * dc
+            sz -= m6 * da + m7 * db + m8 * dc
+        out = d_sh + 12 * n + channel
+        tl.store(out, SH_DEGREE_0 * g0, mask)
+        tl.store(out + 3, SH_DEGREE_1 * gy, mask)
+        tl.store(out + 6, SH_DEGREE_1 * gz, mask)
+        tl.store(out + 9, SH_DEGREE_1 * gx, mask)
+    tl.store(d_xyz + 3 * n, SH_DEGREE_1 * sx, mask)
+    tl.store(d_xyz + 3 * n + 1, SH_DEGREE_1 * sy, mask)
+    tl.store(d_xyz + 3 * n + 2, SH_DEGREE_1 * sz, mask)
+
+
+@triton.jit
+def to_bytes(image, out, count, BLOCK: tl.constexpr):
+    """Colours in [0, 1] -> uint8, clamped and rounded."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(image + at, at < count, 0.0)
+    value = tl.minimum(tl.maximum(value, 0.0), 1.0) * 255 + 0.5
+    tl.store(out + at, value.to(tl.uint8), at < count)
+
+
+def bytes_of(image: torch.Tensor) -> torch.Tensor:
+    """Any shape, on a GPU."""
+    image = image.contiguous()
+    out = torch.empty_like(image, dtype=torch.uint8)
+    count = image.numel()
+    to_bytes[(triton.cdiv(count, BYTES_BLOCK),)](image, out, count, BLOCK=BYTES_BLOCK, num_warps=8)
+    return out
