@@ -1,18 +1,24 @@
 """Trains an avatar on a capture.
 
 python train.py --config config/avrex_zzr.yaml --data_dir CAPTURE --out_dir MODEL [--resume] [key=value ...]
+
+A run can be watched while it goes on: in a browser at the address that it prints, or with viewer/net_viewer.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from mmlphuman.command import choose_device, run_command
-from mmlphuman.config import load_config
+from mmlphuman.config import Config, load_config
+from mmlphuman.streaming.live_training import live_training
+from mmlphuman.streaming.viewer_arguments import Address, add_viewer_arguments, viewer_address
 from mmlphuman.training.checkpoint import create_model_folder, list_checkpoints, refuse_occupied
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.monitor import Monitor
@@ -32,6 +38,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in --out_dir exactly where it stood"
     )
+    add_viewer_arguments(parser)
+    parser.add_argument("--no_viewer", action="store_true", help="serve no live viewer")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
     return parser.parse_args()
 
@@ -43,25 +51,44 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.allow_tf32
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     lpips = load_lpips(config.vgg_path) if config.lambda_lpips > 0 else None
+    viewers = None if args.no_viewer else viewer_address(args)
+    if viewers is not None and viewers.asked_for:
+        viewers.check()
+    trainer = prepare(args, config, lpips, device)
+    train(args.out_dir, trainer, viewers)
 
+
+def prepare(
+    args: argparse.Namespace, config: Config, lpips: Callable | None, device: torch.device
+) -> Trainer:
+    """A new run with its model folder, or the one to be continued."""
     if args.resume and list_checkpoints(args.out_dir):
         trainer = resume_run(config, args.data_dir, args.out_dir, lpips, device)
         print(f"resuming {args.out_dir} at iteration {trainer.iteration}")
-    else:
-        refuse_occupied(args.out_dir)  # before the long part
-        scene = build_scene(config, args.data_dir)
-        trainer = Trainer(config, scene, lpips, device)
+        return trainer
+    refuse_occupied(args.out_dir)  # before the long part
+    scene = build_scene(config, args.data_dir)
+    trainer = Trainer(config, scene, lpips, device)
 
-        def fill(folder: Path) -> None:
-            write_run_record(folder, config, args.data_dir, scene)
-            trainer.save(folder)
+    def fill(folder: Path) -> None:
+        write_run_record(folder, config, args.data_dir, scene)
+        trainer.save(folder)
 
-        create_model_folder(args.out_dir, fill)
+    create_model_folder(args.out_dir, fill)
+    return trainer
 
+
+def train(model_dir: Path, trainer: Trainer, viewers: Address | None) -> None:
+    """To the last iteration, served to `viewers` meanwhile."""
+    config, device = trainer.config, trainer.device
     steps, started = config.iterations - trainer.iteration, time.monotonic()
-    with Monitor(args.out_dir, trainer.iteration, config.iterations) as monitor:
-        trainer.run(args.out_dir, monitor)
-    print(f"trained avatar: {args.out_dir}")
+    with (
+        Monitor(model_dir, trainer.iteration, config.iterations) as monitor,
+        trainer.stream,  # its processes start before there are viewers, whose connections they would hold
+        live_training(trainer, model_dir, viewers) if viewers is not None else nullcontext() as watcher,
+    ):
+        trainer.run(model_dir, monitor, watcher)
+    print(f"trained avatar: {model_dir}")
     if steps:
         print(
             f"{1000 * (time.monotonic() - started) / steps:.1f} ms per step, tests and checkpoints included"

@@ -1,0 +1,152 @@
+"""Who may watch: addresses, tokens, the origin of a browser's page, and the first message of a connection.
+
+Data path: host, port -> listening socket; HTTP headers -> allowed or a reason; Hello -> allowed or a reason.
+
+A server for this machine needs no token, so it must not be reachable through somebody else's web page: a browser
+sends where a page came from (Origin), which must be this server; and a page whose own name was made to point at this
+machine (DNS rebinding) shows by the name it asks for (Host), which without a token must be this machine's.
+"""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import ipaddress
+import os
+import re
+import secrets
+import socket
+from urllib.parse import quote, urlsplit
+
+from mmlphuman.streaming.fields import ProtocolError, parse_object
+from mmlphuman.streaming.messages import MAX_NAME, MAX_REQUEST_BYTES, PROTOCOL_VERSION, Hello
+from mmlphuman.streaming.protocol import decode_client
+
+TOKEN_BYTES = 16  # of randomness: cannot be guessed
+BACKLOG = 64  # connections that the system keeps until we take them
+MAX_PORT = 65535
+ANY_ADDRESS = ("", "0.0.0.0", "::")
+SCHEME_PORTS = {"http": 80, "https": 443}
+HOST_HEADER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+
+
+# --- address and token -----------------------------------------------------------------------------------
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether `host` names an address that only this machine reaches. Other names are not looked up."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def choose_token(host: str, given: str | None) -> str:
+    """What viewers must know: what was given, or one made here if others can reach `host`; else empty."""
+    if given is not None and not 0 < len(given) <= MAX_NAME:
+        raise ValueError(f"token: {len(given)} characters; 1 to {MAX_NAME} are possible")
+    if given is None and not is_this_machine(host):
+        return secrets.token_urlsafe(TOKEN_BYTES)
+    return given or ""
+
+
+def page_address(host: str, port: int, token: str) -> str:
+    """What a person opens in a browser. The token stands behind the #, which browsers keep to themselves."""
+    name = socket.gethostname() if host in ANY_ADDRESS else host
+    name = f"[{name}]" if ":" in name else name
+    return f"http://{name}:{port}/" + (f"#token={quote(token, safe='')}" if token else "")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any that is free. ValueError, one line, if it cannot be had."""
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError(f"port {port}: 1 to {MAX_PORT} are possible, or 0 for any that is free")
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(
+            f"host {host!r} is unknown here; use 127.0.0.1, or 0.0.0.0 for all addresses of this machine"
+        ) from error
+    # "localhost" may be both; viewers are told 127.0.0.1
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    try:
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ValueError(_why_not(error, host, port)) from error
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host or 'all addresses'} is in use; end what uses it, or choose another port"
+    if error.errno == errno.EACCES:
+        return f"port {port} on {host} is reserved for the system; choose one from 1024 to {MAX_PORT}"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"host {host} is no address of this machine; use 127.0.0.1, or 0.0.0.0 for all its addresses"
+    return f"port {port} on {host} cannot be listened at ({os.strerror(error.errno or 0)}); choose another"
+
+
+# --- a browser's headers ---------------------------------------------------------------------------------
+
+
+def refuse_headers(hosts: list[str], origins: list[str], has_token: bool) -> str | None:
+    """Why a request with these Host and Origin headers is not answered; None if it is."""
+    if len(hosts) != 1 or not HOST_HEADER.fullmatch(hosts[0]):
+        return "a request needs one Host header"
+    host = urlsplit(f"//{hosts[0]}")
+    if not has_token and not is_this_machine(host.hostname or ""):
+        return (
+            f"without a token this server answers to localhost and 127.0.0.1 only, not to {hosts[0]}; use an SSH"
+            " tunnel, or start it with a token"
+        )
+    if not origins:
+        return None  # no browser
+    if len(origins) == 1:
+        try:
+            origin = urlsplit(origins[0])
+            port = SCHEME_PORTS[origin.scheme]
+            if (origin.hostname, origin.port or port) == (host.hostname, host.port or port):
+                return None
+        except (ValueError, KeyError):  # no address, or of no web page
+            pass
+    return f"pages from {origins[0]} may not watch; open http://{hosts[0]}/ itself"
+
+
+# --- first message ---------------------------------------------------------------------------------------
+
+
+def check_hello(message: str | bytes, token: str) -> Hello:
+    """The first message of a connection that may watch. Raises ProtocolError with the reason for all others."""
+    if not isinstance(message, str):
+        raise ProtocolError("the first message must be a hello, in a text frame")
+    check_version(message)
+    hello = decode_client(message)
+    if not isinstance(hello, Hello):
+        raise ProtocolError("the first message must be a hello")
+    if token and not hmac.compare_digest(_bytes(hello.token), _bytes(token)):
+        raise WrongToken(
+            "the token is wrong; the server printed it when it started"
+            if hello.token
+            else "this server asks for a token; it printed it when it started"
+        )
+    return hello
+
+
+class WrongToken(ProtocolError):
+    """A guess, perhaps: answered late."""
+
+
+def check_version(message: str) -> None:
+    """Refuses another version's hello, whatever else that version writes into it."""
+    version = parse_object(message, MAX_REQUEST_BYTES).get("protocol")
+    if type(version) is int and version != PROTOCOL_VERSION:
+        older = "server" if version > PROTOCOL_VERSION else "viewer"
+        raise ProtocolError(
+            f"the server speaks version {PROTOCOL_VERSION} of the protocol, the viewer {version}; update the {older}"
+        )
+
+
+def _bytes(text: str) -> bytes:
+    """JSON can hold half a character, which plain UTF-8 refuses."""
+    return text.encode("utf-8", "surrogatepass")

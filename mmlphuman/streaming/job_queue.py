@@ -1,0 +1,95 @@
+"""The newest request of each viewer, handed out in turns. Shared by the server's loop and the threads that draw.
+
+Data path: RenderRequest of a viewer -> JobQueue -> Job -> whoever draws -> the server, which releases it.
+
+A viewer has one place for a request that waits: a newer one takes it, the older is forgotten. UNDER_WAY of its
+requests may be on their way through drawing, encoding and the link; only then does the next one leave its place.
+So a slow link holds back its own viewer's requests, which stay fresh, and nothing of anybody else's.
+
+Every method may be called from any thread and returns at once, except `take`, which may wait.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from mmlphuman.streaming.messages import RenderRequest
+
+UNDER_WAY = 2  # one picture on the link, and the next one drawn meanwhile
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A request to draw, answered once: by ViewerServer.deliver or by ViewerServer.problem."""
+
+    request: RenderRequest
+    client: Hashable  # the server's own; whoever draws only hands it back
+
+
+class JobQueue:
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._ready: dict[Hashable, RenderRequest] = {}  # who may be served, the longest waiting first
+        self._held: dict[Hashable, RenderRequest] = {}  # who has UNDER_WAY under way
+        self._under_way: dict[Hashable, set[Job]] = {}  # of every client there is
+        self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """A request can be taken. Costs next to nothing: no lock."""
+        return bool(self._ready)
+
+    def admit(self, client: Hashable) -> None:
+        with self._changed:
+            self._under_way[client] = set()
+
+    def forget(self, client: Hashable) -> None:
+        """The client has gone; what is under way for it is no longer known."""
+        with self._changed:
+            for entries in (self._ready, self._held, self._under_way):
+                entries.pop(client, None)
+
+    def put(self, client: Hashable, request: RenderRequest) -> None:
+        """The client's newest request, in the place of its older one."""
+        with self._changed:
+            if client not in self._under_way or self._closed:
+                return
+            if len(self._under_way[client]) >= UNDER_WAY:
+                self._held[client] = request
+            else:
+                self._ready[client] = request  # a dict keeps the turn of an entry that is replaced
+                self._changed.notify()
+
+    def take(self, timeout: float | None) -> Job | None:
+        """The request of the client whose turn it is. None after `timeout` seconds, or once closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._closed, timeout)
+            if self._closed or not self._ready:
+                return None
+            client = next(iter(self._ready))
+            job = Job(self._ready.pop(client), client)
+            self._under_way[client].add(job)
+            return job
+
+    def expects(self, job: Job) -> bool:
+        """False if the job was released, or its client has gone."""
+        with self._changed:
+            return job in self._under_way.get(job.client, ())
+
+    def release(self, job: Job) -> None:
+        """The job's picture has arrived, or never will."""
+        with self._changed:
+            self._under_way.get(job.client, set()).discard(job)
+            if job.client in self._held and len(self._under_way[job.client]) < UNDER_WAY:
+                self._ready[job.client] = self._held.pop(job.client)
+                self._changed.notify()
+
+    def close(self) -> None:
+        """From now on there is nothing to take, and whoever waits in `take` returns."""
+        with self._changed:
+            self._closed = True
+            self._ready.clear()
+            self._held.clear()
+            self._changed.notify_all()

@@ -1,0 +1,103 @@
+/* Pose files opened in the browser: mmlphuman/animation/pose_file.py, as far as the page needs it.
+
+File (.npz: a zip of arrays) -> {count, fps, frames, joints(i), translation(i)}.
+Read are smpl_params.npz of a capture, AMASS files (SMPL-X or SMPL+H) and poses.npz of a model folder. */
+
+/* The file's axis that points up -> the rotation, row by row, that turns it to +y. */
+export const UP_ROTATIONS = {
+  "x": [0, -1, 0, 1, 0, 0, 0, 0, 1],
+  "-x": [0, 1, 0, -1, 0, 0, 0, 0, 1],
+  "y": [1, 0, 0, 0, 1, 0, 0, 0, 1],
+  "-y": [1, 0, 0, 0, -1, 0, 0, 0, -1],
+  "z": [1, 0, 0, 0, 0, 1, 0, -1, 0],
+  "-z": [1, 0, 0, 0, 0, -1, 0, 1, 0],
+};
+const POSE_DIM = 165, BODY_STOP = 66, HANDS_START = 75, HANDS = 90;
+const PARTS = [["global_orient", 0, 3], ["body_pose", 3, 63], ["left_hand_pose", 75, 45], ["right_hand_pose", 120, 45]];
+const TYPES = { "<f4": Float32Array, "<f8": Float64Array, "<i4": Int32Array, "<i8": BigInt64Array };
+const MAX_BYTES = 2 ** 29; // of one array
+const ZIP_END = 0x06054b50, ZIP_ENTRY = 0x02014b50, STORED = 0, DEFLATED = 8;
+
+export async function readPoseFile(file) {
+  const entries = zipEntries(await file.arrayBuffer());
+  const names = [...entries.keys()];
+  const read = async (name, width) => {
+    if (!entries.has(name)) throw new Error(`${name} is missing; the file holds ${names.join(", ")}`);
+    const array = parseArray(name, await unpack(name, entries.get(name)));
+    if (width && (array.shape.length !== 2 || !width.includes(array.shape[1]))) {
+      throw new Error(`${name} has shape (${array.shape}); (frames, ${width.join(" or ")}) is needed`);
+    }
+    if (width && !array.data.every(Number.isFinite)) throw new Error(`${name} holds values that are no numbers`);
+    return { ...array, row: (i) => array.data.subarray(i * array.shape[1], (i + 1) * array.shape[1]) };
+  };
+  if (names.includes("poses")) {
+    const poses = await read("poses", [POSE_DIM, 156]);
+    const rate = names.find((name) => name === "mocap_framerate" || name === "mocap_frame_rate");
+    const translations = await read(names.includes("translations") ? "translations" : "trans", [3]);
+    return sequence(translations, [poses], (i) => {
+      const row = poses.row(i);
+      return [...row.slice(0, BODY_STOP), ...Array(HANDS_START - BODY_STOP).fill(0), ...row.slice(-HANDS)];
+    }, rate && Number((await read(rate)).data[0]), names.includes("frames") && (await read("frames")).data);
+  }
+  const parts = [];
+  for (const [name, , width] of PARTS) parts.push(await read(name, [width]));
+  return sequence(await read("transl", [3]), parts, (i) => {
+    const joints = Array(POSE_DIM).fill(0);
+    PARTS.forEach(([, start, width], part) => joints.splice(start, width, ...parts[part].row(i)));
+    return joints;
+  });
+}
+
+function sequence(translations, parts, joints, fps, frames) {
+  const count = translations.shape[0];
+  if (count === 0 || parts.some((part) => part.shape[0] !== count)) {
+    throw new Error("its arrays must hold one row for each frame, and at least one");
+  }
+  const numbers = frames && frames.length === count ? Array.from(frames, Number) : Array.from({ length: count }, (_, i) => i);
+  return { count, joints, translation: (i) => [...translations.row(i)], fps: fps > 0 ? fps : null, frames: numbers };
+}
+
+/* Name without .npy -> {method, size, bytes}, from the directory at the zip's end. */
+function zipEntries(buffer) {
+  const view = new DataView(buffer);
+  let end = buffer.byteLength - 22;
+  while (end >= 0 && view.getUint32(end, true) !== ZIP_END) end -= 1;
+  if (end < 0) throw new Error("is no .npz file");
+  const entries = new Map();
+  let at = view.getUint32(end + 16, true);
+  for (let left = view.getUint16(end + 10, true); left > 0 && view.getUint32(at, true) === ZIP_ENTRY; left -= 1) {
+    const [nameSize, extra, comment] = [28, 30, 32].map((place) => view.getUint16(at + place, true));
+    const name = new TextDecoder().decode(new Uint8Array(buffer, at + 46, nameSize));
+    const local = view.getUint32(at + 42, true);
+    const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
+    entries.set(name.replace(/\.npy$/, ""), {
+      method: view.getUint16(at + 10, true),
+      size: view.getUint32(at + 24, true),
+      bytes: new Uint8Array(buffer, start, view.getUint32(at + 20, true)),
+    });
+    at += 46 + nameSize + extra + comment;
+  }
+  return entries;
+}
+
+async function unpack(name, { method, size, bytes }) {
+  if (size > MAX_BYTES) throw new Error(`${name} has ${size} bytes, too many`);
+  if (method === STORED) return bytes.slice().buffer;
+  if (method !== DEFLATED) throw new Error(`${name} is compressed in an unknown way (${method})`);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  return new Response(stream).arrayBuffer();
+}
+
+/* A .npy file -> {shape, data}, row by row. */
+function parseArray(name, buffer) {
+  const view = new DataView(buffer);
+  const long = view.getUint8(6) > 1; // version 1 has a short length
+  const start = long ? 12 : 10;
+  const size = long ? view.getUint32(8, true) : view.getUint16(8, true);
+  const header = new TextDecoder("latin1").decode(new Uint8Array(buffer, start, size));
+  const type = /'descr': '([^']*)'/.exec(header)?.[1];
+  const shape = (/'shape': \(([^)]*)\)/.exec(header)?.[1] ?? "").split(",").filter((part) => part.trim()).map(Number);
+  if (!(type in TYPES)) throw new Error(`${name} has the type ${type}; numbers are needed`);
+  if (header.includes("'fortran_order': True")) throw new Error(`${name} is stored column by column; save it row by row`);
+  return { shape, data: new TYPES[type](buffer.slice(start + size), 0, shape.reduce((a, b) => a * b, 1)) };
+}

@@ -1,0 +1,263 @@
+"""LiveScene: draws what viewers ask for, with a finished avatar or with one in training.
+
+Data path: RenderRequest -> Pose -> Avatar -> posed Gaussians -> picture in the computer's memory.
+
+Drawing changes nothing of the avatar and draws no random numbers: a training run goes on as if it had not been.
+Shape letters: F training frames, H, W image height and width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmlphuman.animation.camera_file import CameraView, camera_from_json, read_camera_list
+from mmlphuman.animation.hands import hand_pose
+from mmlphuman.animation.pose_file import UP_ROTATIONS, read_pose_file
+from mmlphuman.animation.render_sequence import to_bytes, to_cameras
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.body.kinematics import canonical_pose
+from mmlphuman.pose_layout import BODY_POSE, LEFT_HAND_POSE, POSE_DIM, RIGHT_HAND_POSE
+from mmlphuman.streaming.looks import Subject, show
+from mmlphuman.streaming.messages import (
+    MAX_NAME,
+    MAX_SIDE,
+    CameraEntry,
+    PoseRequest,
+    RenderRequest,
+    Welcome,
+)
+from mmlphuman.training.run_record import camera_list
+from mmlphuman.types import Pose, PosedGaussians
+
+if TYPE_CHECKING:
+    from mmlphuman.training.loop import Trainer
+
+HANDS = slice(LEFT_HAND_POSE.start, RIGHT_HAND_POSE.stop)
+AXES = "xyz"
+MOST_CPU_PIXELS = 2048 * 2048  # a close-up of so many takes 3 GB and 10 s of one core
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture and what a Frame tells about it."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB, nobody else's
+    iteration: int
+    gaussians: int
+    distance: float  # degrees from the nearest training pose
+    render_ms: float  # from the request to the picture in the computer's memory
+
+
+@dataclass(frozen=True)
+class _Posed:
+    """The avatar in one pose, at one iteration of its training."""
+
+    key: tuple
+    pose: Pose  # on the avatar's device
+    gaussians: PosedGaussians
+    distance: Tensor  # () degrees
+
+
+class LiveScene:
+    def __init__(
+        self,
+        trained: TrainedAvatar,
+        backend: str,  # of rasterize
+        poses: np.ndarray,  # (F, 165) of the training frames
+        translations: np.ndarray,  # (F, 3) metres
+        frames: Collection[int],  # (F,) their numbers in the capture
+        cameras: Mapping[int, CameraView],  # training cameras by id
+        title: str,
+    ):
+        self.trained = trained  # a run in progress puts the avatar of now here before each picture
+        self.backend, self.title = backend, title
+        self.poses, self.translations = np.asarray(poses), np.asarray(translations)
+        self.frames, self.cameras = tuple(int(frame) for frame in frames), dict(cameras)
+        root = trained.avatar.joints[0].cpu().numpy()
+        self.center = root + self.translations.mean(
+            0
+        )  # mean of the posed root joint, which turns about itself
+        self.up = world_up(self.cameras.values())
+        self.rest_rotation = _standing(self.up)
+        self.rest_translation = self.center - self.rest_rotation @ root
+        # The last pose drawn, the one thing that is kept from picture to picture: while only the camera (or the
+        # way to show it) changes, the avatar is not posed again.
+        self.posed: _Posed | None = None
+
+    def welcome(self, training: bool) -> Welcome:
+        return Welcome(
+            title=self.title,
+            gaussians=len(self.trained.avatar.xyz),
+            training=training,
+            cameras=tuple(CameraEntry(id, _sendable(view)) for id, view in sorted(self.cameras.items())),
+            frames=self.frames,
+            center=tuple(self.center.tolist()),
+            up=tuple(self.up.tolist()),
+        )
+
+    @torch.no_grad()
+    def draw(self, request: RenderRequest) -> Drawn:
+        """ValueError, one line, for a training frame that does not exist, and for a picture too large for a CPU."""
+        began = time.perf_counter()
+        device, camera = self.trained.device, request.camera
+        if device.type == "cpu" and camera.width * camera.height > MOST_CPU_PIXELS:
+            raise ValueError(
+                f"{camera.width} x {camera.height} pixels are too many to be drawn live without a GPU; "
+                f"{MOST_CPU_PIXELS:,} are possible"
+            )
+        posed = self._pose_avatar(self.pose(request.pose), request.project)
+        gaussians = posed.gaussians
+        if request.gaussian_scale != 1:
+            gaussians = replace(gaussians, covariances=gaussians.covariances * request.gaussian_scale**2)
+        subject = Subject(
+            trained=self.trained,
+            pose=posed.pose,
+            gaussians=gaussians,
+            cameras=to_cameras(camera, device),
+            background=torch.tensor(request.background, dtype=torch.float32, device=device),
+            backend=self.backend,
+        )
+        image = _to_host(to_bytes(show(request.show, subject)))
+        return Drawn(
+            image=image,
+            iteration=self.trained.iteration,
+            gaussians=len(gaussians),
+            distance=float(posed.distance),
+            render_ms=1000 * (time.perf_counter() - began),
+        )
+
+    def pose(self, request: PoseRequest) -> Pose:
+        """The pose that is meant, on the CPU.
+
+        T-pose and canonical pose stand upright where the training poses are in the mean, so that a camera that
+        looks at the person finds them. ValueError for a training frame that does not exist.
+        """
+        rotation = np.eye(3)
+        if request.kind == "training":
+            joints, translation = self._training_frame(request.frame)
+        elif request.kind == "given":
+            joints, rotation = request.joints, request.rotation
+            translation = rotation @ request.translation
+        else:
+            joints = canonical_pose().numpy() if request.kind == "big" else np.zeros(POSE_DIM)
+            rotation, translation = self.rest_rotation, self.rest_translation
+        joints = np.array(joints, np.float32)
+        if request.hands != "file":
+            joints[HANDS] = hand_pose(request.hands)
+        if not request.use_translation:
+            translation = np.zeros(3)
+        return Pose(
+            joints=torch.from_numpy(joints),
+            translation=torch.from_numpy(np.array(translation, np.float32)),
+            rotation=torch.from_numpy(np.array(rotation, np.float32)),
+        )
+
+    def _training_frame(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+        if not 0 <= position < len(self.poses):
+            raise ValueError(
+                f"frame: position {position} does not exist; there are {len(self.poses)} training frames, "
+                f"0 to {len(self.poses) - 1}"
+            )
+        return self.poses[position], self.translations[position]
+
+    def _pose_avatar(self, pose: Pose, project: bool) -> _Posed:
+        numbers = (pose.joints, pose.translation, pose.rotation)
+        key = (*(tensor.numpy().tobytes() for tensor in numbers), project, self.trained.iteration)
+        if self.posed is None or self.posed.key != key:
+            self.posed = None  # its memory serves the new one
+            gaussians = self.trained.pose(pose, project)
+            pose = pose.to(self.trained.device, non_blocking=True)
+            self.posed = _Posed(key, pose, gaussians, self.trained.pose_space.distance(pose.body))
+        return self.posed
+
+
+# --- scenes of what there is -------------------------------------------------------------------------------
+
+
+def scene_of_model(path: Path, trained: TrainedAvatar, backend: str) -> LiveScene:
+    """A finished avatar that `load_model(path)` gave. A compact file has no training cameras and frames: the body
+    poses of its pose space, at the origin, stand for them. Raises ValueError for damaged files."""
+    folder = path if (path / "poses.npz").is_file() else path.parent.parent  # path: one checkpoint's folder
+    if path.is_dir() and (folder / "poses.npz").is_file():
+        sequence = read_pose_file(folder / "poses.npz")
+        cameras = folder / "cameras.json"
+        return LiveScene(
+            trained,
+            backend,
+            sequence.poses,
+            sequence.translations,
+            sequence.frames,
+            read_camera_list(cameras) if cameras.is_file() else {},
+            title_of(path),
+        )
+    bodies = trained.pose_space.training_poses.cpu().numpy()
+    poses = np.zeros((len(bodies), POSE_DIM), np.float32)
+    poses[:, BODY_POSE] = bodies
+    return LiveScene(
+        trained, backend, poses, np.zeros((len(bodies), 3)), range(len(bodies)), {}, title_of(path)
+    )
+
+
+def scene_of_run(trainer: Trainer, title: str) -> LiveScene:
+    """A run in progress: the trainer's own avatar and the capture that it holds."""
+    dataset = trainer.scene.training
+    frames = sorted({frame for frame, _ in dataset.pairs})
+    return LiveScene(
+        trainer.trained().to(trainer.device),  # its pose space, which training itself does not need there
+        trainer.backend,
+        dataset.poses.poses[frames],
+        dataset.poses.translations[frames],
+        frames,
+        {entry["id"]: camera_from_json(entry, f"camera {entry['id']}") for entry in camera_list(dataset)},
+        title,
+    )
+
+
+def title_of(path: Path) -> str:
+    """The end of a model's path, for people."""
+    return "/".join(path.resolve().parts[-2:])[-MAX_NAME:]
+
+
+# --- details -----------------------------------------------------------------------------------------------
+
+
+def world_up(cameras: Collection[CameraView]) -> np.ndarray:
+    """(3,) the world's axis, with its sign, that the cameras' upper edges point to in the mean; +y without any."""
+    mean = -np.sum([view.w2c[1, :3] for view in cameras], axis=0) if cameras else np.array([0.0, 1.0, 0.0])
+    up = np.zeros(3)
+    axis = np.abs(mean).argmax()
+    up[axis] = 1.0 if mean[axis] >= 0 else -1.0
+    return up
+
+
+def _standing(up: np.ndarray) -> np.ndarray:
+    """(3, 3) the rotation that stands a body, whose own head is at +y, up in the world."""
+    axis = np.abs(up).argmax()
+    name = AXES[axis] if up[axis] > 0 else f"-{AXES[axis]}"
+    return np.array(UP_ROTATIONS[name], float).T
+
+
+def _sendable(view: CameraView) -> CameraView:
+    """The same view as a picture that the protocol lets a viewer ask for."""
+    shrink = min(1.0, MAX_SIDE / max(view.width, view.height))
+    return CameraView(
+        view.w2c, view.fovx, max(int(view.width * shrink), 1), max(int(view.height * shrink), 1)
+    )
+
+
+def _to_host(image: Tensor) -> np.ndarray:
+    """One copy; from a GPU to pinned memory, which is the fastest."""
+    if image.device.type != "cuda":
+        return image.numpy()
+    host = torch.empty(image.shape, dtype=image.dtype, pin_memory=True)
+    host.copy_(image, non_blocking=True)
+    torch.cuda.current_stream(image.device).synchronize()
+    return host.numpy()

@@ -1,0 +1,154 @@
+"""The server that viewers connect to: requests in, pictures and progress out. No torch; draws nothing itself.
+
+Data path: websocket -> RenderRequest -> Job -> whoever draws (training between its steps, visualize.py) -> RGB picture
+-> JPEG -> websocket. Shapes: H, W pixels.
+
+Threads, and what each may touch:
+- Whoever draws calls the methods of ViewerServer, from any thread. Each returns at once, except `start`, `stop` and
+  `next_request`, which may wait. They hand over through JobQueue and Bulletin, which have locks, and through
+  `loop.call_soon_threadsafe`.
+- The loop's thread runs all that is in hub.py and connection.py, and nobody else touches that. It never waits for a
+  lock that is held for long, and never encodes.
+- Encoding threads get a picture and return bytes. They know nothing else.
+
+Nothing grows with time or with what a viewer does: per viewer there are at most job_queue.UNDER_WAY pictures, one
+request that waits, one message unread, and one curve of MAX_HISTORY points.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from mmlphuman.streaming.access import choose_token, listen, page_address
+from mmlphuman.streaming.bulletin import Bulletin
+from mmlphuman.streaming.http_page import PAGE_FOLDER, WebPage
+from mmlphuman.streaming.hub import STOP_SECONDS, Hub, problem_text
+from mmlphuman.streaming.job_queue import Job, JobQueue
+from mmlphuman.streaming.messages import DEFAULT_HOST, DEFAULT_PORT, State, Welcome
+from mmlphuman.streaming.pictures import encode_picture
+
+
+class ViewerServer:
+    """Serves `welcome` and the answers of whoever draws to all viewers. A context manager; started once.
+
+    host: 127.0.0.1 is for this machine only; for any other address viewers must know `token`, which is made if none
+    is given. port: 0 takes any that is free. page: folder of the browser's page. ValueError for wrong settings.
+    """
+
+    def __init__(
+        self,
+        welcome: Welcome,
+        host: str = DEFAULT_HOST,
+        port: int = DEFAULT_PORT,
+        token: str | None = None,
+        page: Path | None = None,
+    ):
+        self.host, self.port = host, port
+        self.token = choose_token(host, token)
+        self._queue, self._bulletin = JobQueue(), Bulletin()
+        self._bulletin.greet(welcome)
+        self._hub = Hub(self._queue, self._bulletin, WebPage(page or PAGE_FOLDER), self.token)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """What a person opens in a browser, the token included."""
+        return page_address(self.host, self.port, self.token)
+
+    @property
+    def viewers(self) -> int:
+        return len(self._hub.clients)
+
+    @property
+    def busy(self) -> bool:
+        """A request waits. Costs next to nothing."""
+        return self._queue.busy
+
+    def start(self) -> ViewerServer:
+        """Listens from now on; `port` is then the real one. ValueError if the address cannot be had."""
+        if self._loop is not None:
+            raise RuntimeError("a server is started once")
+        listening = listen(self.host, self.port)
+        self.port = listening.getsockname()[1]
+        started: Future[asyncio.AbstractEventLoop] = Future()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._hub.run(listening, started)), name="viewer-server", daemon=True
+        )
+        self._thread.start()
+        self._loop = started.result()
+        return self
+
+    def stop(self) -> None:
+        """Says goodbye to the viewers and ends the thread, within STOP_SECONDS. At any time, and twice, if need be."""
+        self._queue.close()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._on_loop(self._hub.stopping.set)
+            thread.join(STOP_SECONDS)
+
+    def next_request(self, timeout: float | None) -> Job | None:
+        """The newest request of the viewer whose turn it is; None after `timeout` seconds (None: no end), or stopped.
+
+        Every job must be answered, by `deliver` or `problem`: a viewer has job_queue.UNDER_WAY of them at a time.
+        """
+        return self._queue.take(timeout)
+
+    def deliver(
+        self,
+        job: Job,
+        image: np.ndarray,
+        iteration: int,
+        gaussians: int,
+        distance: float,
+        render_ms: float,
+    ) -> None:
+        """The picture that was asked for, RGB (H, W, 3) uint8, which nobody changes any more.
+
+        distance: degrees from the training poses. Harmless if the viewer has gone, or the job was answered before.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"a picture is RGB (H, W, 3) uint8, not {image.dtype} {image.shape}")
+        facts = (iteration, gaussians, distance, render_ms)
+        self._answer(job, partial(encode_picture, job.request, image, *facts))
+
+    def problem(self, job: Job, text: str) -> None:
+        """Tells the viewer, in one line, why there is no picture."""
+        self._answer(job, partial(problem_text, text, job.request.id))
+
+    def publish(self, state: State) -> None:
+        """Progress, for all viewers. `history` holds the new points only; later viewers get the whole course."""
+        if self._bulletin.report(state):
+            self._on_loop(self._hub.spread)
+
+    def update_welcome(self, welcome: Welcome) -> None:
+        """What is being served from now on; viewers that are there already get it as another Welcome."""
+        if self._bulletin.greet(welcome):
+            self._on_loop(self._hub.spread)
+
+    def __enter__(self) -> ViewerServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _answer(self, job: Job, encode: Callable[[], str | bytes]) -> None:
+        if self._queue.expects(job):
+            self._on_loop(self._hub.start_answer, job, encode)
+
+    def _on_loop(self, callback: Callable[..., object], *args: object) -> None:
+        if self._loop is None:
+            return  # the hub reads the bulletin when it starts
+        with suppress(RuntimeError):  # stopped: nobody is there any more
+            self._loop.call_soon_threadsafe(callback, *args)

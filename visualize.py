@@ -1,0 +1,55 @@
+"""Shows a trained avatar to viewers: a browser at the address that it prints, or viewer/net_viewer.py.
+
+python visualize.py --model_dir MODEL [--ip IP] [--port PORT] [--token TOKEN]
+
+It runs until it is interrupted (Ctrl-C).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmlphuman.command import choose_device, run_command
+from mmlphuman.render.rasterize import BACKENDS, choose_backend
+from mmlphuman.streaming.answers import Answers
+from mmlphuman.streaming.scene import scene_of_model
+from mmlphuman.streaming.viewer_arguments import add_viewer_arguments, viewer_address
+from mmlphuman.training.checkpoint import load_model
+
+WAIT_SECONDS = 1.0  # asleep at a time while nobody asks for a picture
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--model_dir", type=Path, required=True, help="what train.py wrote, or a compact .safetensors file"
+    )
+    add_viewer_arguments(parser)
+    parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:N")
+    parser.add_argument("--rasterizer", default="auto", choices=("auto", *sorted(BACKENDS)))
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    device = choose_device(args.device)
+    backend = choose_backend(args.rasterizer, device.type)
+    viewer_address(args).check()
+    trained = load_model(args.model_dir).prepared(device)
+    scene = scene_of_model(args.model_dir, trained, backend)
+    server = viewer_address(args).serve(scene.welcome(training=False))
+    answers = Answers(server, scene)
+    try:
+        while True:
+            job = server.next_request(timeout=WAIT_SECONDS)
+            if job is not None:
+                answers.answer(job)
+    except KeyboardInterrupt:
+        print("stopped")
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    run_command(main)
