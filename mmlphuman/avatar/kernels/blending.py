@@ -9,14 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _coefficient(table, i0, i1, i2, w0, w1, w2, k, mask):
-    """Basis k's coefficient, interpolated from the three anchors' rows (offsets i0, i1, i2 into the table)."""
-    c0 = tl.load(table + i0 + k, mask, 0.0)
-    c1 = tl.load(table + i1 + k, mask, 0.0)
-    c2 = tl.load(table + i2 + k, mask, 0.0)
-    return w0 * c0 + w1 * c1 + w2 * c2
+from mmlphuman.avatar.kernels.interpolation import coefficient, three
 
 
 @triton.jit
@@ -28,17 +21,14 @@ def blend_forward(
     """Control points' offsets: neutral + blended bases."""
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = c < C
-    i0 = tl.load(index + c, mask, 0) * width + first
-    i1 = tl.load(index + C + c, mask, 0) * width + first
-    i2 = tl.load(index + 2 * C + c, mask, 0) * width + first
-    w0 = tl.load(weight + c, mask, 0.0)
-    w1 = tl.load(weight + C + c, mask, 0.0)
-    w2 = tl.load(weight + 2 * C + c, mask, 0.0)
+    i0, i1, i2 = three(index + c, C, mask)
+    i0, i1, i2 = i0 * width + first, i1 * width + first, i2 * width + first
+    w0, w1, w2 = three(weight + c, C, mask)
     x = tl.load(neutral + 3 * c, mask, 0.0)
     y = tl.load(neutral + 3 * c + 1, mask, 0.0)
     z = tl.load(neutral + 3 * c + 2, mask, 0.0)
     for k in range(L):
-        a = _coefficient(coefficients, i0, i1, i2, w0, w1, w2, k, mask)
+        a = coefficient(coefficients, i0, i1, i2, w0, w1, w2, k, mask)
         basis = bases + c * basis_c + k * basis_l
         x += a * tl.load(basis, mask, 0.0).to(tl.float32)
         y += a * tl.load(basis + basis_d, mask, 0.0).to(tl.float32)
@@ -56,17 +46,14 @@ def blend_backward(
 ):  # fmt: skip
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = c < C
-    i0 = tl.load(index + c, mask, 0) * width + first
-    i1 = tl.load(index + C + c, mask, 0) * width + first
-    i2 = tl.load(index + 2 * C + c, mask, 0) * width + first
-    w0 = tl.load(weight + c, mask, 0.0)
-    w1 = tl.load(weight + C + c, mask, 0.0)
-    w2 = tl.load(weight + 2 * C + c, mask, 0.0)
+    i0, i1, i2 = three(index + c, C, mask)
+    i0, i1, i2 = i0 * width + first, i1 * width + first, i2 * width + first
+    w0, w1, w2 = three(weight + c, C, mask)
     x = tl.load(grad + 3 * c, mask, 0.0)
     y = tl.load(grad + 3 * c + 1, mask, 0.0)
     z = tl.load(grad + 3 * c + 2, mask, 0.0)
     for k in range(L):
-        a = _coefficient(coefficients, i0, i1, i2, w0, w1, w2, k, mask)
+        a = coefficient(coefficients, i0, i1, i2, w0, w1, w2, k, mask)
         place = c * basis_c + k * basis_l
         d = x * tl.load(bases + place, mask, 0.0)
         d += y * tl.load(bases + place + basis_d, mask, 0.0)

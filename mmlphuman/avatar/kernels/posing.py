@@ -16,6 +16,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from mmlphuman.avatar.kernels.interpolation import coefficient, three
+
 
 @triton.jit
 def _rotation(w, x, y, z):
@@ -35,15 +37,6 @@ def _product(a0, a1, a2, a3, a4, a5, a6, a7, a8, b0, b1, b2, b3, b4, b5, b6, b7,
         a3 * b0 + a4 * b3 + a5 * b6, a3 * b1 + a4 * b4 + a5 * b7, a3 * b2 + a4 * b5 + a5 * b8,
         a6 * b0 + a7 * b3 + a8 * b6, a6 * b1 + a7 * b4 + a8 * b7, a6 * b2 + a7 * b5 + a8 * b8,
     )  # fmt: skip
-
-
-@triton.jit
-def _coefficient(table, i0, i1, i2, w0, w1, w2, k, mask):
-    """Basis k's coefficient, interpolated from the three anchors' rows (offsets i0, i1, i2 into the table)."""
-    c0 = tl.load(table + i0 + k, mask, 0.0)
-    c1 = tl.load(table + i1 + k, mask, 0.0)
-    c2 = tl.load(table + i2 + k, mask, 0.0)
-    return w0 * c0 + w1 * c1 + w2 * c2
 
 
 @triton.jit
@@ -92,12 +85,6 @@ def _store9(at, step, a, b, c, d, e, f, g, h, i, mask):
 
 
 @triton.jit
-def _three(at, step, mask):
-    """Indices or weights of the three points that an interpolation takes from."""
-    return tl.load(at, mask, 0), tl.load(at + step, mask, 0), tl.load(at + 2 * step, mask, 0)
-
-
-@triton.jit
 def _tanh(x):
     return 2 * tl.sigmoid(2 * x) - 1
 
@@ -128,11 +115,11 @@ def pose_forward(
         h0, h1, h2, h3, h4, h5, h6, h7, h8 = _load9(sh1 + 9 * n, 1, mask)
     if WITH_BASES and tl.program_id(0) * BLOCK < P:
         own, own1 = n < P, n < Q
-        i0, i1, i2 = _three(anchor_index + n, P, own)
-        w0, w1, w2 = _three(anchor_weight + n, P, own)
+        i0, i1, i2 = three(anchor_index + n, P, own)
+        w0, w1, w2 = three(anchor_weight + n, P, own)
         i0, i1, i2 = i0 * width, i1 * width, i2 * width
         for k in range(K):
-            a = _coefficient(coefficients, i0, i1, i2, w0, w1, w2, k, own)
+            a = coefficient(coefficients, i0, i1, i2, w0, w1, w2, k, own)
             basis = property_bases + n * basis_n + k * basis_k
             b0, b1, b2 = _load3(basis, basis_d, own)
             c0, c1, c2 = c0 + a * b0, c1 + a * b1, c2 + a * b2
@@ -154,8 +141,8 @@ def pose_forward(
     x, y, z = _load3(rest + 3 * n, 1, mask)
     f0, f1, f2 = _load3(xyz_offsets + 3 * n, 1, mask)
     x, y, z = x + offset_range * _tanh(f0), y + offset_range * _tanh(f1), z + offset_range * _tanh(f2)
-    i0, i1, i2 = _three(control_index + n, N, mask)
-    w0, w1, w2 = _three(control_weight + n, N, mask)
+    i0, i1, i2 = three(control_index + n, N, mask)
+    w0, w1, w2 = three(control_weight + n, N, mask)
     d0, d1, d2 = _load3(control_offsets + 3 * i0, 1, mask)
     x, y, z = x + w0 * d0, y + w0 * d1, z + w0 * d2
     d0, d1, d2 = _load3(control_offsets + 3 * i1, 1, mask)
@@ -279,11 +266,11 @@ def pose_backward(
         _store9(d_sh1 + 9 * n, 1, h0, h1, h2, h3, h4, h5, h6, h7, h8, mask)
 
     if WITH_BASES:
-        i0, i1, i2 = _three(anchor_index + n, N, mask)
-        w0, w1, w2 = _three(anchor_weight + n, N, mask)
+        i0, i1, i2 = three(anchor_index + n, N, mask)
+        w0, w1, w2 = three(anchor_weight + n, N, mask)
         i0, i1, i2 = i0 * width, i1 * width, i2 * width
         for k in range(K):
-            a = _coefficient(coefficients, i0, i1, i2, w0, w1, w2, k, mask)
+            a = coefficient(coefficients, i0, i1, i2, w0, w1, w2, k, mask)
             place = n * basis_n + k * basis_k
             basis = property_bases + place
             b0, b1, b2 = _load3(basis, basis_d, mask)
