@@ -133,10 +133,9 @@ def test_recorded_half_precision_draws_the_same_picture(trained, pose):
             assert psnr > 50
 
 
-def test_bytes_equal_the_plain_conversion():
+def test_bytes_equal_the_plain_conversion_but_for_exact_halves():
     from mmlphuman.render.color_kernels import bytes_of
 
     image = torch.rand(37, 41, 3, device="cuda") * 1.4 - 0.2
-    assert torch.equal(bytes_of(image), (image.clamp(0, 1) * 255).round().to(torch.uint8)) or (
-        (bytes_of(image).int() - (image.clamp(0, 1) * 255).round().int()).abs().max() <= 1
-    )
+    plain = (image.clamp(0, 1) * 255).round().int()
+    assert (bytes_of(image).int() - plain).abs().max() <= 1
