@@ -24,6 +24,7 @@ from viewer.orbit_camera import OrbitCamera
 
 
 def test_the_window_is_filled_with_the_picture(browser, painter):
+    wait_for(lambda: painted(browser, 5, 60, RED))  # the answer to the first request may be on its way
     window = browser.screenshot().astype(int)
     request = painter.last
     height, width = request.camera.height, request.camera.width
