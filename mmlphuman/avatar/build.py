@@ -29,15 +29,17 @@ def load_template(path: Path, body: Body) -> trimesh.Trimesh:
     """The capture's own template mesh in the canonical pose if there is one, else the body's mesh."""
     if not path.is_file():
         return trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
+    return read_template_mesh(path, remedy="; mend it, or remove it to train on the body's own mesh")
+
+
+def read_template_mesh(path: Path, remedy: str = "") -> trimesh.Trimesh:
+    """Raises ValueError, one line that ends with `remedy`, for a file that holds no usable mesh."""
     try:
         mesh = trimesh.load(path, force="mesh", process=False)
         if not (len(mesh.faces) and np.isfinite(mesh.vertices).all()):
             raise ValueError("it has no faces, or vertices that are not finite")
     except Exception as error:  # trimesh passes any parser's exception through
-        raise ValueError(
-            f"{path}: not a usable template mesh: {error}; mend it, or remove it to train on the "
-            "body's own mesh"
-        ) from error
+        raise ValueError(f"{path}: not a usable template mesh: {error}{remedy}") from error
     return mesh
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mmlphuman.animation.render_sequence import to_bytes
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.evaluation.contact_sheet import SheetRow, contact_sheet
@@ -33,11 +34,7 @@ def render_sample(
 ) -> np.ndarray:
     """(H, W, 3) uint8 render of a sample with one view, on the CPU."""
     posed = trained.pose(sample.pose, project_pose)
-    return to_uint8(rasterize(posed, sample.cameras, background, backend).colors[0])
-
-
-def to_uint8(image: torch.Tensor) -> np.ndarray:
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return to_bytes(rasterize(posed, sample.cameras, background, backend).colors[0]).cpu().numpy()
 
 
 def rendered_pictures(
@@ -58,7 +55,7 @@ def rendered_pictures(
         yield Picture(
             camera=camera,
             frame=frame,
-            ground_truth=to_uint8(paint(sample.images.float() / 255, sample.masks, color)[0]),
+            ground_truth=to_bytes(paint(sample.images.float() / 255, sample.masks, color)[0]).cpu().numpy(),
             render=render_sample(trained, sample, color, project_pose, backend),
             mask=sample.masks[0].cpu().numpy(),
         )

@@ -16,6 +16,7 @@ import trimesh
 from torch import Tensor
 
 from mmlphuman.avatar.avatar import Avatar
+from mmlphuman.avatar.build import read_template_mesh
 from mmlphuman.avatar.neighbours import Interpolation, interpolation
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms
@@ -62,13 +63,7 @@ def read_template(path: Path) -> trimesh.Trimesh:
             f"{path}: no template mesh, which mesh_ply and glb need; give the canonical mesh that the avatar was "
             "trained on with --template, or export --format ply (Gaussians)"
         )
-    try:
-        mesh = trimesh.load(path, force="mesh", process=False)
-        if not (len(mesh.faces) and np.isfinite(mesh.vertices).all()):
-            raise ValueError("it has no faces, or vertices that are not finite")
-    except Exception as error:  # trimesh passes any parser's exception through
-        raise ValueError(f"{path}: not a usable template mesh: {error}") from error
-    return mesh
+    return read_template_mesh(path)
 
 
 def attach_mesh(template: trimesh.Trimesh, avatar: Avatar) -> AttachedMesh:
