@@ -81,6 +81,8 @@ def prepare(
 def train(model_dir: Path, trainer: Trainer, viewers: Address | None) -> None:
     """To the last iteration, served to `viewers` meanwhile."""
     config, device = trainer.config, trainer.device
+    if device.type == "cuda":
+        torch.set_num_threads(1)  # others would spin between steps on the cores that read samples
     steps, started = config.iterations - trainer.iteration, time.monotonic()
     with (
         Monitor(model_dir, trainer.iteration, config.iterations) as monitor,

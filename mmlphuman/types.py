@@ -45,6 +45,13 @@ class MovableToDevice:
                 pinned[field.name] = value.pin_memory()
         return replace(self, **pinned)
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Tells the allocator that `stream` uses this too: its memory is not given away before it is done."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor | MovableToDevice):
+                value.record_stream(stream)
+
 
 @dataclass(frozen=True)
 class Cameras(MovableToDevice):
@@ -91,6 +98,16 @@ class Pose(MovableToDevice):
 
 
 @dataclass(frozen=True)
+class Box:
+    """Whole pixels: rows top to bottom and columns left to right, the last ones not included."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
 class Sample(MovableToDevice):
     """One pose and V views of it, as read from a capture. Images stay uint8 until they are on the device."""
 
@@ -102,6 +119,7 @@ class Sample(MovableToDevice):
     masks: Tensor  # (V, H, W) bool, True on the person
     edges: Tensor  # (V, H, W) bool, True in the band around the mask's edge that is not to be trusted
     share: float = 1.0  # part of the whole images that these are windows of; the rest is background
+    persons: tuple[Box, ...] = ()  # one a view: about the mask; found where it is read, once it is prepared
 
     def name(self) -> str:
         """For messages: which sample this is."""

@@ -74,6 +74,8 @@ def render_sequence(
 def draw(trained: TrainedAvatar, pose: Pose, cameras: Sequence[Cameras], look: Look) -> list[Tensor]:
     """Poses the avatar once; (H, W, 3) uint8 pictures on its device, of the one view of each of `cameras`."""
     posed = trained.pose(pose, look.project_pose)
+    if trained.drawer is not None and look.backend == "gsplat":
+        return [trained.drawer(posed, camera, look.background) for camera in cameras]
     return [to_bytes(rasterize(posed, camera, look.background, look.backend).colors[0]) for camera in cameras]
 
 

@@ -53,13 +53,20 @@ class FrameGraph:
         joints, rotation, translation = self.numbers.split((POSE_DIM, 9, 3))
         self.pose = Pose(joints, translation, rotation.view(3, 3))  # views of `numbers`
         self.graphs = {project: self._record(project) for project in (False, True)}
+        self.posed_for: dict[bool, Tensor] = {}  # numbers that each graph's Gaussians are posed for
 
     @torch.no_grad()
     def __call__(self, pose: Pose, project: bool = False) -> PosedGaussians:
-        """pose: on the CPU (best: one copy) or on the device. project: as TrainedAvatar.features."""
-        self.numbers.copy_(_numbers(pose), non_blocking=True)
+        """pose: on the CPU (best: one copy, none while it stays the same) or on the device. project: as
+        TrainedAvatar.features."""
         graph, posed = self.graphs[project]
+        numbers = _numbers(pose)
+        before = self.posed_for.get(project)
+        if before is not None and numbers.device.type == "cpu" and torch.equal(numbers, before):
+            return posed  # only the camera has moved
+        self.numbers.copy_(numbers, non_blocking=True)
         graph.replay()
+        self.posed_for = {**self.posed_for, project: numbers} if numbers.device.type == "cpu" else {}
         return posed
 
     def time_stages(self, pose: Pose, project: bool, timed: Callable) -> PosedGaussians:

@@ -15,7 +15,7 @@ from mmlphuman.avatar.avatar import ActiveParts, Avatar
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.config import Config
 from mmlphuman.kernels import use_kernels
-from mmlphuman.types import Pose, PosedGaussians
+from mmlphuman.types import Cameras, Pose, PosedGaussians
 
 
 def active_parts(config: Config, iteration: int) -> ActiveParts:
@@ -35,6 +35,8 @@ class TrainedAvatar:
     iteration: int
     # A faster way to pose for drawing, (pose, project) -> Gaussians; they may be overwritten by the next call.
     poser: Callable[[Pose, bool], PosedGaussians] | None = None
+    # A faster way to draw what `poser` gave: (Gaussians, one camera, background) -> (H, W, 3) uint8.
+    drawer: Callable[[PosedGaussians, Cameras, Tensor], Tensor] | None = None
 
     @property
     def active(self) -> ActiveParts:
@@ -55,9 +57,10 @@ class TrainedAvatar:
         self.to(device)
         if not use_kernels(kernels, device):
             return self
-        from mmlphuman.avatar.frame_graph import FrameGraph  # needs Triton
+        from mmlphuman.avatar.frame_graph import FrameGraph  # these need Triton
+        from mmlphuman.render.recorded import RecordedDrawing
 
-        return replace(self, poser=FrameGraph(self))
+        return replace(self, poser=FrameGraph(self), drawer=RecordedDrawing())
 
     @torch.no_grad()
     def pose(self, pose: Pose, project: bool = False) -> PosedGaussians:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from mmlphuman.types import Sample
+from mmlphuman.types import Box, Sample
 
 MARGIN = 0.1  # of the person's longer side, on each side: where Gaussians may stray and are still told off
 MIN_MARGIN = 16  # pixels
@@ -23,14 +23,15 @@ def crop_to_person(sample: Sample) -> Sample:
     The loss over whole images is the loss over the windows times `share`. A view without a person counts as whole.
     """
     height, width = sample.masks.shape[1:]
-    boxes = [_box(mask.numpy()) for mask in sample.masks]
-    rows = min(max(bottom - top for top, bottom, _, _ in boxes), height)
-    columns = min(max(right - left for _, _, left, right in boxes), width)
+    persons = [person_box(mask.numpy()) for mask in sample.masks]
+    boxes = [_with_margin(person) for person in persons]
+    rows = min(max(box.bottom - box.top for box in boxes), height)
+    columns = min(max(box.right - box.left for box in boxes), width)
     if rows * columns == height * width:
-        return sample
+        return replace(sample, persons=tuple(persons))
     corners = [
-        (_place(top, bottom, rows, height), _place(left, right, columns, width))
-        for top, bottom, left, right in boxes
+        (_place(box.top, box.bottom, rows, height), _place(box.left, box.right, columns, width))
+        for box in boxes
     ]
 
     def cut(images: torch.Tensor) -> torch.Tensor:
@@ -51,22 +52,25 @@ def crop_to_person(sample: Sample) -> Sample:
         masks=cut(sample.masks),
         edges=cut(sample.edges),
         share=sample.share * rows * columns / (height * width),
+        persons=tuple(
+            Box(person.top - top, person.bottom - top, person.left - left, person.right - left)
+            for person, (top, left) in zip(persons, corners, strict=True)
+        ),
     )
 
 
-def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of the person with its margin; may reach over the image's border."""
+def person_box(mask: np.ndarray) -> Box:
+    """Bounding box of the person in a mask (H, W); the whole image where nobody is."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) == 0:
-        return 0, mask.shape[0], 0, mask.shape[1]
-    longer = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    margin = max(int(MARGIN * longer), MIN_MARGIN)
-    return (
-        int(rows[0]) - margin,
-        int(rows[-1]) + 1 + margin,
-        int(columns[0]) - margin,
-        int(columns[-1]) + 1 + margin,
-    )
+        return Box(0, mask.shape[0], 0, mask.shape[1])
+    return Box(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+
+
+def _with_margin(box: Box) -> Box:
+    """May reach over the image's border."""
+    margin = max(int(MARGIN * max(box.bottom - box.top, box.right - box.left)), MIN_MARGIN)
+    return Box(box.top - margin, box.bottom + margin, box.left - margin, box.right + margin)
 
 
 def _place(low: int, high: int, size: int, limit: int) -> int:

@@ -9,7 +9,7 @@ matting, and scaled with the mask.
 
 For speed the steps after decoding work where the person is, with the same values there as on the whole picture.
 Nothing looks at the colours outside the mask (the background is painted over them), so an undistorted picture
-stays black away from it. script/benchmark_samples.py measures every step.
+stays black away from it. script/benchmark.py --only samples measures every step.
 """
 
 from __future__ import annotations

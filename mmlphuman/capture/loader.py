@@ -1,6 +1,6 @@
 """SampleStream: samples for the training loop, read ahead by worker processes, in an exact order.
 
-Data path: CaptureDataset + EndlessSampler -> SampleStream -> Sample -> training loop.
+Data path: CaptureDataset + EndlessSampler -> SampleStream -> Sample on the device -> training loop.
 The order does not depend on the number of workers, and what was read ahead but not yet handed out does not
 count: the saved state continues with the very next sample.
 """
@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mmlphuman.capture.dataset import CaptureDataset
+from mmlphuman.capture.packing import PackedSample
 from mmlphuman.capture.sampler import Draw, EndlessSampler
 from mmlphuman.types import Sample
 
@@ -23,7 +24,8 @@ class SampleStream:
     """Endless iterator of Sample. Use as a context manager, or call `close`, to stop its workers.
 
     num_workers: reading processes, 0 reads in this one. prefetch: samples each worker reads ahead.
-    prepare: done to every sample where it is read. pin_memory: hand out samples that a GPU can fetch by itself.
+    prepare: done to every sample where it is read. device: where samples are handed out; a GPU fetches the next one
+    from pinned memory beside its work, if `read_ahead` is called once that work is queued.
     An unreadable sample raises ValueError with the dataset's own one-line message.
     """
 
@@ -34,7 +36,7 @@ class SampleStream:
         num_workers: int = 0,
         prefetch: int = 2,
         prepare: Callable[[Sample], Sample] | None = None,
-        pin_memory: bool = False,
+        device: torch.device | None = None,
     ):
         if num_workers < 0 or prefetch < 1:
             raise ValueError(f"num_workers must be >= 0 and prefetch >= 1, got {num_workers} and {prefetch}")
@@ -42,22 +44,39 @@ class SampleStream:
         self._handed_out = sampler  # advances when a sample is handed out, not when it is read
         self._num_workers = num_workers
         self._prefetch = prefetch if num_workers else None
-        self._prepare, self._pin_memory = prepare, pin_memory
-        self._reading: Iterator[Sample | Exception] | None = None
+        self._prepare = prepare
+        self._device = device if device is not None and device.type == "cuda" else None
+        self._copies = torch.cuda.Stream(device) if self._device is not None else None
+        self._reading: Iterator[PackedSample | Exception] | None = None
+        self._ahead: PackedSample | Exception | None = None  # read, on its way to the device, not handed out
 
     def __iter__(self) -> Iterator[Sample]:
         return self
 
     def __next__(self) -> Sample:
-        if self._reading is None:
-            self._reading = self._start_reading()
-        item = next(self._reading)
+        self.read_ahead()
+        item, self._ahead = self._ahead, None
         if isinstance(item, Exception):
             self.close()
             raise item
         frame, camera_ids = next(self._handed_out)
         assert (item.frame, item.camera_ids) == (frame, camera_ids), "samples arrived out of order"
-        return item
+        if self._copies is not None:
+            working = torch.cuda.current_stream(self._device)
+            working.wait_stream(self._copies)
+            item.record_stream(working)
+        return item.unpack()
+
+    def read_ahead(self) -> None:
+        """Waits until the next sample is read and sends it to the device, unless that is done."""
+        if self._ahead is not None:
+            return
+        if self._reading is None:
+            self._reading = self._start_reading()
+        self._ahead = next(self._reading)
+        if self._copies is not None and not isinstance(self._ahead, Exception):
+            with torch.cuda.stream(self._copies):
+                self._ahead = self._ahead.to(self._device, non_blocking=True)
 
     def state_dict(self) -> dict[str, int]:
         return self._handed_out.state_dict()
@@ -69,7 +88,7 @@ class SampleStream:
 
     def close(self) -> None:
         """Stop the workers and forget what they read ahead. The stream can be used again."""
-        self._reading = None  # the DataLoader's iterator ends its processes when it goes
+        self._reading = self._ahead = None  # the DataLoader's iterator ends its processes when it goes
 
     def __enter__(self) -> SampleStream:
         """Starts the workers, unless they run."""
@@ -80,7 +99,7 @@ class SampleStream:
     def __exit__(self, *exception) -> None:
         self.close()
 
-    def _start_reading(self) -> Iterator[Sample | Exception]:
+    def _start_reading(self) -> Iterator[PackedSample | Exception]:
         return iter(
             DataLoader(
                 _ReadOrExplain(self._dataset, self._prepare),
@@ -88,7 +107,7 @@ class SampleStream:
                 batch_size=None,
                 num_workers=self._num_workers,
                 prefetch_factor=self._prefetch,
-                pin_memory=self._pin_memory,
+                pin_memory=self._device is not None,
                 collate_fn=_as_is,
                 worker_init_fn=_one_thread,
             )
@@ -101,10 +120,10 @@ class _ReadOrExplain(Dataset):
     def __init__(self, dataset: CaptureDataset, prepare: Callable[[Sample], Sample] | None):
         self._dataset, self._prepare = dataset, prepare
 
-    def __getitem__(self, draw: Draw) -> Sample | Exception:
+    def __getitem__(self, draw: Draw) -> PackedSample | Exception:
         try:
             sample = self._dataset.sample(*draw)
-            return sample if self._prepare is None else self._prepare(sample)
+            return PackedSample.of(sample if self._prepare is None else self._prepare(sample))
         except (ValueError, OSError) as error:
             return ValueError(str(error))
 

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from mmlphuman.evaluation.fid import bias_note, frechet_distance
 from mmlphuman.evaluation.inception import OTHER_NAME, WEIGHTS_NAME, Inception, load_inception
-from mmlphuman.evaluation.metrics import EDGE_WIDTH, Picture, person_pair, score_picture
+from mmlphuman.evaluation.metrics import Picture, person_pair, score_picture
 from mmlphuman.evaluation.score_table import ScoreTable
 from mmlphuman.files import atomic_write
-from mmlphuman.training.image_losses import PERCEPTUAL_SIZE
+from mmlphuman.training.image_losses import EDGE_WIDTH, PERCEPTUAL_SIZE
 from mmlphuman.training.perceptual import LPIPS, load_lpips
 from mmlphuman.training.run_record import versions
 

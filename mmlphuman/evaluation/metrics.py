@@ -16,14 +16,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 
-from mmlphuman.training.image_losses import mask_square, person_crops, ssim
+from mmlphuman.training.image_losses import mask_square, person_crops, regions, ssim
 from mmlphuman.training.perceptual import LPIPS
-
-EDGE_WIDTH = 4  # pixels to either side of the mask's edge
 
 
 @dataclass(frozen=True)
@@ -58,20 +55,6 @@ class FrameScore:
     def label(self) -> str:
         """For a contact sheet."""
         return f"camera {self.camera}, frame {self.frame}: {self.psnr:.1f} dB"
-
-
-def regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W) bool mask -> two disjoint bool masks: the inside of the person and the band about the edge.
-
-    A pixel's distance is to the nearest pixel on the other side of the edge. The picture's border is no edge.
-    """
-    mask = mask.astype(np.uint8)
-    if mask.all() or not mask.any():
-        return mask > 0, np.zeros(mask.shape, bool)
-    to_background = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    to_person = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    distance = np.where(mask, to_background, to_person)
-    return (mask > 0) & (distance > EDGE_WIDTH), distance <= EDGE_WIDTH
 
 
 def person_pair(picture: Picture, device: torch.device | str = "cpu") -> torch.Tensor | None:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from mmlphuman.evaluation.metrics import EDGE_WIDTH, FrameScore
-from mmlphuman.training.image_losses import PERCEPTUAL_SIZE
+from mmlphuman.evaluation.metrics import FrameScore
+from mmlphuman.training.image_losses import EDGE_WIDTH, PERCEPTUAL_SIZE
 
 # What is averaged: field of FrameScore, heading of its column, its format.
 COLUMNS = (

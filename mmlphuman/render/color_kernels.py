@@ -16,14 +16,26 @@ SH_DEGREE_1 = tl.constexpr(0.4886025119029199)
 
 
 @triton.jit
-def colors_forward(xyz, linear, sh, centers, colors, N, BLOCK: tl.constexpr):
-    """Plain twin: render.shading.view_colors. (N, 3), (N, 9), (N, 12), (V, 3) -> (V, N, 3)."""
+def _to_camera(w2c, view, px, py, pz):
+    """From the points to the centre of a camera: -R^T t less the point."""
+    at = w2c + 16 * view
+    tx, ty, tz = tl.load(at + 3), tl.load(at + 7), tl.load(at + 11)
+    x = -(tl.load(at) * tx + tl.load(at + 4) * ty + tl.load(at + 8) * tz) - px
+    y = -(tl.load(at + 1) * tx + tl.load(at + 5) * ty + tl.load(at + 9) * tz) - py
+    z = -(tl.load(at + 2) * tx + tl.load(at + 6) * ty + tl.load(at + 10) * tz) - pz
+    return x, y, z
+
+
+@triton.jit
+def colors_forward(xyz, linear, sh, w2c, colors, N, BLOCK: tl.constexpr):
+    """Plain twin: render.shading.view_colors. (N, 3), (N, 9), (N, 12), (V, 16) -> (V, N, 3)."""
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     view = tl.program_id(1)
     mask = n < N
-    x = tl.load(centers + 3 * view) - tl.load(xyz + 3 * n, mask, 0.0)
-    y = tl.load(centers + 3 * view + 1) - tl.load(xyz + 3 * n + 1, mask, 0.0)
-    z = tl.load(centers + 3 * view + 2) - tl.load(xyz + 3 * n + 2, mask, 0.0)
+    px = tl.load(xyz + 3 * n, mask, 0.0)
+    py = tl.load(xyz + 3 * n + 1, mask, 0.0)
+    pz = tl.load(xyz + 3 * n + 2, mask, 0.0)
+    x, y, z = _to_camera(w2c, view, px, py, pz)
     at = linear + 9 * n
     a = x * tl.load(at, mask, 0.0) + y * tl.load(at + 3, mask, 0.0) + z * tl.load(at + 6, mask, 0.0)
     b = x * tl.load(at + 1, mask, 0.0) + y * tl.load(at + 4, mask, 0.0) + z * tl.load(at + 7, mask, 0.0)
@@ -43,7 +55,7 @@ def colors_forward(xyz, linear, sh, centers, colors, N, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def colors_backward(xyz, linear, sh, centers, colors, grad, d_xyz, d_sh, N, V, BLOCK: tl.constexpr):
+def colors_backward(xyz, linear, sh, w2c, colors, grad, d_xyz, d_sh, N, V, BLOCK: tl.constexpr):
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = n < N
     px = tl.load(xyz + 3 * n, mask, 0.0)
@@ -72,9 +84,7 @@ def colors_backward(xyz, linear, sh, centers, colors, grad, d_xyz, d_sh, N, V, B
             g = tl.load(grad + where, mask, 0.0)
             g = tl.where(tl.load(colors + where, mask, 0.0) > 0, g, 0.0)
             g0 += g
-            x = tl.load(centers + 3 * view) - px
-            y = tl.load(centers + 3 * view + 1) - py
-            z = tl.load(centers + 3 * view + 2) - pz
+            x, y, z = _to_camera(w2c, view, px, py, pz)
             a, b, c = x * m0 + y * m3 + z * m6, x * m1 + y * m4 + z * m7, x * m2 + y * m5 + z * m8
             norm = tl.maximum(tl.sqrt(a * a + b * b + c * c), 1e-12)
             a, b, c = a / norm, b / norm, c / norm

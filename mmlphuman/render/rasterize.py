@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmlphuman.kernels import have_triton
-from mmlphuman.render.gsplat_rasterizer import rasterize_gsplat
+from mmlphuman.render.gsplat_rasterizer import FindPairs, rasterize_gsplat
 from mmlphuman.render.shading import kernel_colors, view_colors
 from mmlphuman.render.torch_rasterizer import rasterize_torch
 from mmlphuman.types import Cameras, PosedGaussians, Render
@@ -32,17 +32,24 @@ def choose_backend(name: str, device_type: str) -> str:
 
 
 def rasterize(
-    gaussians: PosedGaussians, cameras: Cameras, background: Tensor, backend: str = "auto"
+    gaussians: PosedGaussians,
+    cameras: Cameras,
+    background: Tensor,
+    backend: str = "auto",
+    find_pairs: FindPairs | None = None,
 ) -> Render:
     """Draws the Gaussians for every camera.
 
     background: (3,) one colour for all views or (V, 3). Differentiable in everything but the cameras' size.
+    find_pairs: of rasterize_gsplat; the torch backend has its own.
     """
     backend = choose_backend(backend, gaussians.xyz.device.type)
     splats = (gaussians.xyz, gaussians.covariances, gaussians.opacities)
     if backend == "gsplat":
         colors = kernel_colors(gaussians, cameras) if have_triton() else view_colors(gaussians, cameras)
-        colors, alphas = rasterize_gsplat(*splats, colors, cameras, background.expand(len(cameras), 3))
+        colors, alphas = rasterize_gsplat(
+            *splats, colors, cameras, background.expand(len(cameras), 3), find_pairs
+        )
         return Render(colors, alphas)
     colors, alphas = rasterize_torch(*splats, view_colors(gaussians, cameras), cameras)
     if background.dim() == 2:

@@ -33,20 +33,18 @@ def view_colors(gaussians: PosedGaussians, cameras: Cameras) -> Tensor:
 
 def kernel_colors(gaussians: PosedGaussians, cameras: Cameras) -> Tensor:
     """`view_colors` by a GPU kernel."""
-    return _Colors.apply(gaussians.xyz, gaussians.linear, gaussians.sh, cameras.centers)
+    return _Colors.apply(gaussians.xyz, gaussians.linear, gaussians.sh, cameras.w2c)
 
 
 class _Colors(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, xyz: Tensor, linear: Tensor, sh: Tensor, centers: Tensor) -> Tensor:
+    def forward(ctx, xyz: Tensor, linear: Tensor, sh: Tensor, w2c: Tensor) -> Tensor:
         from mmlphuman.render.color_kernels import BLOCK, colors_forward
 
-        xyz, linear, sh = xyz.contiguous(), linear.contiguous(), sh.contiguous()
-        colors = torch.empty(len(centers), len(xyz), 3, device=xyz.device)
-        colors_forward[(-(-len(xyz) // BLOCK), len(centers))](
-            xyz, linear, sh, centers, colors, len(xyz), BLOCK=BLOCK
-        )
-        ctx.save_for_backward(xyz, linear, sh, centers, colors)
+        xyz, linear, sh, w2c = xyz.contiguous(), linear.contiguous(), sh.contiguous(), w2c.contiguous()
+        colors = torch.empty(len(w2c), len(xyz), 3, device=xyz.device)
+        colors_forward[(-(-len(xyz) // BLOCK), len(w2c))](xyz, linear, sh, w2c, colors, len(xyz), BLOCK=BLOCK)
+        ctx.save_for_backward(xyz, linear, sh, w2c, colors)
         return colors
 
     @staticmethod
@@ -54,9 +52,9 @@ class _Colors(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         from mmlphuman.render.color_kernels import BLOCK, colors_backward
 
-        xyz, linear, sh, centers, colors = ctx.saved_tensors
+        xyz, linear, sh, w2c, colors = ctx.saved_tensors
         d_xyz, d_sh = torch.empty_like(xyz), torch.empty_like(sh)
         colors_backward[(-(-len(xyz) // BLOCK),)](
-            xyz, linear, sh, centers, colors, grad.contiguous(), d_xyz, d_sh, len(xyz), len(centers), BLOCK=BLOCK
+            xyz, linear, sh, w2c, colors, grad.contiguous(), d_xyz, d_sh, len(xyz), len(w2c), BLOCK=BLOCK
         )  # fmt: skip
         return d_xyz, None, d_sh, None

@@ -12,12 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmlphuman.capture.crop import person_box
+from mmlphuman.types import Box
+
 PERCEPTUAL_SIZE = 512  # pixels; side of what the perceptual network sees (method: training)
+EDGE_WIDTH = 4  # pixels to either side of the mask's edge, scored apart
 
 # Constants of SSIM as published (Wang et al. 2004) and as torchmetrics uses them.
 SSIM_RADIUS = 5  # window 11
@@ -44,20 +49,30 @@ class Square:
     size: int
 
 
-def mask_square(mask: Tensor | np.ndarray) -> Square:
-    """Smallest square about the person, centred on the mask's bounding box.
-
-    mask: (H, W) on the CPU, bool or uint8. An empty mask (the person left the picture) gives the square about
-    the whole image.
-    """
-    mask = np.asarray(mask) > 0
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if len(rows) == 0:
-        rows, columns = np.arange(mask.shape[0]), np.arange(mask.shape[1])
-    height = int(rows[-1] - rows[0]) + 1
-    width = int(columns[-1] - columns[0]) + 1
+def box_square(box: Box) -> Square:
+    """Smallest square about a person's bounding box, with the same centre."""
+    height, width = box.bottom - box.top, box.right - box.left
     size = max(height, width)
-    return Square(int(rows[0]) - (size - height) // 2, int(columns[0]) - (size - width) // 2, size)
+    return Square(box.top - (size - height) // 2, box.left - (size - width) // 2, size)
+
+
+def mask_square(mask: Tensor | np.ndarray) -> Square:
+    """Of a mask (H, W) on the CPU, bool or uint8; about the whole image where nobody is."""
+    return box_square(person_box(np.asarray(mask) > 0))
+
+
+def regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W) bool mask -> two disjoint bool masks: the inside of the person and the band about the edge.
+
+    A pixel's distance is to the nearest pixel on the other side of the edge. The picture's border is no edge.
+    """
+    mask = mask.astype(np.uint8)
+    if mask.all() or not mask.any():
+        return mask > 0, np.zeros(mask.shape, bool)
+    to_background = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    to_person = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = np.where(mask, to_background, to_person)
+    return (mask > 0) & (distance > EDGE_WIDTH), distance <= EDGE_WIDTH
 
 
 def random_patch(

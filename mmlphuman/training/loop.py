@@ -5,6 +5,7 @@ Order of a step: load, pose, draw, losses, backward, optimise, log, test, save, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +23,12 @@ from mmlphuman.kernels import use_kernels
 from mmlphuman.render.rasterize import choose_backend, rasterize
 from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.training.losses import TrainingLoss, choose_crops
-from mmlphuman.training.monitor import FiniteGuard, Monitor
+from mmlphuman.training.monitor import Monitor
 from mmlphuman.training.optimisers import Optimisers
 from mmlphuman.training.perceptual import LPIPS
 from mmlphuman.training.scene import Scene
+from mmlphuman.training.score_log import TrainingClock
+from mmlphuman.training.step_numbers import Logged, StepNumbers
 from mmlphuman.types import Pose, PosedGaussians, Sample
 
 
@@ -41,6 +44,12 @@ def recorded_avatar(avatar: Avatar) -> Callable[..., AvatarOutput]:
     from mmlphuman.avatar.recorded import RecordedAvatar  # needs Triton
 
     return RecordedAvatar(avatar)
+
+
+def pair_finder() -> Callable:
+    from mmlphuman.render.pair_finder import PairFinder  # needs Triton
+
+    return PairFinder()
 
 
 def fast_lpips(lpips: LPIPS) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -64,6 +73,7 @@ class Trainer:
         self.avatar = scene.avatar.to(device)
         kernels = use_kernels(config.kernels, device)
         self.pose_avatar = recorded_avatar(self.avatar) if kernels else self.avatar
+        self.find_pairs = pair_finder() if kernels and self.backend == "gsplat" else None
         self.optimisers = Optimisers(self.avatar, config, scene.training.scene_scale(), kernels)
         if lpips is not None:
             lpips = fast_lpips(lpips.to(device)) if kernels else lpips.to(device)
@@ -75,21 +85,24 @@ class Trainer:
             sampler,
             config.num_workers,
             prepare=crop_to_person,
-            pin_memory=device.type == "cuda",
+            device=device,
         )
         self.background = torch.tensor(config.background, device=device)
+        self.clock = TrainingClock(device)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "optimisers": self.optimisers.state_dict(),
             "stream": self.stream.state_dict(),
             "draws": self.draws.get_state(),
+            "seconds": self.clock.seconds,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimisers.load_state_dict(state["optimisers"])
         self.stream.load_state_dict(state["stream"])
         self.draws.set_state(state["draws"])
+        self.clock.seconds = state.get("seconds", math.nan)  # unknown to checkpoints from before it was kept
 
     def trained(self) -> TrainedAvatar:
         """The avatar as it is now, with the parameters themselves and not a copy."""
@@ -107,33 +120,43 @@ class Trainer:
     def run(self, model_dir: Path, monitor: Monitor, watcher: Watcher | None = None) -> None:
         """Trains to the last iteration. Raises NonFiniteError, leaving the last good checkpoint."""
         config = self.config
-        guard = FiniteGuard(config.log_every, self.device)
-        with self.stream:
+        numbers = StepNumbers(config.log_every, self.device)
+
+        def report(logged: Logged | None) -> None:
+            if logged is not None:
+                monitor.log(logged.iteration, logged.terms)
+                if watcher is not None:
+                    watcher.note_loss(logged.iteration, logged.terms["total"])
+
+        with self.stream, self.clock.running():
             while self.iteration < config.iterations:
                 sample = next(self.stream)
-                losses, gradient_norm = self.step(sample)
-                guard.note(self.iteration, sample.name(), losses["total"], gradient_norm)
+                numbers.note(self.iteration, sample.name(), *self.step(sample))
                 self.iteration += 1
+                self.stream.read_ahead()  # while the GPU works
+                report(numbers.receive())  # sent one step ago
                 if self.is_due(config.log_every):
-                    guard.check()
-                    values = monitor.log(self.iteration, losses)
-                    if watcher is not None:
-                        watcher.note_loss(self.iteration, values["total"])
+                    numbers.send()
                 if self.is_due(config.test_every, config.test_iterations):
+                    report(numbers.receive())
                     active = active_parts(config, self.iteration)
-                    monitor.show_held_out(
-                        self.iteration,
-                        self.avatar,
-                        self.scene.held_out,
-                        active,
-                        self.background,
-                        self.backend,
-                    )
+                    with self.clock.stopped():
+                        monitor.show_held_out(
+                            self.iteration,
+                            self.clock.seconds,
+                            self.avatar,
+                            self.scene.held_out,
+                            active,
+                            self.background,
+                            self.backend,
+                        )
                 if self.is_due(config.checkpoint_every, config.checkpoint_iterations):
-                    guard.check()  # never save what is already broken
-                    self.save(model_dir)
+                    report(numbers.check())  # never save what is already broken
+                    with self.clock.stopped():
+                        self.save(model_dir)
                 if watcher is not None:
                     watcher.after_step(self.iteration)
+            report(numbers.check())
 
     def is_due(self, every: int, also_at: Sequence[int] = ()) -> bool:
         """After `iteration` steps: at multiples of `every` (0: none), at the listed iterations, at the end."""
@@ -145,14 +168,13 @@ class Trainer:
         config = self.config
         patches = self.iteration >= config.iteration_lpips_random_patch
         crops = choose_crops(sample, patches, self.draws)
-        drawn = torch.rand(
-            3, generator=self.draws
-        )  # drawn always, so that settings do not shift the sequence
-        background = drawn.to(self.device) if config.random_background else self.background
+        # Drawn always, so that settings do not shift the sequence.
+        drawn = torch.rand(3, generator=self.draws)
+        background = drawn.to(self.device, non_blocking=True) if config.random_background else self.background
         sample = sample.to(self.device, non_blocking=True)
 
         output = self.pose_avatar(sample.pose, active_parts(config, self.iteration))
-        render = rasterize(output.posed, sample.cameras, background, self.backend)
+        render = rasterize(output.posed, sample.cameras, background, self.backend, self.find_pairs)
         losses = self.loss(
             self.iteration, sample, render, output, self.avatar.control_neighbours, background, crops
         )

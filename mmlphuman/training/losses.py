@@ -13,15 +13,15 @@ from torch import Tensor
 
 from mmlphuman.avatar.avatar import AvatarOutput
 from mmlphuman.config import Config
-from mmlphuman.training.image_losses import Square, mask_square, paint, person_crops, random_patch, ssim
-from mmlphuman.types import Render, Sample
+from mmlphuman.training.image_losses import Square, box_square, paint, person_crops, random_patch, ssim
+from mmlphuman.types import Box, Render, Sample
 
 SSIM_MARGIN = 8  # pixels about the person that the SSIM term still sees
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Where the perceptual terms look, found from the masks on the CPU before the sample moves to the device."""
+    """Where the perceptual terms look, plain numbers: cropping needs no answer from the device."""
 
     squares: tuple[Square, ...]  # one a view, for the perceptual network
     boxes: tuple[tuple[slice, slice], ...]  # one a view, for SSIM
@@ -29,18 +29,15 @@ class Crops:
 
 def choose_crops(sample: Sample, patches: bool, generator: torch.Generator) -> Crops:
     """The persons' bounding squares, or random 512 patches inside them; drawn from `generator` either way."""
-    squares = [mask_square(mask) for mask in sample.masks]
+    squares = [box_square(person) for person in sample.persons]
     shifted = [random_patch(square, generator=generator) for square in squares]
-    boxes = [_box(square, mask) for square, mask in zip(squares, sample.masks, strict=True)]
-    return Crops(tuple(shifted if patches else squares), tuple(boxes))
+    return Crops(tuple(shifted if patches else squares), tuple(map(_ssim_window, sample.persons)))
 
 
-def _box(square: Square, mask: Tensor) -> tuple[slice, slice]:
+def _ssim_window(person: Box) -> tuple[slice, slice]:
     """The person's bounding box with a margin, clipped to the image; rows and columns."""
-    columns = mask.any(0).nonzero()[:, 0].tolist() or [square.left, square.left + square.size - 1]
-    low, high = columns[0] - SSIM_MARGIN, columns[-1] + 1 + SSIM_MARGIN
-    rows = slice(max(square.top - SSIM_MARGIN, 0), max(square.top + square.size + SSIM_MARGIN, 0))
-    return rows, slice(max(low, 0), max(high, 0))
+    rows = slice(max(person.top - SSIM_MARGIN, 0), person.bottom + SSIM_MARGIN)
+    return rows, slice(max(person.left - SSIM_MARGIN, 0), person.right + SSIM_MARGIN)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress bar, TensorBoard, and an early end when a number is not finite."""
+"""What a person sees of a run: progress bar, TensorBoard, scores."""
 
 from __future__ import annotations
 
@@ -12,47 +12,23 @@ from tqdm import tqdm
 from mmlphuman.avatar.avatar import ActiveParts, Avatar
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.training.image_losses import paint
+from mmlphuman.training.image_losses import paint, regions
+from mmlphuman.training.score_log import FILE_NAME, HeldOutScore, scores_until, write_scores
 
 HELD_OUT_SHOWN = 4  # (frame, camera) pairs, spread over the test selection
-
-
-class NonFiniteError(ValueError):
-    """A loss or gradient became NaN or infinite."""
-
-
-class FiniteGuard:
-    """Collects each step's numbers on the device and looks at them every few steps, so that no step waits."""
-
-    def __init__(self, capacity: int, device: torch.device):
-        self.values = torch.zeros(capacity, 2, device=device)
-        self.steps: list[tuple[int, str]] = []
-
-    def note(self, iteration: int, sample: str, loss: Tensor, gradient_norm: Tensor) -> None:
-        if len(self.steps) == len(self.values):
-            self.check()
-        self.values[len(self.steps), 0] = loss
-        self.values[len(self.steps), 1] = gradient_norm
-        self.steps.append((iteration, sample))
-
-    def check(self) -> None:
-        """Raises NonFiniteError naming the first bad step's sample."""
-        noted, self.steps = self.steps, []
-        for (iteration, sample), values in zip(noted, self.values.tolist(), strict=False):
-            loss, gradient_norm = torch.tensor(values).isfinite().tolist()
-            if not (loss and gradient_norm):
-                what = "gradient" if loss else "loss"
-                raise NonFiniteError(
-                    f"the {what} is not finite at iteration {iteration} on {sample}; look at that sample's image, "
-                    "mask and pose; the last good checkpoint is kept, resume from it with --resume"
-                )
+SMALLEST_ERROR = 1e-10  # mean square; equal pictures score 100 dB
 
 
 class Monitor:
-    """Progress bar and TensorBoard events of one run; a context manager."""
+    """Progress bar, TensorBoard events and scores.csv of one run; a context manager.
+
+    A run that goes on at `first_iteration` loses what was logged after it. ValueError for a damaged scores.csv.
+    """
 
     def __init__(self, model_dir: Path, first_iteration: int, iterations: int, quiet: bool = False):
-        self.writer = SummaryWriter(str(model_dir), purge_step=first_iteration or None)
+        self.scores_path = model_dir / FILE_NAME
+        self.scores = scores_until(self.scores_path, first_iteration)
+        self.writer = SummaryWriter(str(model_dir), purge_step=first_iteration + 1)
         self.bar = tqdm(
             total=iterations,
             initial=first_iteration,
@@ -63,9 +39,8 @@ class Monitor:
             dynamic_ncols=True,
         )
 
-    def log(self, iteration: int, losses: dict[str, Tensor]) -> dict[str, float]:
-        """Returns the numbers, which cost a wait for the device to read."""
-        values = {name: float(value) for name, value in losses.items()}
+    def log(self, iteration: int, values: dict[str, float]) -> None:
+        """values: the loss terms after `iteration` steps."""
         for name, value in values.items():
             self.writer.add_scalar(f"loss/{name}", value, iteration)
         if self.bar.format_dict["rate"]:
@@ -74,35 +49,48 @@ class Monitor:
             {name: f"{value:.4f}" for name, value in values.items() if name != "smooth"}, refresh=False
         )
         self.bar.update(iteration - self.bar.n)
-        return values
 
     @torch.no_grad()
     def show_held_out(
         self,
         iteration: int,
+        seconds: float,
         avatar: Avatar,
         dataset: CaptureDataset,
         active: ActiveParts,
         background: Tensor,
         backend: str,
     ) -> None:
-        """Draws a few test views into TensorBoard, ground truth beside render, and logs their PSNR."""
+        """Draws a few test views into TensorBoard, ground truth beside render, and logs their scores.
+
+        seconds: of training so far. Scores are means over the views; a view without an inside has no such score.
+        """
         pairs = dataset.pairs[:: max(1, len(dataset.pairs) // HELD_OUT_SHOWN)][:HELD_OUT_SHOWN]
-        errors = []
+        whole, inside = [], []
         for frame, camera in pairs:
-            sample = dataset.sample(frame, (camera,)).to(background.device)
+            sample = dataset.sample(frame, (camera,))
+            inner = torch.from_numpy(regions(sample.masks[0].numpy())[0]).to(background.device)
+            sample = sample.to(background.device)
             truth = paint(sample.images.float() / 255, sample.masks, background)[0]
             render = rasterize(avatar(sample.pose, active).posed, sample.cameras, background, backend)
             image = render.colors[0].clamp(0, 1)
-            errors.append((image - truth).square().mean())
+            errors = (image - truth).square().mean(-1)
+            whole.append(errors.mean())
+            if inner.any():
+                inside.append(errors[inner].mean())
             self.writer.add_image(
                 f"held_out/camera_{camera}_frame_{frame}",
                 torch.cat([truth, image], 1),
                 iteration,
                 dataformats="HWC",
             )
-        psnr = -10 * torch.stack(errors).clamp_min(1e-10).log10().mean()
-        self.writer.add_scalar("held_out/psnr", float(psnr), iteration)
+        score = HeldOutScore(iteration, seconds, mean_psnr(whole), mean_psnr(inside) if inside else None)
+        self.writer.add_scalar("held_out/psnr", score.psnr, iteration)
+        if score.psnr_inside is not None:
+            self.writer.add_scalar("held_out/psnr_inside", score.psnr_inside, iteration)
+        self.writer.add_scalar("held_out/seconds", seconds, iteration)
+        self.scores.append(score)
+        write_scores(self.scores_path, self.scores)
 
     def __enter__(self) -> Monitor:
         return self
@@ -110,3 +98,8 @@ class Monitor:
     def __exit__(self, *_) -> None:
         self.bar.close()
         self.writer.close()
+
+
+def mean_psnr(errors: list[Tensor]) -> float:
+    """dB, mean over pictures, from the mean squared error of each."""
+    return float(-10 * torch.stack(errors).clamp_min(SMALLEST_ERROR).log10().mean())

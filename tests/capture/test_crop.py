@@ -7,7 +7,7 @@ import torch
 
 from mmlphuman.capture.crop import crop_to_person
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.types import Sample
+from mmlphuman.types import Box, Sample
 from tests.builders import look_at_origin, random_pose, randomise, small_avatar
 
 SIZE = 96
@@ -30,13 +30,18 @@ def test_windows_hold_every_view_s_person_and_its_margin():
     assert (cut.cameras.height, cut.cameras.width) == cut.masks.shape[1:] == (72, 72)
     assert cut.masks.flatten(1).sum(1).tolist() == whole.masks.flatten(1).sum(1).tolist()
     assert cut.share == pytest.approx(72 * 72 / SIZE**2)
+    for mask, person in zip(cut.masks, cut.persons, strict=True):
+        assert mask[person.top : person.bottom, person.left : person.right].all()
+        assert mask.sum() == (person.bottom - person.top) * (person.right - person.left)
 
 
 def test_a_person_at_the_border_and_none_at_all():
     edge = crop_to_person(sample_of([(0, 20, 70, 96)]))
     assert edge.masks.sum() == 20 * 26 and edge.share < 1
     nobody = sample_of([None])
-    assert crop_to_person(nobody) is nobody
+    cut = crop_to_person(nobody)
+    assert cut.images is nobody.images and cut.cameras is nobody.cameras
+    assert cut.persons == (Box(0, SIZE, 0, SIZE),)
 
 
 def test_drawing_a_window_is_the_window_of_the_drawing(synthetic_body):

@@ -12,8 +12,8 @@ from torchmetrics.functional.image import lpips as torchmetrics_lpips
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from mmlphuman.evaluation import metrics
-from mmlphuman.evaluation.metrics import Picture, person_pair, regions, score_picture
-from mmlphuman.training.image_losses import person_crops
+from mmlphuman.evaluation.metrics import Picture, person_pair, score_picture
+from mmlphuman.training.image_losses import person_crops, regions
 from mmlphuman.training.perceptual import LPIPS
 
 TOLERANCE = 1e-4

@@ -7,9 +7,10 @@ import torch
 
 from mmlphuman.training.checkpoint import list_checkpoints, load_avatar, newest_checkpoint
 from mmlphuman.training.loop import Trainer
-from mmlphuman.training.monitor import Monitor, NonFiniteError
+from mmlphuman.training.monitor import Monitor
 from mmlphuman.training.resume import resume_run
 from mmlphuman.training.scene import build_scene
+from mmlphuman.training.step_numbers import NonFiniteError
 
 CPU = torch.device("cpu")
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmlphuman.avatar.avatar import AvatarOutput
+from mmlphuman.capture.crop import person_box
 from mmlphuman.config import Config
 from mmlphuman.training.losses import TrainingLoss, choose_crops, oversize, smoothness
 from mmlphuman.types import Render, Sample
@@ -19,7 +20,8 @@ def sample():
     edges = torch.zeros_like(masks)
     edges[:, 5:7] = True
     images = torch.randint(0, 256, (1, SIZE, SIZE, 3), dtype=torch.uint8)
-    return Sample(0, (0,), random_pose(), look_at_origin(size=SIZE), images, masks, edges)
+    persons = (person_box(masks[0].numpy()),)
+    return Sample(0, (0,), random_pose(), look_at_origin(size=SIZE), images, masks, edges, persons=persons)
 
 
 def output(scales=None, offsets=None):

@@ -1,0 +1,147 @@
+"""Our way to find which Gaussian touches which tile, and the recorded rasteriser, against gsplat's own."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mmlphuman.capture.loader import SampleStream
+from mmlphuman.capture.sampler import EndlessSampler
+from mmlphuman.render.gsplat_rasterizer import rasterize_gsplat
+from mmlphuman.render.rasterize import rasterize
+from mmlphuman.types import Cameras, PosedGaussians, upper_triangles
+from tests.builders import look_at_origin
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="compares with gsplat, which needs a GPU"
+)
+
+COUNT = 4000
+
+
+def splats(seed=0, size=0.02, opacity=1.0):
+    """About the origin, some behind the camera; sizes from a point to many tiles."""
+    generator = torch.Generator().manual_seed(seed)
+    factors = torch.randn(COUNT, 3, 3, generator=generator) * size
+    factors *= torch.rand(COUNT, 1, 1, generator=generator) ** 2 * 4
+    xyz = torch.randn(COUNT, 3, generator=generator)
+    opacities = torch.rand(COUNT, generator=generator) * opacity
+    return [t.cuda() for t in (xyz, upper_triangles(factors @ factors.transpose(1, 2)), opacities)]
+
+
+def posed(**options) -> PosedGaussians:
+    xyz, covariances, opacities = splats(**options)
+    sh = torch.rand(COUNT, 4, 3, device="cuda") - 0.3
+    return PosedGaussians(xyz, covariances, opacities, sh, torch.eye(3, device="cuda").repeat(COUNT, 1, 1))
+
+
+def draw(finder, leaves, colors, cameras):
+    white = torch.ones(len(cameras), 3, device="cuda")
+    image, alphas = rasterize_gsplat(*leaves, colors, cameras, white, finder)
+    generator = torch.Generator().manual_seed(1)
+    cotangent = torch.randn(image.shape, generator=generator).cuda()
+    return image.detach(), torch.autograd.grad((image * cotangent).sum() + alphas.sum(), [*leaves, colors])
+
+
+@pytest.mark.parametrize(
+    ("views", "size"), [(1, 64), (3, 301), (4, 1100)]
+)  # the last: more tiles than short keys
+def test_pictures_and_gradients_are_gsplat_s(views, size):
+    from mmlphuman.render.pair_finder import PairFinder
+
+    leaves = [leaf.requires_grad_() for leaf in splats()]
+    colors = torch.rand(views, COUNT, 3, device="cuda").requires_grad_()
+    cameras = look_at_origin(distance=2.0, size=size, views=views).to("cuda")
+    if size > 1000:
+        cameras = replace(cameras, width=2 * size, height=2 * size)
+    finder = PairFinder()
+    theirs, their_gradients = draw(None, leaves, colors, cameras)
+    for _ in range(2):  # the first call counts
+        ours, our_gradients = draw(finder, leaves, colors, cameras)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+        for mine, gradient in zip(our_gradients, their_gradients, strict=True):
+            assert (mine - gradient).norm() / gradient.norm() < 1e-4
+
+
+def test_fewer_pairs_than_boxes_hold_and_room_grows():
+    from mmlphuman.render.pair_finder import GRANULE, PairFinder
+
+    finder, seen = PairFinder(), []
+    cameras = look_at_origin(distance=2.0, size=1024, views=1).to("cuda")
+
+    def both(*args):
+        from mmlphuman.render.gsplat_rasterizer import gsplat_pairs
+
+        offsets, order = finder(*args)
+        torch.cuda.synchronize()
+        seen.append((int(finder.needed), len(gsplat_pairs(*args)[1]), finder.room, len(order)))
+        return offsets, order
+
+    colors = torch.rand(1, COUNT, 3, device="cuda")
+    for size in (0.005, 0.3, 0.3):
+        rasterize_gsplat(*splats(size=size), colors, cameras, torch.ones(1, 3, device="cuda"), both)
+    needed, boxes, rooms, taken = zip(*seen, strict=True)
+    assert all(ours < theirs for ours, theirs in zip(needed, boxes, strict=True))
+    assert rooms == taken and needed[1] > rooms[1] >= GRANULE and rooms[2] > needed[2]
+
+
+@pytest.mark.parametrize("opacity", [1.0, 0.02])
+def test_recorded_drawing_follows_gaussians_cameras_and_background(opacity):
+    from mmlphuman.render.recorded import RecordedDrawing
+
+    drawer, gaussians = RecordedDrawing(), posed(opacity=opacity)
+    for step in range(4):
+        cameras = look_at_origin(distance=1.5 + 0.7 * step, size=256, views=1)
+        background = torch.rand(3)
+        gaussians.xyz.add_(0.05)
+        if step == 2:
+            gaussians.covariances.mul_(400)  # far more pairs than there was room for
+        image = drawer(gaussians, cameras, background)
+        expected = rasterize(gaussians, cameras.to("cuda"), background.cuda(), "gsplat").colors[0]
+        difference = (image.float() - expected.clamp(0, 1) * 255).abs()
+        assert difference.max() <= 0.51 and expected.std() > 0.01
+    assert len(drawer.recordings) == 1
+
+
+def test_recordings_are_few():
+    from mmlphuman.render.recorded import MOST_RECORDINGS, RecordedDrawing
+
+    drawer, gaussians = RecordedDrawing(), posed()
+    for size in range(32, 32 + 16 * (MOST_RECORDINGS + 2), 16):
+        image = drawer(gaussians, look_at_origin(size=size, views=1), torch.ones(3))
+        assert image.shape == (size, size, 3)
+    assert len(drawer.recordings) == MOST_RECORDINGS
+
+
+def test_samples_arrive_on_the_gpu_in_order_and_whole(tiny_capture):
+    from mmlphuman.capture.dataset import CaptureDataset
+    from mmlphuman.capture.formats import open_capture
+    from mmlphuman.capture.poses import read_smpl_params
+
+    layout = open_capture(tiny_capture)
+    dataset = CaptureDataset(layout, read_smpl_params(layout.pose_path), range(3), (0, 1))
+    streams = [
+        SampleStream(dataset, EndlessSampler(dataset.pairs, 1, 0), workers, device=device)
+        for workers, device in ((0, None), (2, torch.device("cuda")))
+    ]
+    with streams[0] as on_cpu, streams[1] as on_gpu:
+        for _ in range(20):
+            one, other = next(on_cpu), next(on_gpu)
+            assert other.images.is_cuda and other.cameras.w2c.is_cuda and other.pose.joints.is_cuda
+            assert one.name() == other.name() and torch.equal(one.images, other.images.cpu())
+            on_gpu.read_ahead()
+            busy = torch.rand(2000, 2000, device="cuda")
+            assert (busy @ busy).isfinite().all()
+
+
+def test_a_view_behind_everything_is_background():
+    from mmlphuman.render.pair_finder import PairFinder
+
+    cameras = look_at_origin(distance=2.0, size=64, views=1)
+    away = cameras.w2c.clone()
+    away[:, 2, 3] = -50.0
+    cameras = Cameras(away, cameras.intrinsics, 64, 64).to("cuda")
+    image, alphas = rasterize_gsplat(
+        *splats(), torch.rand(1, COUNT, 3).cuda(), cameras, torch.full((1, 3), 0.25).cuda(), PairFinder()
+    )
+    assert (alphas == 0).all() and (image == 0.25).all()
