@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -50,6 +51,8 @@ def main() -> None:
     device = choose_device(config.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.allow_tf32
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
+    # Of recorded steps, whose parameters' gradients are added up on the stream that they were recorded on.
+    warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream does not match")
     lpips = load_lpips(config.vgg_path) if config.lambda_lpips > 0 else None
     viewers = None if args.no_viewer else viewer_address(args)
     if viewers is not None and viewers.asked_for:

@@ -59,7 +59,7 @@ class Config:
     skip_frames: list[Any] = field(default_factory=list)  # [first, last] pairs; `validate` sees to it
     image_scaling: float = 1.0
     data_in_memory: bool = False
-    num_workers: int = 4
+    num_workers: int = 8
     views_per_pose: int = 1
     edge_radius: int | None = None
     test: TestConfig = field(default_factory=TestConfig)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from mmlphuman.benchmark import training_step
 from mmlphuman.benchmark.rendering import RenderRow
 from mmlphuman.benchmark.sample_reading import STEPS
 from mmlphuman.benchmark.training_step import StepRow
+from mmlphuman.capture.loader import available_cores
 from mmlphuman.evaluation.speed import STAGES as FRAME_STAGES
 from mmlphuman.evaluation.speed import device_name
 from mmlphuman.training.run_record import versions
@@ -22,7 +21,7 @@ def machine(device: torch.device) -> dict:
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "device": device_name(device),
         "processor": device_name(torch.device("cpu")),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
     }
 

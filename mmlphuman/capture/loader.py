@@ -8,6 +8,7 @@ count: the saved state continues with the very next sample.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -23,7 +24,7 @@ from mmlphuman.types import Sample
 class SampleStream:
     """Endless iterator of Sample. Use as a context manager, or call `close`, to stop its workers.
 
-    num_workers: reading processes, 0 reads in this one. prefetch: samples each worker reads ahead.
+    num_workers: reading processes, at most one a core; 0 reads in this one. prefetch: samples each worker reads ahead.
     prepare: done to every sample where it is read. device: where samples are handed out; a GPU fetches the next one
     from pinned memory beside its work, if `read_ahead` is called once that work is queued.
     An unreadable sample raises ValueError with the dataset's own one-line message.
@@ -42,7 +43,7 @@ class SampleStream:
             raise ValueError(f"num_workers must be >= 0 and prefetch >= 1, got {num_workers} and {prefetch}")
         self._dataset = dataset
         self._handed_out = sampler  # advances when a sample is handed out, not when it is read
-        self._num_workers = num_workers
+        self._num_workers = min(num_workers, available_cores())  # more would only fight
         self._prefetch = prefetch if num_workers else None
         self._prepare = prepare
         self._device = device if device is not None and device.type == "cuda" else None
@@ -126,6 +127,13 @@ class _ReadOrExplain(Dataset):
             return PackedSample.of(sample if self._prepare is None else self._prepare(sample))
         except (ValueError, OSError) as error:
             return ValueError(str(error))
+
+
+def available_cores() -> int:
+    """Of this machine, as far as this process may use them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _as_is(item):

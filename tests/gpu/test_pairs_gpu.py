@@ -23,7 +23,7 @@ def splats(seed=0, size=0.02, opacity=1.0):
     """About the origin, some behind the camera; sizes from a point to many tiles."""
     generator = torch.Generator().manual_seed(seed)
     factors = torch.randn(COUNT, 3, 3, generator=generator) * size
-    factors *= torch.rand(COUNT, 1, 1, generator=generator) ** 2 * 4
+    factors *= torch.rand(COUNT, 1, 1, generator=generator) ** 2 * 4 + 0.1
     xyz = torch.randn(COUNT, 3, generator=generator)
     opacities = torch.rand(COUNT, generator=generator) * opacity
     return [t.cuda() for t in (xyz, upper_triangles(factors @ factors.transpose(1, 2)), opacities)]
@@ -56,11 +56,13 @@ def test_pictures_and_gradients_are_gsplat_s(views, size):
         cameras = replace(cameras, width=2 * size, height=2 * size)
     finder = PairFinder()
     theirs, their_gradients = draw(None, leaves, colors, cameras)
+    _, again = draw(None, leaves, colors, cameras)  # atomic additions come in another order every time
+    noise = max((g - a).norm() / g.norm() for g, a in zip(their_gradients, again, strict=True))
     for _ in range(2):  # the first call counts
         ours, our_gradients = draw(finder, leaves, colors, cameras)
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
         for mine, gradient in zip(our_gradients, their_gradients, strict=True):
-            assert (mine - gradient).norm() / gradient.norm() < 1e-4
+            assert (mine - gradient).norm() / gradient.norm() < 1e-4 + 3 * noise
 
 
 def test_fewer_pairs_than_boxes_hold_and_room_grows():
