@@ -3,6 +3,7 @@
 python test.py --config config/NAME.yaml --model_dir MODEL --out_dir IMAGES --data_dir CAPTURE [--test] [key=value ...]
 python test.py --model_dir MODEL --out_dir IMAGES --cam_path CAM.json --pose_path POSES.npz [--test] [--video] ...
 python test.py --model_dir MODEL --cam_path CAM.json --pose_path POSES.npz --test_speed [--test]
+torchrun --nproc_per_node=N test.py ...     the first two on N GPUs, with the same result
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from mmlphuman.command import choose_device, require_writable, run_command
 from mmlphuman.config import Config, change_config, load_config
 from mmlphuman.evaluation.render_animation import render_animation
 from mmlphuman.evaluation.render_capture import render_capture
+from mmlphuman.evaluation.shares import RENDER_TIMEOUT
 from mmlphuman.evaluation.speed import measure_speed
 from mmlphuman.render.rasterize import choose_backend
 from mmlphuman.training.checkpoint import load_model
+from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.perceptual import load_lpips
 from mmlphuman.training.scene import test_dataset
 
@@ -74,49 +77,72 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
+    """All that can be refused is read before the processes meet, so that a mistake is told once."""
     layout = open_capture(args.data_dir)
     dataset = test_dataset(config, layout, read_smpl_params(layout.pose_path))
-    lpips = None
-    if Path(config.vgg_path).is_file():
-        lpips = load_lpips(config.vgg_path).to(trained.device)
-    else:
-        print(
-            f"LPIPS is left out: its network's weights are not at {config.vgg_path} (see smpl_model/README.md)"
-        )
+    lpips = load_lpips(config.vgg_path) if Path(config.vgg_path).is_file() else None
     require_writable(args.out_dir)
-    table = render_capture(
-        trained,
-        dataset,
-        training_cameras=trained.config.train_cam_ids or range(len(layout.cameras)),
-        out_dir=args.out_dir,
-        background=config.background,
-        project_pose=args.test,
-        title=f"{args.model_dir.name}, iteration {trained.iteration:,}"
-        + (", projected poses" if args.test else ""),
-        lpips=lpips,
-    )
-    print(table.text())
-    print(f"images, scores.json and contact_sheet.png: {args.out_dir}")
+    with Ranks.from_environment(config.device, RENDER_TIMEOUT) as ranks:
+        if lpips is None and ranks.first:
+            print(
+                f"LPIPS is left out: its network's weights are not at {config.vgg_path} "
+                "(see smpl_model/README.md)"
+            )
+        table = render_capture(
+            trained.prepared(ranks.device, config.kernels),
+            dataset,
+            training_cameras=trained.config.train_cam_ids or range(len(layout.cameras)),
+            out_dir=args.out_dir,
+            background=config.background,
+            project_pose=args.test,
+            title=f"{args.model_dir.name}, iteration {trained.iteration:,}"
+            + (", projected poses" if args.test else ""),
+            lpips=None if lpips is None else lpips.to(ranks.device),
+            ranks=ranks,
+        )
+        if table is not None:
+            print(table.text())
+            print(f"images, scores.json and contact_sheet.png: {args.out_dir}")
 
 
 def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
+    """All that can be refused is read before the processes meet, so that a mistake is told once."""
     cameras, sequence = read_cameras(args), read_pose_file(args.pose_path, pose_options(args))
-    background = torch.tensor(config.background, device=trained.device)
-    look = Look(background, choose_backend(config.rasterizer, trained.device.type), args.test)
-    if args.test_speed:
-        report = measure_speed(trained, sequence, cameras[0], look, args.speed_frames)
-        print(report.text())
-        print(json.dumps({"test_speed": report.to_json()}))
-        return
+    backend = choose_backend(config.rasterizer, choose_device(config.device).type)
     shots = make_shots(cameras, sequence, trained.avatar.joints[0].cpu().numpy(), camera_motion(args))
     fps = video_fps(args, sequence)
     require_writable(args.out_dir)
-    distances = render_animation(
-        trained, sequence, shots, args.out_dir, look, video_fps=fps, show_distance=args.show_distance
+    with Ranks.from_environment(config.device, RENDER_TIMEOUT) as ranks:
+        look = Look(torch.tensor(config.background, device=ranks.device), backend, args.test)
+        distances = render_animation(
+            trained.prepared(ranks.device, config.kernels),
+            sequence,
+            shots,
+            args.out_dir,
+            look,
+            video_fps=fps,
+            show_distance=args.show_distance,
+            ranks=ranks,
+        )
+        if ranks.first:
+            print(distances.text())
+            videos = "".join(f", {shot.video}" for shot in shots if fps is not None)
+            print(f"render/, poses.json{videos}: {args.out_dir}")
+
+
+def time_frames(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
+    ranks = Ranks.from_environment(config.device)
+    if ranks.world > 1:
+        raise ValueError("--test_speed measures one process; start it without torchrun")
+    camera, sequence = read_cameras(args)[0], read_pose_file(args.pose_path, pose_options(args))
+    device = ranks.device
+    backend = choose_backend(config.rasterizer, device.type)
+    look = Look(torch.tensor(config.background, device=device), backend, args.test)
+    report = measure_speed(
+        trained.prepared(device, config.kernels), sequence, camera, look, args.speed_frames
     )
-    print(distances.text())
-    videos = "".join(f", {shot.video}" for shot in shots if fps is not None)
-    print(f"render/, poses.json{videos}: {args.out_dir}")
+    print(report.text())
+    print(json.dumps({"test_speed": report.to_json()}))
 
 
 def main() -> None:
@@ -127,11 +153,8 @@ def main() -> None:
         config = change_config(trained.config, args.overrides, str(args.model_dir))
     else:
         config = load_config(args.config, args.overrides)
-    trained = trained.prepared(choose_device(config.device), config.kernels)
-    if args.data_dir is None:
-        animate(args, config, trained)
-    else:
-        score_capture(args, config, trained)
+    work = score_capture if args.data_dir is not None else time_frames if args.test_speed else animate
+    work(args, config, trained)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """Trains an avatar on a capture.
 
-python train.py --config config/avrex_zzr.yaml --data_dir CAPTURE --out_dir MODEL [--resume] [key=value ...]
+python train.py --config config/avrex_zzr.yaml --data_dir CAPTURE --out_dir MODEL [--resume [auto]] [key=value ...]
+torchrun --nproc_per_node=GPUS train.py ...      one process a GPU; on several hosts with --nnodes and --rdzv_endpoint
 
+Asked to stop (SIGTERM, SIGUSR1, Ctrl-C), it finishes its step, saves itself and ends with status 75.
 A run can be watched while it goes on: in a browser at the address that it prints, or with viewer/net_viewer.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -16,14 +19,17 @@ from pathlib import Path
 
 import torch
 
-from mmlphuman.command import choose_device, run_command
+from mmlphuman.command import run_command
 from mmlphuman.config import Config, load_config
 from mmlphuman.streaming.live_training import live_training
 from mmlphuman.streaming.viewer_arguments import Address, add_viewer_arguments, viewer_address
 from mmlphuman.training.checkpoint import create_model_folder, list_checkpoints, refuse_occupied
-from mmlphuman.training.loop import Trainer
-from mmlphuman.training.monitor import Monitor
+from mmlphuman.training.determinism import apply_determinism
+from mmlphuman.training.distributed import Ranks
+from mmlphuman.training.loop import Trainer, poses_per_step
+from mmlphuman.training.monitor import Monitor, NoMonitor
 from mmlphuman.training.perceptual import load_lpips
+from mmlphuman.training.preemption import EXIT_STATUS, Preemption
 from mmlphuman.training.resume import resume_run
 from mmlphuman.training.run_record import write_run_record
 from mmlphuman.training.scene import build_scene
@@ -37,69 +43,90 @@ def parse_arguments() -> argparse.Namespace:
         "--out_dir", type=Path, required=True, help="model folder to make (or, with --resume, continue)"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="continue the run in --out_dir exactly where it stood"
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="auto",
+        help="continue the run in --out_dir at its newest whole checkpoint; start it if there is none",
     )
     add_viewer_arguments(parser)
     parser.add_argument("--no_viewer", action="store_true", help="serve no live viewer")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.resume is not None and "=" in args.resume:  # a setting that follows the bare flag
+        args.overrides.insert(0, args.resume)
+        args.resume = "auto"
+    if args.resume not in (None, "auto"):
+        parser.error(f"--resume {args.resume}: give `auto`, or nothing; --out_dir names the run")
+    return args
 
 
 def main() -> None:
     args = parse_arguments()
-    config = load_config(args.config, args.overrides)
-    device = choose_device(config.device)
+    config = apply_determinism(load_config(args.config, args.overrides))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.allow_tf32
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     # Of recorded steps, whose parameters' gradients are added up on the stream that they were recorded on.
     warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream does not match")
     lpips = load_lpips(config.vgg_path) if config.lambda_lpips > 0 else None
-    viewers = None if args.no_viewer else viewer_address(args)
-    if viewers is not None and viewers.asked_for:
-        viewers.check()
-    trainer = prepare(args, config, lpips, device)
-    train(args.out_dir, trainer, viewers)
+    # Nobody leaves the others before rank 0 has saved; until then a signal is only noted.
+    with Preemption() as preemption, Ranks.from_environment(config.device) as ranks:
+        poses_per_step(config, ranks)  # complains before the long part
+        viewers = None if args.no_viewer or not ranks.first else viewer_address(args)
+        if viewers is not None and viewers.asked_for:
+            viewers.check()
+        trainer = prepare(args, config, lpips, ranks)
+        finished = train(args.out_dir, trainer, viewers, preemption)
+    if not finished:
+        if ranks.first:
+            by = preemption.asked_by or "another process"
+            print(f"stopped by {by}; train.py --resume goes on", file=sys.stderr)
+        sys.exit(EXIT_STATUS)
 
 
-def prepare(
-    args: argparse.Namespace, config: Config, lpips: Callable | None, device: torch.device
-) -> Trainer:
-    """A new run with its model folder, or the one to be continued."""
-    if args.resume and list_checkpoints(args.out_dir):
-        trainer = resume_run(config, args.data_dir, args.out_dir, lpips, device)
-        print(f"resuming {args.out_dir} at iteration {trainer.iteration}")
+def prepare(args: argparse.Namespace, config: Config, lpips: Callable | None, ranks: Ranks) -> Trainer:
+    """A new run with its model folder, or the one to be continued; rank 0 decides which."""
+    if args.resume and ranks.any_rank(ranks.first and bool(list_checkpoints(args.out_dir))):
+        trainer = resume_run(config, args.data_dir, args.out_dir, lpips, ranks.device, ranks)
+        ranks.say(f"resuming {args.out_dir} at iteration {trainer.iteration}")
         return trainer
-    refuse_occupied(args.out_dir)  # before the long part
-    scene = build_scene(config, args.data_dir)
-    trainer = Trainer(config, scene, lpips, device)
+    with ranks.first_before_others():
+        if ranks.first:
+            refuse_occupied(args.out_dir)  # before the long part
+        scene = build_scene(config, args.data_dir, ranks.say)
+    trainer = Trainer(config, scene, lpips, ranks.device, ranks=ranks)
 
     def fill(folder: Path) -> None:
         write_run_record(folder, config, args.data_dir, scene)
         trainer.save(folder)
 
-    create_model_folder(args.out_dir, fill)
+    if ranks.first:
+        create_model_folder(args.out_dir, fill)
     return trainer
 
 
-def train(model_dir: Path, trainer: Trainer, viewers: Address | None) -> None:
-    """To the last iteration, served to `viewers` meanwhile."""
-    config, device = trainer.config, trainer.device
+def train(model_dir: Path, trainer: Trainer, viewers: Address | None, preemption: Preemption) -> bool:
+    """To the last iteration, served to `viewers` meanwhile; False if it was asked to stop before."""
+    config, ranks, device = trainer.config, trainer.ranks, trainer.device
     if device.type == "cuda":
         torch.set_num_threads(1)  # others would spin between steps on the cores that read samples
-    steps, started = config.iterations - trainer.iteration, time.monotonic()
+    poses, started = config.iterations - trainer.iteration, time.monotonic()
     with (
-        Monitor(model_dir, trainer.iteration, config.iterations) as monitor,
+        Monitor(model_dir, trainer.iteration, config.iterations) if ranks.first else NoMonitor() as monitor,
         trainer.stream,  # its processes start before there are viewers, whose connections they would hold
         live_training(trainer, model_dir, viewers) if viewers is not None else nullcontext() as watcher,
     ):
-        trainer.run(model_dir, monitor, watcher)
-    print(f"trained avatar: {model_dir}")
-    if steps:
-        print(
-            f"{1000 * (time.monotonic() - started) / steps:.1f} ms per step, tests and checkpoints included"
-        )
+        finished = trainer.run(model_dir, monitor, watcher, preemption)
+    if not finished:
+        return False
+    ranks.say(f"trained avatar: {model_dir}")
+    if poses > 0:
+        milliseconds = 1000 * (time.monotonic() - started) * trainer.poses_per_step / poses
+        share = f" of {trainer.poses_per_step} poses" * (trainer.poses_per_step > 1)
+        ranks.say(f"{milliseconds:.1f} ms per step{share}, tests and checkpoints included")
     if device.type == "cuda":
-        print(f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
+        ranks.say(f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
+    return True
 
 
 if __name__ == "__main__":

@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 
+class ErrorOfOneProcess(ValueError):
+    """Of one among several processes of a command (training.distributed); the others do not know it."""
+
+
 def run_command(main: Callable[[], None]) -> None:
-    """Calls `main`; an expected error becomes one line on stderr and exit status 1."""
+    """Calls `main`; an expected error becomes one line on stderr and exit status 1.
+
+    Of several processes the first on each host says what all of them meet, such as a wrong setting.
+    """
+    one_of_several, first = "LOCAL_RANK" in os.environ, os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         main()
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if first or isinstance(error, ErrorOfOneProcess):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        if one_of_several:
+            _leave_at_once()
         sys.exit(1)
+    except Exception:
+        if not one_of_several:
+            raise
+        traceback.print_exc()
+        _leave_at_once()
     except KeyboardInterrupt:
         print("interrupted; a training run continues with --resume", file=sys.stderr)
         sys.exit(130)
+
+
+def _leave_at_once() -> NoReturn:
+    """An orderly end would wait for exchanges with the other processes, which may never come about."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def choose_device(name: str) -> torch.device:

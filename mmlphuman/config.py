@@ -45,6 +45,7 @@ class LrDecay:
 @dataclass
 class Config:
     seed: int = 0
+    deterministic: bool = False
     device: str = "auto"
     rasterizer: str = "auto"
     kernels: str = "auto"
@@ -77,6 +78,7 @@ class Config:
     pca_sigmas: float = 2.0
     # schedule
     iterations: int = 800_000
+    poses_per_step: int | None = None
     iteration_dxyz_basis: int = 2_000
     iteration_gsparam_basis: int = 2_000
     iteration_sh_degree: int = 250_000
@@ -89,6 +91,8 @@ class Config:
     checkpoints_kept: int = 2
     log_every: int = 10
     viewer_budget: float = 0.03
+    divergence_factor: float = 10.0
+    divergence_retries: int = 3
     # losses
     lambda_l1: float = 1.0
     lambda_lpips: float = 0.1
@@ -114,6 +118,7 @@ class Config:
     # numerics
     allow_tf32: bool = True
     detect_anomaly: bool = False
+    gradient_exchange: str = "float32"
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
@@ -205,7 +210,7 @@ def validate(config: Config, source: str = "config") -> None:
         "num_features",
     ):
         require(getattr(config, key) >= 1, key, "at least 1")
-    for key in ("begin_ith_frame", "num_workers", "test_every"):
+    for key in ("begin_ith_frame", "num_workers", "test_every", "divergence_retries"):
         require(getattr(config, key) >= 0, key, "0 or more")
     for key in ("init_num_gs", "num_verts", "num_features"):
         require(getattr(config, key) >= 8, key, "at least 8 (neighbours are interpolated)")
@@ -216,6 +221,11 @@ def validate(config: Config, source: str = "config") -> None:
         require(0 < getattr(config.lr_decay, key) <= 1, f"lr_decay.{key}", "in (0, 1]")
     require(
         0 < config.viewer_budget <= 1, "viewer_budget", "in (0, 1]; train.py --no_viewer serves no viewer"
+    )
+    require(
+        config.divergence_factor == 0 or config.divergence_factor > 1,
+        "divergence_factor",
+        "above 1, or 0 for no such guard",
     )
     require(config.min_pose_change >= 0, "min_pose_change", "0 or more")
     require(
@@ -235,6 +245,10 @@ def validate(config: Config, source: str = "config") -> None:
         "background",
         "white, black or three numbers in [0, 1]",
     )
+    require(
+        config.poses_per_step is None or config.poses_per_step >= 1, "poses_per_step", "at least 1, or null"
+    )
+    require(config.gradient_exchange in ("float32", "bfloat16"), "gradient_exchange", "float32 or bfloat16")
     require(config.kernels in ("auto", "plain"), "kernels", "auto or plain")
     require(config.rasterizer in ("auto", "torch", "gsplat"), "rasterizer", "auto, torch or gsplat")
 

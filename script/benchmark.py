@@ -3,6 +3,7 @@
     python script/benchmark.py --out benchmark.json                        published scale on a GPU, a few minutes
     python script/benchmark.py --out benchmark.json --scale demo --only render train      on a CPU
     python script/benchmark.py --out benchmark.json --model_dir MODEL --only render       a trained model
+    torchrun --nproc_per_node=2 script/benchmark.py --out benchmark.json --only train     several GPUs against one
 
 The subject is an avatar that nobody trained: as many parameters as the scale has, filled with noise of the size of
 trained ones, on the synthetic body. LPIPS's network has random weights, which cost the same.
@@ -25,17 +26,19 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from mmlphuman.benchmark import report  # noqa: E402
+from mmlphuman.benchmark.parallel_training import measure_parallel  # noqa: E402
 from mmlphuman.benchmark.rendering import FEWEST_FRAMES, measure_rendering  # noqa: E402
 from mmlphuman.benchmark.sample_reading import measure_samples  # noqa: E402
 from mmlphuman.benchmark.subject import Subject, trained_subject, untrained_subject, workload  # noqa: E402
 from mmlphuman.benchmark.training_step import FEWEST_STEADY, measure_steadiness, measure_training  # noqa: E402
 from mmlphuman.body.smplx_model import load_body  # noqa: E402
-from mmlphuman.command import choose_device, run_command  # noqa: E402
+from mmlphuman.command import run_command  # noqa: E402
 from mmlphuman.config import load_config  # noqa: E402
 from mmlphuman.files import atomic_write  # noqa: E402
 from mmlphuman.synthetic.body import write_body  # noqa: E402
 from mmlphuman.synthetic.motion import BETAS, make_motion  # noqa: E402
 from mmlphuman.training.checkpoint import load_model  # noqa: E402
+from mmlphuman.training.distributed import Ranks  # noqa: E402
 
 PARTS = ("samples", "render", "train", "steady")  # samples first: nothing else runs in the process yet
 PUBLISHED_SIZE = (1500, 2048)
@@ -116,6 +119,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         )
     if args.size and min(args.size) < 16:
         raise ValueError(f"--size {args.size[0]} {args.size[1]}: pictures need at least 16 pixels a side")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and args.only != ["train"]:
+        raise ValueError("several processes train together and measure nothing else; add --only train")
     if args.model_dir and {"train", "steady"} & set(args.only or PARTS):
         raise ValueError("--model_dir: models are drawn here, not trained; add --only render")
 
@@ -143,12 +148,13 @@ def make_subject(args: argparse.Namespace, folder: Path, device: torch.device) -
     return f"untrained, {name} scale", untrained_subject(config, body_path, motion_path, size, device)
 
 
-def measure(args: argparse.Namespace, device: torch.device, result: dict) -> None:
+def measure(args: argparse.Namespace, ranks: Ranks, result: dict) -> None:
     """Fills `result` and prints each part when it is done."""
+    device = ranks.device
     parts = chosen_parts(args, device)
 
     def show(title: str, text: str) -> None:
-        print(f"\n{title}\n{text}", flush=True)
+        ranks.say(f"\n{title}\n{text}")
 
     if "samples" in parts:
         workers = sorted({0, 2, os.cpu_count() or 1}) if args.workers is None else args.workers
@@ -163,7 +169,7 @@ def measure(args: argparse.Namespace, device: torch.device, result: dict) -> Non
         avatar, config = subject.trained.avatar, subject.trained.config
         result["subject"] = {"name": name, **workload(subject), "control_points": len(avatar.control_offsets)}
         result["subject"] |= {"anchors": config.num_features}
-        print(f"\n{report.subject_text(result['subject'])}", flush=True)
+        ranks.say(f"\n{report.subject_text(result['subject'])}")
         if "render" in parts:
             rows = measure_rendering(subject, args.frames, None if args.model_dir else KEPT_BASES)
             result["render"] = [row.to_json() for row in rows]
@@ -172,7 +178,10 @@ def measure(args: argparse.Namespace, device: torch.device, result: dict) -> Non
             (folder / part).mkdir()
         # From here on as train.py does.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.allow_tf32
-        if "train" in parts:
+        if ranks.world > 1:
+            result["parallel"] = measure_parallel(subject, folder / "train", args.steps, ranks)
+            show(f"Training by {ranks.world} processes", report.parallel_table(result["parallel"]))
+        elif "train" in parts:
             rows = measure_training(subject, folder / "train", args.steps)
             result["train"] = [row.to_json() for row in rows]
             show("Training", report.training_table(rows))
@@ -186,13 +195,18 @@ def measure(args: argparse.Namespace, device: torch.device, result: dict) -> Non
 def main() -> None:
     args = parse_arguments()
     check_arguments(args)
-    device = choose_device(args.device)
-    result = {"command": sys.argv[1:], "machine": report.machine(device)}
-    print(report.machine_text(result["machine"]), flush=True)
-    with atomic_write(args.out) as file:  # opened now: a folder that cannot be written to is no late surprise
-        measure(args, device, result)
-        file.write((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
-    print(f"\nwritten  {args.out}")
+    with Ranks.from_environment(args.device) as ranks:
+        result = {"command": sys.argv[1:], "machine": report.machine(ranks.device)}
+        ranks.say(report.machine_text(result["machine"]))
+        if not ranks.first:
+            measure(args, ranks, result)
+            return
+        with atomic_write(
+            args.out
+        ) as file:  # opened now: a folder that cannot be written to is no late surprise
+            measure(args, ranks, result)
+            file.write((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+        print(f"\nwritten  {args.out}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python script/eval.py --protocol zzr --model_dir MODEL --data_dir CAPTURE
     python script/eval.py --config config/demo.yaml --model_dir MODEL --data_dir CAPTURE [key=value ...]
     python script/eval.py --truth TRUE --render A --render B [--mask MASKS]
+    torchrun --nproc_per_node=N script/eval.py ...     any of them on N GPUs, with the same result
 
 Prints a table and writes scores.json into --out_dir. Protocols: subject00 (THuman4.0), zzr (AvatarReX).
 Without the networks' weights (smpl_model/) LPIPS and FID are left out.
@@ -44,8 +45,10 @@ from mmlphuman.evaluation.protocols import (  # noqa: E402
 )
 from mmlphuman.evaluation.render_capture import rendered_pictures  # noqa: E402
 from mmlphuman.evaluation.score_table import ScoreTable, comparison  # noqa: E402
+from mmlphuman.evaluation.shares import RENDER_TIMEOUT, share_of  # noqa: E402
 from mmlphuman.render.rasterize import choose_backend  # noqa: E402
 from mmlphuman.training.checkpoint import load_model  # noqa: E402
+from mmlphuman.training.distributed import Ranks  # noqa: E402
 
 DEFAULT_CONFIG = ROOT / "config" / "default.yaml"
 MACHINE_KEYS = ("device", "rasterizer", "kernels", "vgg_path")  # settings that do not change what is scored
@@ -104,11 +107,11 @@ def check_arguments(args: argparse.Namespace) -> None:
                 raise ValueError(f"{override}: without --config only {', '.join(MACHINE_KEYS)} can be set")
 
 
-def score_model(args: argparse.Namespace, config: Config, device: torch.device, networks: Networks) -> None:
-    """The first two forms."""
+def score_model(args: argparse.Namespace, config: Config, networks: Networks) -> None:
+    """The first two forms. All that can be refused is read before the processes meet, so that it is told once."""
     protocol = named_protocol(args.protocol) if args.protocol else None
-    backend = choose_backend(config.rasterizer, device.type)
-    trained = load_model(args.model_dir).prepared(device, config.kernels)
+    backend = choose_backend(config.rasterizer, choose_device(config.device).type)
+    trained = load_model(args.model_dir)
     layout = open_capture(args.data_dir)
     poses = read_smpl_params(layout.pose_path)
     training = training_views(trained.config, len(layout.cameras))
@@ -116,19 +119,7 @@ def score_model(args: argparse.Namespace, config: Config, device: torch.device, 
         protocol = config_protocol(config, str(args.config), training)
     datasets = [part_dataset(part, protocol, layout, poses) for part in protocol.parts]
     require_writable(args.out_dir)
-
-    print(f"{args.model_dir}, iteration {trained.iteration:,}; {protocol.name}: {protocol.source}")
     notes = [training_note(protocol, training)] if training_note(protocol, training) else []
-    tables = {}
-    for part, dataset in zip(protocol.parts, datasets, strict=True):
-        notes += novelty_notes(part, dataset.pairs, training)
-        pictures = rendered_pictures(trained, dataset, protocol.background, part.project_pose, backend)
-        table = score_pictures(
-            pictures, len(dataset.pairs), networks, device, training.cameras, title=part.name
-        )
-        tables[part.name] = table
-        print(f"\n{heading(part, table)}\n{table.text(legend=part is protocol.parts[-1])}")
-        notes += [note for note in metric_notes(networks, table) if note not in notes]
     settings = {
         "protocol": protocol.to_json(),
         "model": {
@@ -139,29 +130,52 @@ def score_model(args: argparse.Namespace, config: Config, device: torch.device, 
         },
         "capture": str(args.data_dir),
     }
-    finish(args.out_dir, settings, tables, networks, notes)
+    tables = {}
+    with Ranks.from_environment(config.device, RENDER_TIMEOUT) as ranks:
+        trained, networks = trained.prepared(ranks.device, config.kernels), networks.to(ranks.device)
+        if ranks.first:
+            print(f"{args.model_dir}, iteration {trained.iteration:,}; {protocol.name}: {protocol.source}")
+        for part, dataset in zip(protocol.parts, datasets, strict=True):
+            pairs = share_of(dataset.pairs, ranks)
+            pictures = rendered_pictures(
+                trained, dataset, protocol.background, part.project_pose, backend, pairs
+            )
+            table = score_pictures(pictures, len(pairs), networks, ranks, training.cameras, part.name)
+            if table is None:
+                continue  # rank 0 has it
+            tables[part.name] = table
+            print(f"\n{heading(part, table)}\n{table.text(legend=part is protocol.parts[-1])}")
+            notes += novelty_notes(part, dataset.pairs, training)
+            notes += [note for note in metric_notes(networks, table) if note not in notes]
+        if ranks.first:
+            finish(args.out_dir, settings, tables, networks, notes)
 
 
-def score_folders(args: argparse.Namespace, device: torch.device, networks: Networks) -> None:
+def score_folders(args: argparse.Namespace, config: Config, networks: Networks) -> None:
     """The third form."""
     matched = match_folders(args.truth, args.render, args.mask)
     require_writable(args.out_dir)
-    tables = {
-        program: score_pictures(
-            matched.pictures(program), len(matched.names), networks, device, title=program
-        )
-        for program in matched.renders
-    }
-    first = next(iter(tables.values()))
-    print(f"\n{len(matched.names)} pictures of {args.truth}, {sizes(first)}")
-    print(first.text() if len(tables) == 1 else comparison(tables))
     settings = {
         "truth": str(args.truth),
         "renders": dict(zip(matched.renders, map(str, args.render), strict=True)),
         "masks": None if args.mask is None else str(args.mask),
     }
-    notes = [*matched.notes, *metric_notes(networks, first)]
-    finish(args.out_dir, settings, tables, networks, notes)
+    with Ranks.from_environment(config.device, RENDER_TIMEOUT) as ranks:
+        networks.to(ranks.device)
+        names = share_of(matched.names, ranks)
+        tables = {
+            program: score_pictures(
+                matched.pictures(program, names), len(names), networks, ranks, title=program
+            )
+            for program in matched.renders
+        }
+        if not ranks.first:
+            return
+        first = next(iter(tables.values()))
+        print(f"\n{len(matched.names)} pictures of {args.truth}, {sizes(first)}")
+        print(first.text() if len(tables) == 1 else comparison(tables))
+        notes = [*matched.notes, *metric_notes(networks, first)]
+        finish(args.out_dir, settings, tables, networks, notes)
 
 
 def heading(part: Part, table: ScoreTable) -> str:
@@ -187,13 +201,12 @@ def main() -> None:
     if args.protocol:
         named_protocol(args.protocol)  # an unknown name ends here, before anything is made
     config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
-    device = choose_device(config.device)
     torch.backends.cudnn.allow_tf32 = False  # scores in full single precision
-    networks = load_networks(Path(config.vgg_path), args.inception_path, device)
+    networks = load_networks(Path(config.vgg_path), args.inception_path)
     if args.truth:
-        score_folders(args, device, networks)
+        score_folders(args, config, networks)
     else:
-        score_model(args, config, device, networks)
+        score_model(args, config, networks)
 
 
 if __name__ == "__main__":

@@ -51,15 +51,17 @@ def render_sequence(
     shots: Sequence[Shot],
     look: Look,
     in_flight: int = IN_FLIGHT,
+    indices: Sequence[int] | None = None,
 ) -> Iterator[RenderedFrame]:
     """Draws every pose once for each shot; yields pose by pose, within a pose shot by shot.
 
-    At most in_flight pictures have been drawn and not been handed over while the next pose is drawn.
+    indices: only these of the poses. At most in_flight pictures have been drawn and not been handed over while
+    the next pose is drawn.
     """
     device = trained.device
     pending: deque[_Download] = deque()
     copies = torch.cuda.Stream(device) if device.type == "cuda" else None
-    for index in range(len(sequence.frames)):
+    for index in range(len(sequence.frames)) if indices is None else indices:
         pose = sequence.pose(index)
         cameras = [to_cameras(shot.views[index], device) for shot in shots]
         for shot, image in enumerate(draw(trained, pose, cameras, look)):

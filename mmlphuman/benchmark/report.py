@@ -105,6 +105,15 @@ def sample_table(results: list[dict]) -> str:
     return "\n".join([*lines, aligned(table)])
 
 
+def parallel_table(result: dict) -> str:
+    table = [["", "ms a step", "views a second", "times one process"]]
+    for name, row in result["ways"].items():
+        table.append(
+            [name, f"{row['step_ms']:.2f}", f"{row['views_per_second']:.0f}", f"{row['times_one']:.2f}"]
+        )
+    return aligned(table)
+
+
 def aligned(table: list[list[str]]) -> str:
     """Columns of equal width, the first to the left, the others to the right."""
     widths = [max(map(len, column)) + 2 for column in zip(*table, strict=True)]

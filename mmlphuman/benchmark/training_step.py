@@ -31,6 +31,7 @@ from mmlphuman.capture.poses import POSE_PARTS, read_smpl_params
 from mmlphuman.config import Config
 from mmlphuman.evaluation.speed import Timing
 from mmlphuman.kernels import use_kernels
+from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.perceptual import LPIPS
 from mmlphuman.training.scene import Scene
@@ -100,13 +101,22 @@ def training_capture(subject: Subject, folder: Path, edge_radius: int | None) ->
     return CaptureDataset(layout, poses, frames, range(CAMERAS), edge_radius=edge_radius)
 
 
-def make_trainer(subject: Subject, dataset: CaptureDataset, kernels: str, views: int) -> Trainer:
+def make_trainer(
+    subject: Subject,
+    dataset: CaptureDataset,
+    kernels: str,
+    views: int,
+    ranks: Ranks | None = None,
+    exchange: str = "float32",
+) -> Trainer:
     """A new run on a copy of the subject, in its second half, when the schedule has switched everything on."""
     trained = subject.trained
-    config = replace(trained.config, kernels=kernels, views_per_pose=views, num_workers=0)
+    config = replace(
+        trained.config, kernels=kernels, views_per_pose=views, num_workers=0, gradient_exchange=exchange
+    )
     scene = Scene(dataset, dataset, copy.deepcopy(trained.avatar), copy.deepcopy(trained.pose_space))
     lpips = LPIPS.with_random_weights(config.seed) if config.lambda_lpips > 0 else None
-    return Trainer(config, scene, lpips, trained.device, iteration=late_iteration(config))
+    return Trainer(config, scene, lpips, trained.device, late_iteration(config), ranks)
 
 
 def late_iteration(config: Config) -> int:

@@ -2,13 +2,16 @@
 
 Data path: CaptureDataset + EndlessSampler -> SampleStream -> Sample on the device -> training loop.
 The order does not depend on the number of workers, and what was read ahead but not yet handed out does not
-count: the saved state continues with the very next sample.
+count: the saved state continues with the very next sample. Several processes (ranks) deal the samples out among
+them, each reading only its own; the saved state is that of all together, so their number may change.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -20,11 +23,17 @@ from mmlphuman.capture.packing import PackedSample
 from mmlphuman.capture.sampler import Draw, EndlessSampler
 from mmlphuman.types import Sample
 
+WORKER_GRACE_SECONDS = (
+    30  # for the main process to come to an end in order, when all processes are told to end
+)
+
 
 class SampleStream:
     """Endless iterator of Sample. Use as a context manager, or call `close`, to stop its workers.
 
     num_workers: reading processes, at most one a core; 0 reads in this one. prefetch: samples each worker reads ahead.
+    rank, world: of `world` processes this one gets the samples rank, rank + world, ... of the order that one process
+    would get; all must take equally many before the state is saved.
     prepare: done to every sample where it is read. device: where samples are handed out; a GPU fetches the next one
     from pinned memory beside its work, if `read_ahead` is called once that work is queued.
     An unreadable sample raises ValueError with the dataset's own one-line message.
@@ -38,11 +47,14 @@ class SampleStream:
         prefetch: int = 2,
         prepare: Callable[[Sample], Sample] | None = None,
         device: torch.device | None = None,
+        rank: int = 0,
+        world: int = 1,
     ):
         if num_workers < 0 or prefetch < 1:
             raise ValueError(f"num_workers must be >= 0 and prefetch >= 1, got {num_workers} and {prefetch}")
         self._dataset = dataset
         self._handed_out = sampler  # advances when a sample is handed out, not when it is read
+        self._rank, self._world = rank, world
         self._num_workers = min(num_workers, available_cores())  # more would only fight
         self._prefetch = prefetch if num_workers else None
         self._prepare = prepare
@@ -60,8 +72,8 @@ class SampleStream:
         if isinstance(item, Exception):
             self.close()
             raise item
-        frame, camera_ids = next(self._handed_out)
-        assert (item.frame, item.camera_ids) == (frame, camera_ids), "samples arrived out of order"
+        drawn = list(itertools.islice(self._handed_out, self._world))
+        assert (item.frame, item.camera_ids) == drawn[self._rank], "samples arrived out of order"
         if self._copies is not None:
             working = torch.cuda.current_stream(self._device)
             working.wait_stream(self._copies)
@@ -101,16 +113,17 @@ class SampleStream:
         self.close()
 
     def _start_reading(self) -> Iterator[PackedSample | Exception]:
+        ahead = copy.copy(self._handed_out)  # of the one that counts
         return iter(
             DataLoader(
                 _ReadOrExplain(self._dataset, self._prepare),
-                sampler=copy.copy(self._handed_out),  # runs ahead of the one that counts
+                sampler=itertools.islice(ahead, self._rank, None, self._world),
                 batch_size=None,
                 num_workers=self._num_workers,
                 prefetch_factor=self._prefetch,
                 pin_memory=self._device is not None,
                 collate_fn=_as_is,
-                worker_init_fn=_one_thread,
+                worker_init_fn=_prepare_worker,
             )
         )
 
@@ -140,7 +153,15 @@ def _as_is(item):
     return item
 
 
-def _one_thread(worker: int) -> None:
-    """Workers are the parallelism: threads inside them would fight for the cores."""
+def _prepare_worker(worker: int) -> None:
+    """Workers are the parallelism: threads inside them would fight for the cores.
+
+    What asks a whole job to stop is the main process's to answer, and it needs its workers for that. Told to end, they
+    go on for a while and then end by themselves; a killed main process they notice within seconds.
+    """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))

@@ -1,6 +1,8 @@
 """Scoring sets of pictures with every metric whose network weights are there.
 
 Data path: Pictures -> score_pictures (FrameScore each; Inception features for FID) -> ScoreTable -> scores.json.
+
+Several processes share the pictures (shares.py); the means and FID are computed on rank 0, in the pictures' order.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from mmlphuman.evaluation.fid import bias_note, frechet_distance
 from mmlphuman.evaluation.inception import OTHER_NAME, WEIGHTS_NAME, Inception, load_inception
 from mmlphuman.evaluation.metrics import Picture, person_pair, score_picture
 from mmlphuman.evaluation.score_table import ScoreTable
+from mmlphuman.evaluation.shares import Scored, gathered, shown
 from mmlphuman.files import atomic_write
+from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.image_losses import EDGE_WIDTH, PERCEPTUAL_SIZE
 from mmlphuman.training.perceptual import LPIPS, load_lpips
 from mmlphuman.training.run_record import versions
@@ -55,9 +58,16 @@ class Networks:
     left_out: dict[str, str] = field(default_factory=dict)  # why, by metric
     notes: tuple[str, ...] = ()
 
+    def to(self, device: torch.device) -> Networks:
+        """Moves them (in place, as modules move) and returns itself."""
+        for network in (self.lpips, self.inception):
+            if network is not None:
+                network.to(device)
+        return self
 
-def load_networks(vgg_path: Path, inception_path: Path, device: torch.device | str) -> Networks:
-    """Loads what is there onto `device`. ValueError for a file that is there and does not fit."""
+
+def load_networks(vgg_path: Path, inception_path: Path) -> Networks:
+    """Loads what is there, onto the CPU. ValueError for a file that is there and does not fit."""
     loaders = {"lpips": (load_lpips, Path(vgg_path)), "fid": (load_inception, Path(inception_path))}
     networks, weights, left_out, notes = {}, {}, {}, []
     for metric, (load, path) in loaders.items():
@@ -65,7 +75,7 @@ def load_networks(vgg_path: Path, inception_path: Path, device: torch.device | s
             networks[metric] = None
             left_out[metric] = f"its network's weights are not at {path}; put there {FILES[metric]}"
             continue
-        networks[metric] = load(path).to(device)
+        networks[metric] = load(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         weights[metric] = {"file": str(path), "sha256": digest}
@@ -81,20 +91,36 @@ def score_pictures(
     pictures: Iterable[Picture],
     count: int,
     networks: Networks,
-    device: torch.device | str,
+    ranks: Ranks,
     training_cameras: Iterable[int] = (),
     title: str = "scoring",
     quiet: bool = False,
-) -> ScoreTable:
-    """count: how many pictures there are, for the progress bar."""
-    scores, features = [], {}
-    for picture in tqdm(pictures, desc=title, total=count, unit="image", disable=quiet):
-        scores.append(score_picture(picture, networks.lpips, device))
-        crops = None if networks.inception is None else person_pair(picture, device)
-        if crops is not None:
-            pair = networks.inception((crops * 255).round().to(torch.uint8)).cpu().numpy()
-            features.setdefault(picture.camera, []).append(pair)
-    return ScoreTable.of(scores, training_cameras, fid_of_cameras(features))
+) -> ScoreTable | None:
+    """pictures: this rank's share (share_of); count: how many those are, for the progress bar.
+
+    The networks are on the rank's device. Rank 0 gets the table of all ranks' pictures, the others None.
+    """
+    share = [
+        score_by_all(picture, networks, ranks.device)
+        for picture in shown(pictures, count, title, ranks, quiet)
+    ]
+    everybodys = gathered(share, ranks)
+    if everybodys is None:
+        return None
+    features: dict[int | str, list[np.ndarray]] = {}
+    for scored in everybodys:
+        if scored.features is not None:
+            features.setdefault(scored.score.camera, []).append(scored.features)
+    return ScoreTable.of([scored.score for scored in everybodys], training_cameras, fid_of_cameras(features))
+
+
+def score_by_all(picture: Picture, networks: Networks, device: torch.device | str) -> Scored:
+    """One picture by every metric; its features for FID where a mask shows somebody."""
+    score = score_picture(picture, networks.lpips, device)
+    crops = None if networks.inception is None else person_pair(picture, device)
+    if crops is None:
+        return Scored(score)
+    return Scored(score, networks.inception((crops * 255).round().to(torch.uint8)).cpu().numpy())
 
 
 def fid_of_cameras(features: dict[int | str, list[np.ndarray]]) -> dict[int | str | None, float]:

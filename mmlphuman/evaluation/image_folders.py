@@ -36,15 +36,16 @@ class MatchedFolders:
     masks: dict[str, Path] | None
     notes: tuple[str, ...]  # about files without a match
 
-    def pictures(self, program: str) -> Iterator[Picture]:
-        """One program's pictures. ValueError, naming the files, for unfit ones and for sizes that differ."""
-        for name in self.names:
+    def pictures(self, program: str, names: Sequence[str] | None = None) -> Iterator[Picture]:
+        """One program's pictures, all or those of these names. ValueError, naming the files, for unfit ones and for
+        sizes that differ."""
+        for name in self.names if names is None else names:
             truth_path, render_path = self.truth[name], self.renders[program][name]
             truth, render = read_picture(truth_path), read_picture(render_path)
             _require_size(render, render_path, truth, truth_path)
             mask = None
             if self.masks is not None:
-                mask = decode_image(self.masks[name], cv2.IMREAD_GRAYSCALE) > MASK_THRESHOLD
+                mask = read_mask(self.masks[name])
                 _require_size(mask, self.masks[name], truth, truth_path)
             camera, frame = camera_and_frame(name)
             yield Picture(camera, frame, truth, render, mask)
@@ -113,6 +114,11 @@ def read_picture(path: Path) -> np.ndarray:
     if pixels.ndim != 3:
         raise ValueError(f"{path}: is a grey picture; write it in colour")
     return np.ascontiguousarray(pixels[..., ::-1])  # OpenCV keeps blue first
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """(H, W) bool, True on the person. ValueError, naming the file, for one that cannot be read."""
+    return decode_image(path, cv2.IMREAD_GRAYSCALE) > MASK_THRESHOLD
 
 
 def program_names(folders: Sequence[Path]) -> list[str]:

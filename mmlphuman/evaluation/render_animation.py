@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from mmlphuman.animation.pose_bar import add_pose_bar
 from mmlphuman.animation.pose_file import PoseSequence
@@ -23,8 +22,11 @@ from mmlphuman.animation.render_sequence import Look, render_sequence
 from mmlphuman.animation.shots import Shot
 from mmlphuman.animation.video import VideoWriter
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.evaluation.image_folders import read_picture
+from mmlphuman.evaluation.shares import share_of, shown
 from mmlphuman.evaluation.writer import ImageWriter
 from mmlphuman.files import atomic_write
+from mmlphuman.training.distributed import Ranks
 
 WORST_FRAMES = 5
 MAX_PNG_THREADS = 8  # more wait for the disk
@@ -80,31 +82,62 @@ def render_animation(
     *,
     video_fps: float | None = None,
     show_distance: bool = False,
+    ranks: Ranks | None = None,
     quiet: bool = False,
 ) -> PoseDistances:
     """Writes every picture (names: Shot.picture), poses.json and, with video_fps, a video of each shot.
 
     show_distance: puts the pose bar under the video's pictures. Pictures of an earlier run are replaced where
     they have the same name. The first picture or video that cannot be written stops all (OSError naming it);
-    files that are there are whole.
+    files that are there are whole. Of several ranks each draws its share of the poses; when all are written, each
+    makes its share of the videos from the files.
     """
+    ranks = ranks or Ranks(trained.device)
     distances = pose_distances(trained, sequence)
-    threads = min(max(os.cpu_count() or 1, 2), MAX_PNG_THREADS)
+    film = Film(video_fps, show_distance, distances, out_dir)
+    indices = share_of(range(len(sequence.frames)), ranks)
+    threads = min(max((os.cpu_count() or 1) // ranks.world, 2), MAX_PNG_THREADS)
     with ExitStack() as stack:
         pictures = stack.enter_context(ImageWriter(out_dir, threads, max_waiting=2 * threads))
-        videos = (
-            [stack.enter_context(VideoWriter(out_dir / shot.video, video_fps)) for shot in shots]
-            if video_fps is not None
-            else []
-        )
-        frames = render_sequence(trained, sequence, shots, look)
-        total = len(sequence.frames) * len(shots)
-        for frame in tqdm(frames, "rendering", total, unit="image", disable=quiet):
+        at_once = film.wanted and ranks.world == 1
+        videos = [stack.enter_context(film.video(shot)) for shot in shots] if at_once else []
+        frames = render_sequence(trained, sequence, shots, look, indices=indices)
+        for frame in shown(frames, len(indices) * len(shots), "rendering", ranks, quiet):
             pictures.write(shots[frame.shot].picture(sequence.frames[frame.index]), frame.image)
             if videos:
-                degrees = float(distances.degrees[frame.index])
-                image = add_pose_bar(frame.image, degrees) if show_distance else frame.image
-                videos[frame.shot].write(image)
-    with atomic_write(out_dir / "poses.json") as file:
-        file.write(json.dumps(distances.to_json(), indent=1).encode())
+                videos[frame.shot].write(film.image(frame.image, frame.index))
+    ranks.barrier()
+    if film.wanted and not at_once:
+        for shot in share_of(shots, ranks):
+            film.from_files(shot)
+    if ranks.first:
+        with atomic_write(out_dir / "poses.json") as file:
+            file.write(json.dumps(distances.to_json(), indent=1).encode())
     return distances
+
+
+@dataclass(frozen=True)
+class Film:
+    """How an animation's videos are made of its pictures."""
+
+    fps: float | None  # None: no video is wanted
+    show_distance: bool
+    distances: PoseDistances
+    folder: Path
+
+    @property
+    def wanted(self) -> bool:
+        return self.fps is not None
+
+    def video(self, shot: Shot) -> VideoWriter:
+        return VideoWriter(self.folder / shot.video, self.fps)
+
+    def image(self, picture: np.ndarray, index: int) -> np.ndarray:
+        """A frame of the video from the picture of the sequence's pose `index`."""
+        return add_pose_bar(picture, float(self.distances.degrees[index])) if self.show_distance else picture
+
+    def from_files(self, shot: Shot) -> None:
+        """Writes a shot's video from its pictures' files."""
+        with self.video(shot) as video:
+            for index, frame in enumerate(self.distances.frames):
+                video.write(self.image(read_picture(self.folder / shot.picture(frame)), index))

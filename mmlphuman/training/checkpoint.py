@@ -3,7 +3,8 @@
 MODEL/checkpoints/iteration_00002000/
     avatar.pt     settings, avatar and pose space: all that rendering needs
     training.pt   optimisers, sampler, random generator: what resuming needs besides
-A checkpoint is written into a temporary folder, flushed to disk, and renamed.
+A checkpoint is written into a temporary folder, flushed to disk, and renamed. Its files are zip archives with a
+checksum of every tensor, which loading leaves alone and `check_whole` compares.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,17 +24,26 @@ from mmlphuman.avatar.build import avatar_from_state
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import Config
+from mmlphuman.files import UNREADABLE_MEMBER
 
 FORMAT_VERSION = 2
 FOLDER = "checkpoints"
 NAME = re.compile(r"iteration_(\d{8})")
 UNFINISHED = ".unfinished-"
+AVATAR_FILE, TRAINING_FILE = "avatar.pt", "training.pt"
+
+
+class DamagedCheckpoint(ValueError):
+    """A file of a checkpoint is missing, truncated or altered."""
 
 
 def save_checkpoint(
     model_dir: Path, trained: TrainedAvatar, training_state: dict[str, Any], keep: int
 ) -> Path:
-    """Writes the checkpoint of `trained.iteration`, then removes all but the newest `keep`."""
+    """Writes the checkpoint of `trained.iteration`, then removes all but the newest `keep`.
+
+    OSError where that is not possible, such as on a full disk: nothing of it stays, and nothing older is removed.
+    """
     folder = model_dir / FOLDER
     final = folder / f"iteration_{trained.iteration:08d}"
     unfinished = folder / f"{UNFINISHED}{trained.iteration:08d}"
@@ -41,7 +52,6 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f"{UNFINISHED}*"):
         shutil.rmtree(leftover)
-    unfinished.mkdir()
     avatar_file = {
         "format_version": FORMAT_VERSION,
         "iteration": trained.iteration,
@@ -49,22 +59,55 @@ def save_checkpoint(
         "avatar": trained.avatar.state_dict(),
         "pose_space": trained.pose_space.state_dict(),
     }
-    _save_flushed(avatar_file, unfinished / "avatar.pt")
-    _save_flushed(training_state, unfinished / "training.pt")
+    try:
+        unfinished.mkdir()
+        _save_flushed(avatar_file, unfinished / AVATAR_FILE)
+        _save_flushed(training_state, unfinished / TRAINING_FILE)
+        _flush_folder(unfinished)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     unfinished.rename(final)
     _flush_folder(folder)
     for old in list_checkpoints(model_dir)[:-keep]:
-        gone = folder / f"{UNFINISHED}{old.name}"
-        old.rename(gone)  # first out of sight, so that a kill in the middle leaves nothing that looks whole
-        shutil.rmtree(gone)
+        shutil.rmtree(set_aside(old))
     return final
+
+
+def unsaved(error: OSError, model_dir: Path, iteration: int) -> str:
+    """One line about a checkpoint that could not be written."""
+    kept = list_checkpoints(model_dir)
+    return (
+        f"the checkpoint of iteration {iteration} cannot be written to {model_dir} ({error.strerror or error}); "
+        + (f"{kept[-1].name} is kept; " if kept else "")
+        + "make room, and --resume goes on from what is kept"
+    )
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Takes a checkpoint out of sight, as a whole and at once; the next one that is written removes it."""
+    gone = checkpoint.with_name(f"{UNFINISHED}{checkpoint.name}")
+    if gone.exists():
+        shutil.rmtree(gone)
+    return checkpoint.rename(gone)
 
 
 def _save_flushed(content: dict, path: Path) -> None:
     with path.open("wb") as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            raise _what_stopped(error) from None
         file.flush()
         os.fsync(file.fileno())
+
+
+def _what_stopped(error: BaseException) -> BaseException:
+    """torch.save raises a RuntimeError over whatever ended its writing: that itself, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError | KeyboardInterrupt):
+        cause = cause.__context__
+    return cause or error
 
 
 def _flush_folder(folder: Path) -> None:
@@ -108,7 +151,7 @@ def load_model(path: str | Path) -> TrainedAvatar:
 
 def load_avatar(checkpoint: Path) -> TrainedAvatar:
     """Loads what rendering needs, on the CPU."""
-    content = _load(checkpoint / "avatar.pt")
+    content = _load(checkpoint / AVATAR_FILE)
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(
@@ -126,8 +169,25 @@ def load_avatar(checkpoint: Path) -> TrainedAvatar:
     return TrainedAvatar(avatar, pose_space, config, content["iteration"])
 
 
+def check_whole(checkpoint: Path) -> None:
+    """Raises DamagedCheckpoint, one line, unless its files are there with the checksums that they were written with.
+
+    Reads everything once, and so into the page cache, from where loading takes it.
+    """
+    for path in (checkpoint / AVATAR_FILE, checkpoint / TRAINING_FILE):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                altered = archive.testzip()
+        except FileNotFoundError as error:
+            raise DamagedCheckpoint(f"{path} is missing") from error
+        except UNREADABLE_MEMBER as error:
+            raise DamagedCheckpoint(f"{path} is damaged ({' '.join(str(error).split())})") from error
+        if altered is not None:
+            raise DamagedCheckpoint(f"{path} is damaged (the checksum of {altered} is wrong)")
+
+
 def load_training_state(checkpoint: Path) -> dict[str, Any]:
-    return _load(checkpoint / "training.pt")
+    return _load(checkpoint / TRAINING_FILE)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -18,10 +18,14 @@ BLOCK = 1024  # numbers a program
 
 
 class KernelAdam:
-    """`step()` of several optimisers with the same betas and eps, whose parameters are on one GPU."""
+    """`step()` of several optimisers with the same betas and eps, whose parameters are on one GPU.
 
-    def __init__(self, optimisers: Sequence[Optimizer]):
+    parameters: those that it steps, if not all.
+    """
+
+    def __init__(self, optimisers: Sequence[Optimizer], parameters: Sequence[Tensor] | None = None):
         self.optimisers = optimisers
+        self.chosen = None if parameters is None else {id(parameter) for parameter in parameters}
         self.layout: tuple[int, ...] | None = None  # sizes that `tensor_of_block` and `first_block` are for
         self.tensor_of_block = self.first_block = None
 
@@ -32,7 +36,9 @@ class KernelAdam:
             for group in optimiser.param_groups:
                 beta1, beta2 = group["betas"]
                 for parameter in group["params"]:
-                    if parameter.grad is None:
+                    if parameter.grad is None or (
+                        self.chosen is not None and id(parameter) not in self.chosen
+                    ):
                         continue
                     state = _state_of(optimiser, parameter)
                     state["step"] += 1
@@ -43,7 +49,9 @@ class KernelAdam:
                     counts.append(parameter.numel())
                     corrections = 1 - beta1**steps, math.sqrt(1 - beta2**steps)
                     numbers.append((group["lr"], group["weight_decay"], *corrections))
-        device = parameter.device
+                    device = parameter.device
+        if not addresses:
+            return None
         self._lay_out(tuple(counts), device)
         table, rates = torch.tensor(addresses), torch.tensor(numbers, dtype=torch.float32)
         not_finite = torch.zeros((), device=device)

@@ -1,6 +1,8 @@
-"""The training loop (paper sec. 4): one pose and V views a step, everything else around it.
+"""The training loop (paper sec. 4): B poses and V views of each a step, everything else around it.
 
-Order of a step: load, pose, draw, losses, backward, optimise, log, test, save, let viewers watch.
+Several processes (ranks) share the poses of a step; all of them draw the same random numbers and each uses its own.
+Order of a step: load, pose, draw, losses, backward, [exchange gradients,] optimise, log, test, save, let viewers watch,
+stop if asked to.
 """
 
 from __future__ import annotations
@@ -21,15 +23,20 @@ from mmlphuman.capture.sampler import EndlessSampler
 from mmlphuman.config import Config
 from mmlphuman.kernels import use_kernels
 from mmlphuman.render.rasterize import choose_backend, rasterize
-from mmlphuman.training.checkpoint import save_checkpoint
+from mmlphuman.training.checkpoint import save_checkpoint, unsaved
+from mmlphuman.training.distributed import ErrorOfAll, Ranks
+from mmlphuman.training.divergence import LossGuard, recover
 from mmlphuman.training.losses import TrainingLoss, choose_crops
 from mmlphuman.training.monitor import Monitor
 from mmlphuman.training.optimisers import Optimisers
 from mmlphuman.training.perceptual import LPIPS
+from mmlphuman.training.preemption import Preemption
 from mmlphuman.training.scene import Scene
 from mmlphuman.training.score_log import TrainingClock
-from mmlphuman.training.step_numbers import Logged, StepNumbers
+from mmlphuman.training.step_numbers import Diverged, Logged, StepNumbers
 from mmlphuman.types import Pose, PosedGaussians, Sample
+
+DRAWS_PER_VIEW = 2  # random numbers: where a patch lies
 
 
 class Watcher(Protocol):
@@ -58,23 +65,46 @@ def fast_lpips(lpips: LPIPS) -> Callable[[torch.Tensor, torch.Tensor], torch.Ten
     return FastLPIPS(lpips)
 
 
+def poses_per_step(config: Config, ranks: Ranks) -> int:
+    """Of all ranks together. ErrorOfAll if they cannot share the setting's number equally."""
+    poses = config.poses_per_step or ranks.world
+    if poses % ranks.world:
+        raise ErrorOfAll(
+            f"poses_per_step: {poses} cannot be shared equally by {ranks.world} processes; start as many as divide it, "
+            "or set poses_per_step to a multiple of their number in a new run"
+        )
+    return poses
+
+
 class Trainer:
     """A run in progress. `state_dict` holds all that decides its future besides the avatar and the settings."""
 
     def __init__(
-        self, config: Config, scene: Scene, lpips: Callable | None, device: torch.device, iteration: int = 0
+        self,
+        config: Config,
+        scene: Scene,
+        lpips: Callable | None,
+        device: torch.device,
+        iteration: int = 0,
+        ranks: Ranks | None = None,
     ):
         if scene.avatar.is_compact:
             raise ValueError(
                 "a compact avatar cannot be trained on; resume from the model folder it was made of"
             )
         self.config, self.scene, self.device, self.iteration = config, scene, device, iteration
+        self.ranks = ranks or Ranks(device)
+        self.poses_per_step = poses_per_step(config, self.ranks)
         self.backend = choose_backend(config.rasterizer, device.type)
         self.avatar = scene.avatar.to(device)
+        self.ranks.broadcast(self.avatar.state_dict().values())  # exactly equal, whatever computed them
         kernels = use_kernels(config.kernels, device)
         self.pose_avatar = recorded_avatar(self.avatar) if kernels else self.avatar
         self.find_pairs = pair_finder() if kernels and self.backend == "gsplat" else None
-        self.optimisers = Optimisers(self.avatar, config, scene.training.scene_scale(), kernels)
+        self.optimisers = Optimisers(
+            self.avatar, config, scene.training.scene_scale(), kernels, self.ranks, self.poses_per_step
+        )
+        self.share_of_mean = torch.tensor(1 / self.poses_per_step, device=device)  # that a pose's loss has
         if lpips is not None:
             lpips = fast_lpips(lpips.to(device)) if kernels else lpips.to(device)
         self.loss = TrainingLoss(config, lpips)
@@ -86,9 +116,13 @@ class Trainer:
             config.num_workers,
             prepare=crop_to_person,
             device=device,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
         )
         self.background = torch.tensor(config.background, device=device)
         self.clock = TrainingClock(device)
+        self.divergences = 0  # of the whole run
+        self.divergences_since_save = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -96,6 +130,7 @@ class Trainer:
             "stream": self.stream.state_dict(),
             "draws": self.draws.get_state(),
             "seconds": self.clock.seconds,
+            "divergences": self.divergences,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -103,6 +138,7 @@ class Trainer:
         self.stream.load_state_dict(state["stream"])
         self.draws.set_state(state["draws"])
         self.clock.seconds = state.get("seconds", math.nan)  # unknown to checkpoints from before it was kept
+        self.divergences = state.get("divergences", 0)
 
     def trained(self) -> TrainedAvatar:
         """The avatar as it is now, with the parameters themselves and not a copy."""
@@ -117,57 +153,138 @@ class Trainer:
     def save(self, model_dir: Path) -> None:
         save_checkpoint(model_dir, self.trained(), self.state_dict(), self.config.checkpoints_kept)
 
-    def run(self, model_dir: Path, monitor: Monitor, watcher: Watcher | None = None) -> None:
-        """Trains to the last iteration. Raises NonFiniteError, leaving the last good checkpoint."""
-        config = self.config
-        numbers = StepNumbers(config.log_every, self.device)
+    def run(
+        self,
+        model_dir: Path,
+        monitor: Monitor,
+        watcher: Watcher | None = None,
+        preemption: Preemption | None = None,
+    ) -> bool:
+        """Trains to the last iteration: True. Asked to stop before, it saves: False.
 
-        def report(logged: Logged | None) -> None:
-            if logged is not None:
-                monitor.log(logged.iteration, logged.terms)
-                if watcher is not None:
-                    watcher.note_loss(logged.iteration, logged.terms["total"])
-
+        A run that diverges goes back to its last good checkpoint; after `divergence_retries` times Diverged is raised.
+        A checkpoint that cannot be written is tried again when the next one is due; OSError for the last one.
+        """
+        preemption, guard = preemption or Preemption(), LossGuard(self.config.divergence_factor)
         with self.stream, self.clock.running():
-            while self.iteration < config.iterations:
-                sample = next(self.stream)
-                numbers.note(self.iteration, sample.name(), *self.step(sample))
-                self.iteration += 1
-                self.stream.read_ahead()  # while the GPU works
-                report(numbers.receive())  # sent one step ago
-                if self.is_due(config.log_every):
-                    numbers.send()
-                if self.is_due(config.test_every, config.test_iterations):
-                    report(numbers.receive())
-                    active = active_parts(config, self.iteration)
+            while True:
+                try:
+                    return self.run_until_divergence(model_dir, monitor, watcher, preemption, guard)
+                except Diverged as error:
                     with self.clock.stopped():
-                        monitor.show_held_out(
-                            self.iteration,
-                            self.clock.seconds,
-                            self.avatar,
-                            self.scene.held_out,
-                            active,
-                            self.background,
-                            self.backend,
-                        )
-                if self.is_due(config.checkpoint_every, config.checkpoint_iterations):
-                    report(numbers.check())  # never save what is already broken
-                    with self.clock.stopped():
-                        self.save(model_dir)
-                if watcher is not None:
-                    watcher.after_step(self.iteration)
-            report(numbers.check())
+                        recover(self, model_dir, monitor, error)
+
+    def run_until_divergence(
+        self,
+        model_dir: Path,
+        monitor: Monitor,
+        watcher: Watcher | None,
+        preemption: Preemption,
+        guard: LossGuard,
+    ) -> bool:
+        config, stop = self.config, False
+        numbers = StepNumbers(config.log_every, self.ranks, self.poses_per_step)
+
+        def report(logged: Logged | None) -> bool:
+            """Whether some rank was asked to stop."""
+            if logged is None:
+                return False
+            guard.look(logged)
+            monitor.log(logged.iteration, logged.terms)
+            if watcher is not None:
+                watcher.note_loss(logged.iteration, logged.terms["total"])
+            return logged.stop
+
+        while self.iteration < config.iterations and not stop:
+            samples = self.next_samples()
+            names = " or ".join(sample.name() for sample in samples)
+            numbers.note(self.iteration, names, *self.step(*samples))
+            self.iteration += self.poses_per_step
+            self.stream.read_ahead()  # while the GPU works
+            stop = report(numbers.receive())  # sent one step ago
+            if self.is_due(config.log_every):
+                self.ranks.barrier()  # finds out that a process is gone, for which a GPU would wait in vain
+                numbers.send(preemption.asked_by is not None)
+            if self.is_due(config.test_every, config.test_iterations):
+                stop |= report(numbers.receive())
+                active = active_parts(config, self.iteration)
+                with self.clock.stopped():
+                    monitor.show_held_out(
+                        self.iteration,
+                        self.clock.seconds,
+                        self.avatar,
+                        self.scene.held_out,
+                        active,
+                        self.background,
+                        self.backend,
+                    )
+            if self.is_due(config.checkpoint_every, config.checkpoint_iterations):
+                stop |= report(numbers.check())  # never save what is already broken
+                self.save_or_go_on(model_dir, monitor)
+            if watcher is not None:
+                watcher.after_step(self.iteration)
+            if self.ranks.world == 1:  # several agree by their numbers
+                stop = preemption.asked_by is not None
+        report(numbers.check())
+        if self.iteration < config.iterations:
+            self.save_or_go_on(model_dir, monitor)
+        return self.iteration >= config.iterations
+
+    def save_or_go_on(self, model_dir: Path, monitor: Monitor) -> None:
+        """Rank 0 saves. Where that is impossible it says so; OSError if it was the last checkpoint of the run."""
+        if not self.ranks.first:
+            return
+        with self.clock.stopped():
+            try:
+                self.save(model_dir)
+            except OSError as error:
+                if self.iteration >= self.config.iterations:
+                    raise OSError(unsaved(error, model_dir, self.iteration)) from error
+                monitor.say(unsaved(error, model_dir, self.iteration))
+                return
+        self.divergences_since_save = 0
+        monitor.reopen(self.iteration)
 
     def is_due(self, every: int, also_at: Sequence[int] = ()) -> bool:
-        """After `iteration` steps: at multiples of `every` (0: none), at the listed iterations, at the end."""
-        regular = every > 0 and self.iteration % every == 0
-        return regular or self.iteration in also_at or self.iteration == self.config.iterations
+        """After a step: has it reached or passed a multiple of `every` (0: none), a listed iteration or the end?"""
+        now, before = self.iteration, self.iteration - self.poses_per_step
+        regular = every > 0 and now // every > before // every
+        return regular or any(before < at <= now for at in also_at) or now >= self.config.iterations
 
-    def step(self, sample: Sample) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """One optimisation step; returns the loss terms and the gradients' norm, both still on the device."""
+    def next_samples(self) -> list[Sample]:
+        """This rank's of the next step."""
+        return [next(self.stream) for _ in range(self.poses_per_step // self.ranks.world)]
+
+    def step(self, *samples: Sample) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """One optimisation step on this rank's samples of it, as `next_samples` gives them.
+
+        Returns the loss terms, mean over these samples, and a number that is finite if the gradients of all ranks are;
+        both still on the device. The caller counts the iterations.
+        """
+        assert len(samples) == self.poses_per_step // self.ranks.world, (
+            f"{len(samples)} samples for this step"
+        )
+        self.optimisers.zero_grad()
+        own, means = iter(samples), {}
+        for pose in range(self.poses_per_step):
+            if pose % self.ranks.world != self.ranks.rank:
+                torch.rand(DRAWS_PER_VIEW * self.config.views_per_pose + 3, generator=self.draws)  # another's
+                continue
+            terms = self.add_gradients(next(own))
+            if len(samples) == 1:
+                means = terms
+                continue
+            self.optimisers.keep_gradients()
+            for name, term in terms.items():
+                means[name] = means.get(name, 0) + term / len(samples)
+        self.optimisers.set_rates(self.iteration)
+        return means, self.optimisers.step()
+
+    def add_gradients(self, sample: Sample) -> dict[str, torch.Tensor]:
+        """Those of one pose's part in the step's mean loss; returns its loss terms."""
         config = self.config
         patches = self.iteration >= config.iteration_lpips_random_patch
-        crops = choose_crops(sample, patches, self.draws)
+        crops = choose_crops(sample, patches, self.draws)  # DRAWS_PER_VIEW numbers
         # Drawn always, so that settings do not shift the sequence.
         drawn = torch.rand(3, generator=self.draws)
         background = drawn.to(self.device, non_blocking=True) if config.random_background else self.background
@@ -178,7 +295,5 @@ class Trainer:
         losses = self.loss(
             self.iteration, sample, render, output, self.avatar.control_neighbours, background, crops
         )
-        self.optimisers.zero_grad()
-        losses.total.backward()
-        self.optimisers.set_rates(self.iteration)
-        return losses.terms, self.optimisers.step()
+        losses.total.backward(self.share_of_mean)
+        return losses.terms

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from mmlphuman.avatar.avatar import ActiveParts, Avatar
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.render.rasterize import rasterize
+from mmlphuman.training.event_log import EventLog
 from mmlphuman.training.image_losses import paint, regions
 from mmlphuman.training.score_log import FILE_NAME, HeldOutScore, scores_until, write_scores
 
@@ -23,12 +27,14 @@ class Monitor:
     """Progress bar, TensorBoard events and scores.csv of one run; a context manager.
 
     A run that goes on at `first_iteration` loses what was logged after it. ValueError for a damaged scores.csv.
+    A log that cannot be written (a full disk) ends no run: one line says so, and `reopen` tries again.
     """
 
     def __init__(self, model_dir: Path, first_iteration: int, iterations: int, quiet: bool = False):
-        self.scores_path = model_dir / FILE_NAME
+        self.model_dir, self.scores_path = model_dir, model_dir / FILE_NAME
         self.scores = scores_until(self.scores_path, first_iteration)
-        self.writer = SummaryWriter(str(model_dir), purge_step=first_iteration + 1)
+        self.events: EventLog | None = None
+        self.reopen(first_iteration)
         self.bar = tqdm(
             total=iterations,
             initial=first_iteration,
@@ -39,16 +45,22 @@ class Monitor:
             dynamic_ncols=True,
         )
 
+    def say(self, text: str) -> None:
+        """One line on stderr, above the progress bar."""
+        with suppress(OSError):  # a file on the disk that is full, for example
+            tqdm.write(text, file=sys.stderr)
+
     def log(self, iteration: int, values: dict[str, float]) -> None:
         """values: the loss terms after `iteration` steps."""
-        for name, value in values.items():
-            self.writer.add_scalar(f"loss/{name}", value, iteration)
+        scalars = {f"loss/{name}": value for name, value in values.items()}
         if self.bar.format_dict["rate"]:
-            self.writer.add_scalar("speed/iterations_per_second", self.bar.format_dict["rate"], iteration)
+            scalars["speed/iterations_per_second"] = self.bar.format_dict["rate"]
+        self._record(lambda events: [events.scalar(*scalar, iteration) for scalar in scalars.items()])
         self.bar.set_postfix(
             {name: f"{value:.4f}" for name, value in values.items() if name != "smooth"}, refresh=False
         )
-        self.bar.update(iteration - self.bar.n)
+        with suppress(OSError):
+            self.bar.update(min(iteration, self.bar.total) - self.bar.n)  # the last step may go past it
 
     @torch.no_grad()
     def show_held_out(
@@ -78,26 +90,81 @@ class Monitor:
             whole.append(errors.mean())
             if inner.any():
                 inside.append(errors[inner].mean())
-            self.writer.add_image(
-                f"held_out/camera_{camera}_frame_{frame}",
-                torch.cat([truth, image], 1),
-                iteration,
-                dataformats="HWC",
-            )
+            shown = partial(EventLog.image, tag=f"held_out/camera_{camera}_frame_{frame}", step=iteration)
+            self._record(partial(shown, image=torch.cat([truth, image], 1)))
         score = HeldOutScore(iteration, seconds, mean_psnr(whole), mean_psnr(inside) if inside else None)
-        self.writer.add_scalar("held_out/psnr", score.psnr, iteration)
-        if score.psnr_inside is not None:
-            self.writer.add_scalar("held_out/psnr_inside", score.psnr_inside, iteration)
-        self.writer.add_scalar("held_out/seconds", seconds, iteration)
-        self.scores.append(score)
-        write_scores(self.scores_path, self.scores)
+        self._record(lambda events: log_score(events, score))
+        self._keep_scores([*self.scores, score])
+
+    def go_back(self, iteration: int) -> None:
+        """The run has returned to `iteration`: what was logged of later ones goes."""
+        self._record(lambda events: events.restart(iteration + 1))
+        self._keep_scores([score for score in self.scores if score.iteration <= iteration])
+        self.bar.n = self.bar.last_print_n = iteration
+
+    def reopen(self, iteration: int) -> None:
+        """Begins a new event file, unless one is being written."""
+        if self.events is None:
+            try:
+                self.events = EventLog(self.model_dir, first_step=iteration + 1)
+            except OSError as error:
+                self._say_unlogged(error)
+
+    def _keep_scores(self, scores: list[HeldOutScore]) -> None:
+        self.scores = scores
+        try:
+            write_scores(self.scores_path, scores)
+        except OSError as error:  # all of them are written again after the next test
+            self.say(f"{self.scores_path} cannot be written ({error.strerror or error}); training goes on")
+
+    def _record(self, write: Callable[[EventLog], object]) -> None:
+        if self.events is None:
+            return
+        try:
+            write(self.events)
+        except OSError as error:
+            self._close_events()
+            self._say_unlogged(error)
+
+    def _say_unlogged(self, error: OSError) -> None:
+        self.say(
+            f"TensorBoard events cannot be written to {self.model_dir} ({error.strerror or error}); training goes on, "
+            "and the next checkpoint that can be written begins a new log"
+        )
+
+    def _close_events(self) -> None:
+        events, self.events = self.events, None
+        if events is not None:
+            with suppress(OSError):  # what cannot be written is lost, and was said to be
+                events.close()
 
     def __enter__(self) -> Monitor:
         return self
 
     def __exit__(self, *_) -> None:
-        self.bar.close()
-        self.writer.close()
+        with suppress(OSError):
+            self.bar.close()
+        self._close_events()
+
+
+class NoMonitor:
+    """Of the ranks that nobody looks at: they neither write nor test."""
+
+    def say(self, *_) -> None: ...
+
+    log = show_held_out = go_back = reopen = say
+
+    def __enter__(self) -> NoMonitor:
+        return self
+
+    def __exit__(self, *_) -> None: ...
+
+
+def log_score(events: EventLog, score: HeldOutScore) -> None:
+    events.scalar("held_out/psnr", score.psnr, score.iteration)
+    if score.psnr_inside is not None:
+        events.scalar("held_out/psnr_inside", score.psnr_inside, score.iteration)
+    events.scalar("held_out/seconds", score.seconds, score.iteration)
 
 
 def mean_psnr(errors: list[Tensor]) -> float:

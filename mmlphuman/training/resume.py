@@ -1,4 +1,4 @@
-"""Continuing a run exactly where its newest checkpoint stands."""
+"""Continuing a run exactly where its newest whole checkpoint stands."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import torch
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import Config
-from mmlphuman.training.checkpoint import load_avatar, load_training_state, newest_checkpoint
+from mmlphuman.training.checkpoint import load_avatar, load_training_state
+from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.scene import Scene, test_dataset, training_dataset
+from mmlphuman.training.whole_checkpoint import agreed_whole
 
 # Settings that decide where and how fast a run goes on, not what comes out.
 MAY_CHANGE = {
     "device", "num_workers", "data_in_memory", "test", "test_iterations", "test_every", "log_every",
     "checkpoint_iterations", "checkpoint_every", "checkpoints_kept", "smpl_pkl_path", "vgg_path", "detect_anomaly",
-    "viewer_budget", "kernels",
+    "viewer_budget", "divergence_factor", "divergence_retries", "kernels", "gradient_exchange",
 }  # fmt: skip
 
 
@@ -35,20 +37,28 @@ def check_same_run(saved: Config, given: Config, model_dir: Path) -> None:
 
 
 def resume_run(
-    config: Config, data_dir: Path, model_dir: Path, lpips: Callable | None, device: torch.device
+    config: Config,
+    data_dir: Path,
+    model_dir: Path,
+    lpips: Callable | None,
+    device: torch.device,
+    ranks: Ranks | None = None,
 ) -> Trainer:
-    checkpoint = newest_checkpoint(model_dir)
-    saved = load_avatar(checkpoint)
-    check_same_run(saved.config, config, model_dir)
-    state = load_training_state(checkpoint)
-    layout = open_capture(data_dir)
-    poses = read_smpl_params(layout.pose_path)
-    scene = Scene(
-        training=training_dataset(config, layout, poses),
-        held_out=test_dataset(config, layout, poses),
-        avatar=saved.avatar,
-        pose_space=saved.pose_space,
-    )
-    trainer = Trainer(config, scene, lpips, device, saved.iteration)
+    """ranks: those that there are now; the run may have been begun by more or fewer."""
+    ranks = ranks or Ranks(device)
+    checkpoint = agreed_whole(model_dir, ranks)
+    with ranks.first_before_others():  # what is wrong is said once
+        saved = load_avatar(checkpoint)
+        check_same_run(saved.config, config, model_dir)
+        state = load_training_state(checkpoint)
+        layout = open_capture(data_dir)
+        poses = read_smpl_params(layout.pose_path)
+        scene = Scene(
+            training=training_dataset(config, layout, poses),
+            held_out=test_dataset(config, layout, poses),
+            avatar=saved.avatar,
+            pose_space=saved.pose_space,
+        )
+    trainer = Trainer(config, scene, lpips, device, saved.iteration, ranks)
     trainer.load_state_dict(state)
     return trainer

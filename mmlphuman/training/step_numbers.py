@@ -1,6 +1,7 @@
 """The numbers of training steps on their way from the device: for the log, and for an early end where one is broken.
 
 Nothing in a step waits for them: they are sent every few steps and looked at one step later, when they have arrived.
+Several processes (ranks) send them to each other first, so that all of them see the same.
 """
 
 from __future__ import annotations
@@ -10,8 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmlphuman.training.distributed import ErrorOfAll, Ranks
 
-class NonFiniteError(ValueError):
+
+class Diverged(ErrorOfAll):
+    """The run has left what training can mend; its last checkpoint has not."""
+
+
+class NonFiniteError(Diverged):
     """A loss or gradient became NaN or infinite."""
 
 
@@ -19,6 +26,8 @@ class NonFiniteError(ValueError):
 class Logged:
     iteration: int  # steps done by then
     terms: dict[str, float]  # the loss terms of the last of them
+    totals: tuple[float, ...]  # the loss of each step since the last look, mean over the ranks
+    stop: bool  # some rank was asked to stop
 
 
 @dataclass(frozen=True)
@@ -30,10 +39,15 @@ class _Sent:
 
 
 class StepNumbers:
-    """Collects each step's loss and gradient norm on the device, at most `capacity` of them between two checks."""
+    """Collects each step's loss and gradient norm on the device, at most `capacity` of them between two checks.
 
-    def __init__(self, capacity: int, device: torch.device):
-        self.values = torch.zeros(capacity, 2, device=device)
+    All ranks send together and get the same numbers, their means: what they decide by them, they decide together.
+    """
+
+    def __init__(self, capacity: int, ranks: Ranks, poses: int = 1):
+        """poses: of a step, over all ranks."""
+        self.ranks, self.poses = ranks, poses
+        self.values = torch.zeros(capacity, 2, device=ranks.device)
         self.steps: list[tuple[int, str]] = []  # iteration and sample of each row
         self.terms: dict[str, Tensor] = {}
         self.sent: _Sent | None = None
@@ -46,11 +60,17 @@ class StepNumbers:
         self.steps.append((iteration, sample))
         self.terms = terms
 
-    def send(self) -> None:
-        """Starts the way to the CPU of all that was noted; what was sent before must have been received."""
+    def send(self, stop: bool = False) -> None:
+        """Starts the way to the CPU of all that was noted; what was sent before must have been received.
+
+        stop: this rank was asked to; the others hear of it here.
+        """
         assert self.sent is None and self.steps, "nothing noted, or the last numbers were not received"
         noted = self.values[: len(self.steps)].flatten()
-        numbers, arrived = torch.cat([noted, torch.stack(list(self.terms.values()))]), None
+        asked = torch.full((1,), float(stop), device=noted.device)
+        numbers, arrived = torch.cat([noted, torch.stack(list(self.terms.values())), asked]), None
+        numbers /= self.ranks.world
+        self.ranks.sum_now(numbers)
         if numbers.device.type == "cuda":
             host = torch.empty(numbers.shape, pin_memory=True)
             host.copy_(numbers, non_blocking=True)
@@ -67,15 +87,15 @@ class StepNumbers:
             return None
         if sent.arrived is not None:
             sent.arrived.synchronize()
-        rows, terms = sent.numbers.split([2 * len(sent.steps), len(sent.names)])
-        for (iteration, sample), finite in zip(sent.steps, rows.view(-1, 2).isfinite().tolist(), strict=True):
+        rows, terms, asked = sent.numbers.split([2 * len(sent.steps), len(sent.names), 1])
+        rows = rows.view(-1, 2)
+        for (iteration, sample), finite in zip(sent.steps, rows.isfinite().tolist(), strict=True):
             if not all(finite):
                 what = "gradient" if finite[0] else "loss"
-                raise NonFiniteError(
-                    f"the {what} is not finite at iteration {iteration} on {sample}; look at that sample's image, "
-                    "mask and pose; the last good checkpoint is kept, resume from it with --resume"
-                )
-        return Logged(sent.steps[-1][0] + 1, dict(zip(sent.names, terms.tolist(), strict=True)))
+                samples = " or ".join(self.ranks.gather(sample))
+                raise NonFiniteError(f"the {what} is not finite at iteration {iteration} on {samples}")
+        terms = dict(zip(sent.names, terms.tolist(), strict=True))
+        return Logged(sent.steps[-1][0] + self.poses, terms, tuple(rows[:, 0].tolist()), bool(asked))
 
     def check(self) -> Logged | None:
         """All that was noted, now. Returns and raises as `receive`."""

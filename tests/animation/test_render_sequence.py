@@ -127,3 +127,13 @@ def test_a_camera_may_move_from_pose_to_pose(trained, sequence, shots):
     for frame in render_sequence(trained, sequence, [moving], look()):
         expected = by_hand(trained, sequence, views[frame.index], frame.index, False)
         assert np.array_equal(frame.image, expected)
+
+
+def test_some_of_the_poses_are_drawn_as_among_all(trained, sequence, shots):
+    everything = {
+        (frame.index, frame.shot): frame.image for frame in render_sequence(trained, sequence, shots, look())
+    }
+    frames = list(render_sequence(trained, sequence, shots, look(), indices=range(POSES)[1::3]))
+    assert [(frame.index, frame.shot) for frame in frames] == [(1, 0), (1, 1), (4, 0), (4, 1)]
+    for frame in frames:
+        assert np.array_equal(frame.image, everything[frame.index, frame.shot])

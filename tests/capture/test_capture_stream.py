@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
+import signal
 import time
 
 import pytest
@@ -104,6 +106,27 @@ def test_read_ahead_does_not_count_when_resuming(small_capture, workers):
         assert_same_samples(take(resumed, 9), expected)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_processes_deal_out_the_order_of_one_and_may_change_in_number(small_capture, workers):
+    """Twelve samples by one, then twelve by each number of processes, begun at the state of any of the two before."""
+    with stream_of(small_capture) as alone:
+        expected = take(alone, 24)
+    streams = [stream_of(small_capture, num_workers=workers, rank=rank, world=2) for rank in range(2)]
+    parts = [take(stream, 6) for stream in streams]
+    assert_same_samples([sample for both in zip(*parts, strict=True) for sample in both], expected[:12])
+    states = [stream.state_dict() for stream in streams]
+    assert states[0] == states[1]
+    for world in (1, 2, 3):
+        parts = []
+        for rank in range(world):
+            with stream_of(small_capture, num_workers=workers, rank=rank, world=world) as stream:
+                stream.load_state_dict(states[0])
+                parts.append(take(stream, 12 // world))
+        assert_same_samples([sample for each in zip(*parts, strict=True) for sample in each], expected[12:])
+    for stream in streams:
+        stream.close()
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_error_in_a_worker_arrives_as_its_own_line(small_capture, num_workers):
     stream = stream_of(small_capture, num_workers=num_workers)
@@ -122,6 +145,18 @@ def test_close_ends_the_workers(small_capture):
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not multiprocessing.active_children()
+
+
+def test_signals_to_the_whole_job_leave_the_workers_at_work(small_capture):
+    with stream_of(small_capture, num_workers=1) as stream:
+        take(stream, 2)  # it has begun, and listens as a worker should
+        (worker,) = multiprocessing.active_children()
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+            os.kill(worker.pid, number)
+        take(stream, 3 * FRAMES)
+        assert worker.is_alive()
+    worker.join(5)
+    assert worker.exitcode == 0
 
 
 def test_silly_worker_counts(small_capture):

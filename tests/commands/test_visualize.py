@@ -153,7 +153,7 @@ def test_a_run_in_progress_is_watched(files, tmp_path):
         assert state.iterations == 100_000 and state.steps_per_second > 0 and state.viewers == 1
         assert all(iteration % 2 == 0 and loss > 0 for iteration, loss in state.history)
         status, _, err = interrupted(process)
-    assert status == 130 and "interrupted; a training run continues with --resume" in err
+    assert status == 75 and "stopped by SIGINT; train.py --resume goes on" in err
 
 
 def test_a_taken_port_ends_only_what_asked_for_it(files, tmp_path):

@@ -1,0 +1,228 @@
+"""Several processes do what one does with as many poses a step, go on from each other's checkpoints, fail together."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from processes import run_all, run_ranks
+
+from mmlphuman.training.distributed import ErrorOfAll, LostRankError, Ranks, SumOverRanks
+from mmlphuman.training.loop import Trainer, poses_per_step
+from mmlphuman.training.monitor import Monitor, NoMonitor
+from mmlphuman.training.optimisers import parts_of
+from mmlphuman.training.resume import resume_run
+from mmlphuman.training.scene import build_scene
+
+CPU = torch.device("cpu")
+ALONE = Ranks(CPU)
+STEPS, SAVED_AFTER = 50, 38  # the second is no multiple of anything
+
+
+@pytest.fixture
+def config(tiny_config):
+    """Two poses a step, small pictures; everything is switched on early."""
+    return replace(tiny_config, iterations=2 * STEPS, poses_per_step=2, image_scaling=0.35, lambda_ssim=0)
+
+
+def fresh(config, capture, ranks: Ranks = ALONE) -> Trainer:
+    return Trainer(config, build_scene(config, capture, lambda text: None), None, CPU, ranks=ranks)
+
+
+def take_steps(trainer: Trainer, count: int) -> None:
+    for _ in range(count):
+        trainer.step(*trainer.next_samples())
+        trainer.iteration += trainer.poses_per_step
+
+
+def numbers_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainer.avatar.named_parameters()}
+
+
+def assert_close(ours: dict, theirs: dict) -> None:
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_two_processes_follow_one_with_two_poses_a_step(config, capture, tmp_path):
+    """Checkpoints on the way: by one and by two processes, each continued by the other."""
+    fresh(config, capture)  # makes the weight volume
+
+    def whole_run(ranks: Ranks, folder) -> None:
+        trainer = fresh(config, capture, ranks)
+        take_steps(trainer, SAVED_AFTER)
+        if ranks.first:
+            trainer.save(folder)
+        take_steps(trainer, STEPS - SAVED_AFTER)
+        torch.save((numbers_of(trainer), trainer.stream.state_dict()), folder / f"{ranks.rank}.pt")
+
+    def rest_of_run(ranks: Ranks, begun, folder) -> None:
+        trainer = resume_run(config, capture, begun, None, CPU, ranks)
+        assert trainer.iteration == 2 * SAVED_AFTER
+        take_steps(trainer, STEPS - SAVED_AFTER)
+        torch.save((numbers_of(trainer), trainer.stream.state_dict()), folder / f"{ranks.rank}.pt")
+
+    folders = {name: tmp_path / name for name in ("one", "two", "one_two", "two_one")}
+    for folder in folders.values():
+        folder.mkdir()
+    whole_run(ALONE, folders["one"])
+    run_all(2, partial(whole_run, folder=folders["two"]), tmp_path)
+    run_all(2, partial(rest_of_run, begun=folders["one"], folder=folders["one_two"]), tmp_path)
+    rest_of_run(ALONE, folders["two"], folders["two_one"])
+
+    expected, position = torch.load(folders["one"] / "0.pt")
+    start = numbers_of(fresh(config, capture))
+    assert all(not torch.equal(start[name], value) for name, value in expected.items())
+    for name in ("two", "one_two", "two_one"):
+        ours, where = torch.load(folders[name] / "0.pt")
+        assert where == position
+        assert_close(ours, expected)
+    for name in ("two", "one_two"):  # the ranks never drift apart
+        zero, one = (torch.load(folders[name] / f"{rank}.pt")[0] for rank in range(2))
+        assert all(torch.equal(value, one[key]) for key, value in zero.items())
+
+
+def test_the_gradient_is_the_mean_over_the_poses(config, capture):
+    """Adam hides a wrong factor: looked at before it."""
+    single, double = fresh(replace(config, poses_per_step=1), capture), fresh(config, capture)
+    mean: dict[str, torch.Tensor] = {}
+    for _ in range(2):
+        single.optimisers.zero_grad()
+        single.add_gradients(next(single.stream))
+        for name, parameter in single.avatar.named_parameters():
+            if parameter.grad is not None:
+                mean[name] = mean.get(name, 0) + parameter.grad / 2
+    double.optimisers.step = lambda: torch.ones(())  # leaves the sums where they are
+    terms, _ = double.step(*double.next_samples())
+    sums = {id(p): double.optimisers.sums.get(i) for i, p in enumerate(double.optimisers.parameters())}
+    for name, parameter in double.avatar.named_parameters():
+        if name in mean:
+            torch.testing.assert_close(sums[id(parameter)], mean[name], rtol=1e-5, atol=1e-9, msg=name)
+    assert len(mean) > 5 and terms["total"] > 0
+
+
+def test_rates_follow_the_square_root_of_the_poses(config, capture):
+    rates = []
+    for poses in (1, 4):
+        optimisers = fresh(replace(config, poses_per_step=poses), capture).optimisers
+        optimisers.set_rates(50)
+        rates.append([group["lr"] for each in optimisers.optimisers for group in each.param_groups])
+    assert rates[1] == pytest.approx([2 * rate for rate in rates[0]])
+
+
+@pytest.mark.parametrize("poses", [1, 3, 8])
+def test_everything_due_is_done_once_and_in_time(poses, tiny_config):
+    run = SimpleNamespace(config=replace(tiny_config, iterations=50), poses_per_step=poses)
+    done = []
+    for iteration in range(poses, 50 + poses, poses):
+        run.iteration = iteration
+        if Trainer.is_due(run, 10, [11, 12, 34]):
+            done.append(iteration)
+    after = [-(-due // poses) * poses for due in (10, 11, 12, 20, 30, 34, 40, 50)]
+    assert done == sorted(set(after))
+    assert not Trainer.is_due(SimpleNamespace(**{**vars(run), "iteration": 8}), 0)
+
+
+def test_poses_are_shared_equally_or_not_at_all(config):
+    two = Ranks(CPU, 0, 2)
+    assert poses_per_step(replace(config, poses_per_step=None), two) == 2
+    assert poses_per_step(replace(config, poses_per_step=6), two) == 6
+    with pytest.raises(ErrorOfAll, match="poses_per_step: 3 cannot be shared equally by 2 processes"):
+        poses_per_step(replace(config, poses_per_step=3), two)
+
+
+def test_parts_hold_every_parameter_once_in_order():
+    parameters = [torch.nn.Parameter(torch.zeros(size)) for size in (3, 50, 1, 40, 2, 60, 5, 5)]
+    for count in (1, 2, 4, 20):
+        parts = parts_of(parameters, count)
+        assert [id(p) for part in parts for p in part] == [id(p) for p in parameters]
+        assert len(parts) <= count and all(parts)
+    largest = max(sum(p.numel() for p in part) for part in parts_of(parameters, 4))
+    assert largest <= 2 * sum(p.numel() for p in parameters) / 4
+
+
+def test_what_ranks_tell_each_other(tmp_path):
+    def work(ranks: Ranks) -> None:
+        me, others = ranks.rank, range(ranks.world)
+        assert ranks.gather("é" * me) == ["é" * rank for rank in others]
+        assert ranks.gather_bytes(bytes([me] * 3 * me)) == [bytes([rank] * 3 * rank) for rank in others]
+        assert ranks.of_first(f"from {me}") == "from 0"
+        assert ranks.any_rank(me == 1) and not ranks.any_rank(False)
+        tensors = [torch.full((3,), me), torch.tensor([me == 0])]
+        ranks.broadcast(tensors)
+        assert tensors[0].tolist() == [0, 0, 0] and tensors[1].all()
+        with ranks.first_before_others():
+            if me == 0:
+                (tmp_path / "made").touch()
+            assert (tmp_path / "made").exists()
+        for exchange, error in ((torch.float32, 1e-6), (torch.bfloat16, 0.02)):
+            values = [torch.rand(shape, generator=torch.Generator().manual_seed(rank))
+                      for rank in others for shape in [(40, 30)]]  # fmt: skip
+            gradients = [values[me].clone(), torch.tensor(float(me))]
+            SumOverRanks(ranks, gradients, exchange).wait()
+            torch.testing.assert_close(gradients[0], sum(values), rtol=error, atol=error)
+            assert gradients[1] == sum(others)
+            SumOverRanks(ranks, [], exchange).wait()  # parts that the schedule has not switched on
+            digits = gradients[0].numpy().tobytes()
+            assert ranks.gather_bytes(digits) == [digits] * ranks.world  # bit for bit
+
+    run_all(3, work, tmp_path)
+    ranks = Ranks(CPU)
+    assert ranks.gather("x") == ["x"] and ranks.of_first("x") == "x" and not ranks.any_rank(False)
+
+
+def training_that_fails(config, capture, folder, spoil, ranks: Ranks) -> None:
+    """spoil: called by rank 1 with each frame that it reads."""
+    trainer = fresh(config, capture, ranks)
+    read = trainer.scene.training.sample
+    reads = iter(range(1000))
+
+    def sample(frame, camera_ids):
+        if ranks.rank == 1 and next(reads) == 3:
+            spoil(frame)
+        return read(frame, camera_ids)
+
+    trainer.scene.training.sample = sample
+    if ranks.first:
+        trainer.save(folder)
+    with Monitor(folder, 0, 100, quiet=True) if ranks.first else NoMonitor() as monitor:
+        trainer.run(folder, monitor)
+
+
+def unreadable(frame: int) -> None:
+    raise ValueError(f"frame {frame}: not a readable image")
+
+
+def killed(frame: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def broken(frame: int) -> None:
+    raise RuntimeError("the GPU is lost")
+
+
+@pytest.mark.parametrize("spoil", [unreadable, killed, broken])
+def test_one_that_fails_ends_all_with_a_line(config, capture, tmp_path, spoil):
+    fresh(config, capture)
+    ended = run_ranks(2, partial(training_that_fails, config, capture, tmp_path, spoil), tmp_path)
+    assert ended.seconds < 20
+    assert ended.statuses == [1, -signal.SIGKILL if spoil is killed else 1]
+    lines = [text.splitlines() for text in ended.errors]
+    assert len(lines[0]) == 1 and "another process of this run has ended" in lines[0][0], lines
+    if spoil is unreadable:
+        assert len(lines[1]) == 1 and lines[1][0].startswith("error: process 1 of 2: frame"), lines
+    if spoil is broken:
+        assert lines[1][-1] == "RuntimeError: the GPU is lost"
+
+
+def test_an_error_of_all_is_said_once(tmp_path):
+    def work(ranks: Ranks) -> None:
+        raise LostRankError("gone")
+
+    ended = run_ranks(2, work, tmp_path)
+    assert ended.statuses == [1, 1] and ended.errors == ["error: gone\n", ""]
