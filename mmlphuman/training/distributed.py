@@ -124,7 +124,7 @@ class Ranks:
             return
         with _lost_ranks(), torch.no_grad():
             for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+                dist.broadcast(_memory(tensor), src=0)
 
     def sum_now(self, tensor: Tensor) -> None:
         """Sums a small tensor over all ranks in place; on a GPU its stream waits, not this process."""
@@ -161,8 +161,8 @@ class SumOverRanks:
         if ranks.world == 1 or not gradients:
             return
         if exchange != torch.float32:
-            self.packed = torch.cat([gradient.flatten().to(exchange) for gradient in gradients])
-        travelling = gradients if self.packed is None else [self.packed]
+            self.packed = torch.cat([_memory(gradient).to(exchange) for gradient in gradients])
+        travelling = [_memory(gradient) for gradient in gradients] if self.packed is None else [self.packed]
         with _lost_ranks():
             self.works = [dist.all_reduce(tensor, async_op=True) for tensor in travelling]
 
@@ -174,8 +174,17 @@ class SumOverRanks:
         if self.packed is not None:
             parts = self.packed.split([gradient.numel() for gradient in self.gradients])
             for gradient, part in zip(self.gradients, parts, strict=True):
-                gradient.copy_(part.view_as(gradient))
+                _memory(gradient).copy_(part)
         self.packed, self.works = None, []
+
+
+def _memory(tensor: Tensor) -> Tensor:
+    """(numbers,) the tensor's numbers in the order in which they lie: NCCL takes nothing that is laid out otherwise."""
+    if tensor.is_contiguous():
+        return tensor.view(-1)
+    flat = tensor.as_strided((tensor.numel(),), (1,))
+    assert tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+    return flat
 
 
 def _own_gpu(chosen: torch.device, local_rank: int, on_this_host: int) -> torch.device:
