@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-TEST_TOOLS := pytest==9.2.0 ruff==0.17.6
+TEST_TOOLS := pytest==9.2.0 pytest-xdist==3.8.0 ruff==0.17.6
 
 .PHONY: demo test clean
 
@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV) || (rm -rf $(VENV); echo "error: python3 cannot make virtual environments; on Debian: apt install python3-venv" >&2; exit 1)
