@@ -36,7 +36,7 @@ from mmlphuman.evaluation.shares import RENDER_TIMEOUT
 from mmlphuman.evaluation.speed import measure_speed
 from mmlphuman.render.rasterize import choose_backend
 from mmlphuman.training.checkpoint import load_model
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.training.distributed import Ranks, started_processes
 from mmlphuman.training.perceptual import load_lpips
 from mmlphuman.training.scene import test_dataset
 
@@ -131,11 +131,10 @@ def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) ->
 
 
 def time_frames(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
-    ranks = Ranks.from_environment(config.device)
-    if ranks.world > 1:
+    if started_processes() > 1:
         raise ValueError("--test_speed measures one process; start it without torchrun")
     camera, sequence = read_cameras(args)[0], read_pose_file(args.pose_path, pose_options(args))
-    device = ranks.device
+    device = choose_device(config.device)
     backend = choose_backend(config.rasterizer, device.type)
     look = Look(torch.tensor(config.background, device=device), backend, args.test)
     report = measure_speed(

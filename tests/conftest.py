@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,12 @@ from mmlphuman.synthetic.body import write_body
 from mmlphuman.synthetic.capture_writer import make_capture
 
 TINY_CAMERAS, TINY_FRAMES, TINY_NOVEL_FRAMES, TINY_SIZE = 4, 24, 4, 96
+
+
+def pytest_configure():
+    """A job in the background ignores Ctrl-C, and so would the commands that tests start to interrupt them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,11 @@ class LostRankError(ErrorOfAll):
     """Another process of the run is gone, or does not answer."""
 
 
+def started_processes() -> int:
+    """How many torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among all of them; a context manager, whose end is `close`."""
@@ -53,7 +58,7 @@ class Ranks:
 
         Waits until all have come. ValueError for a device that is not there, or not there for each.
         """
-        world, chosen = int(os.environ.get("WORLD_SIZE", "1")), choose_device(device)
+        world, chosen = started_processes(), choose_device(device)
         if world == 1:
             return cls(chosen)
         rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
