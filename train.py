@@ -31,6 +31,7 @@ from mmlphuman.training.monitor import Monitor, NoMonitor
 from mmlphuman.training.perceptual import load_lpips
 from mmlphuman.training.preemption import EXIT_STATUS, Preemption
 from mmlphuman.training.resume import resume_run
+from mmlphuman.training.run_lock import lock_run
 from mmlphuman.training.run_record import write_run_record
 from mmlphuman.training.scene import build_scene
 
@@ -44,21 +45,24 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--resume",
-        nargs="?",
-        const="auto",
-        metavar="auto",
+        choices=["auto"],
+        metavar="[auto]",
         help="continue the run in --out_dir at its newest whole checkpoint; start it if there is none",
     )
     add_viewer_arguments(parser)
     parser.add_argument("--no_viewer", action="store_true", help="serve no live viewer")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
-    args = parser.parse_args()
-    if args.resume is not None and "=" in args.resume:  # a setting that follows the bare flag
-        args.overrides.insert(0, args.resume)
-        args.resume = "auto"
-    if args.resume not in (None, "auto"):
-        parser.error(f"--resume {args.resume}: give `auto`, or nothing; --out_dir names the run")
-    return args
+    return parser.parse_intermixed_args(spell_out_resume(sys.argv[1:]))  # settings may stand between flags
+
+
+def spell_out_resume(words: list[str]) -> list[str]:
+    """`--resume` alone is `--resume auto`; what follows it then is not its value."""
+    spelled = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        spelled.append(word)
+        if word == "--resume" and following != "auto":
+            spelled.append("auto")
+    return spelled
 
 
 def main() -> None:
@@ -87,6 +91,8 @@ def main() -> None:
 def prepare(args: argparse.Namespace, config: Config, lpips: Callable | None, ranks: Ranks) -> Trainer:
     """A new run with its model folder, or the one to be continued; rank 0 decides which."""
     if args.resume and ranks.any_rank(ranks.first and bool(list_checkpoints(args.out_dir))):
+        if ranks.first:
+            lock_run(args.out_dir)
         trainer = resume_run(config, args.data_dir, args.out_dir, lpips, ranks.device, ranks)
         ranks.say(f"resuming {args.out_dir} at iteration {trainer.iteration}")
         return trainer
@@ -102,6 +108,7 @@ def prepare(args: argparse.Namespace, config: Config, lpips: Callable | None, ra
 
     if ranks.first:
         create_model_folder(args.out_dir, fill)
+        lock_run(args.out_dir)
     return trainer
 
 

@@ -176,7 +176,8 @@ def _merge(layers: list[tuple[str, Any]]) -> Config:
                 f"{source}: {key}: {_first_line(error)}; config/default.yaml lists every key"
             ) from error
     config = OmegaConf.to_object(merged)
-    validate(config, layers[0][0])
+    sources = {key: source for source, layer in layers for key in layer}  # the last one to say it
+    validate(config, layers[0][0], sources)
     return config
 
 
@@ -184,15 +185,16 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def validate(config: Config, source: str = "config") -> None:
-    """Checks ranges; raises ValueError naming the field, its value and what is allowed."""
+def validate(config: Config, source: str = "config", sources: dict[str, str] | None = None) -> None:
+    """Checks ranges; raises ValueError naming the field, its value and what is allowed. sources: of single fields."""
 
     def require(condition: bool, key: str, allowed: str) -> None:
         if not condition:
             value = config
             for part in key.split("."):
                 value = getattr(value, part)
-            raise ValueError(f"{source}: {key}: {value} is not allowed; it must be {allowed}")
+            named = (sources or {}).get(key.split(".")[0], source)
+            raise ValueError(f"{named}: {key}: {value} is not allowed; it must be {allowed}")
 
     for key in (
         "iterations",

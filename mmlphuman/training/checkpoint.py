@@ -146,7 +146,16 @@ def load_model(path: str | Path) -> TrainedAvatar:
         from mmlphuman.export.compact import load_compact  # only those who have such a file need safetensors
 
         return load_compact(path)
-    return load_avatar(path if NAME.fullmatch(path.name) else newest_checkpoint(path))
+    checkpoint = path if NAME.fullmatch(path.name) else newest_checkpoint(path)
+    try:
+        check_file(checkpoint / AVATAR_FILE)
+    except DamagedCheckpoint as error:
+        others = [other for other in list_checkpoints(path) if other != checkpoint]
+        hint = (
+            f"take an older one, --model_dir {others[-1]}" if others else "use another checkpoint of the run"
+        )
+        raise ValueError(f"{error}; {hint}") from error
+    return load_avatar(checkpoint)
 
 
 def load_avatar(checkpoint: Path) -> TrainedAvatar:
@@ -175,15 +184,20 @@ def check_whole(checkpoint: Path) -> None:
     Reads everything once, and so into the page cache, from where loading takes it.
     """
     for path in (checkpoint / AVATAR_FILE, checkpoint / TRAINING_FILE):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                altered = archive.testzip()
-        except FileNotFoundError as error:
-            raise DamagedCheckpoint(f"{path} is missing") from error
-        except UNREADABLE_MEMBER as error:
-            raise DamagedCheckpoint(f"{path} is damaged ({' '.join(str(error).split())})") from error
-        if altered is not None:
-            raise DamagedCheckpoint(f"{path} is damaged (the checksum of {altered} is wrong)")
+        check_file(path)
+
+
+def check_file(path: Path) -> None:
+    """Of a checkpoint; as `check_whole`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            altered = archive.testzip()
+    except FileNotFoundError as error:
+        raise DamagedCheckpoint(f"{path} is missing") from error
+    except UNREADABLE_MEMBER as error:
+        raise DamagedCheckpoint(f"{path} is damaged ({' '.join(str(error).split())})") from error
+    if altered is not None:
+        raise DamagedCheckpoint(f"{path} is damaged (the checksum of {altered} is wrong)")
 
 
 def load_training_state(checkpoint: Path) -> dict[str, Any]:

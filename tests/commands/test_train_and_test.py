@@ -136,7 +136,13 @@ def test_a_damaged_checkpoint_is_named_by_rendering_and_passed_over_by_resuming(
     copy = shutil.copytree(model, tmp_path / "model")
     newest = sorted((copy / "checkpoints").iterdir())[-1] / "avatar.pt"
     newest.write_bytes(newest.read_bytes()[:1000])
-    one_error_line(render(files, copy, tmp_path / "out"), str(newest), "not a readable checkpoint")
+    one_error_line(
+        render(files, copy, tmp_path / "out"),
+        str(newest),
+        "is damaged",
+        "take an older one, --model_dir",
+        "iteration_00000003",
+    )
     status, out, err = train(files, copy, "--resume", "auto")
     assert status == 0, err
     assert f"{newest} is damaged" in out and "going on from iteration_00000003 instead" in out
@@ -144,6 +150,10 @@ def test_a_damaged_checkpoint_is_named_by_rendering_and_passed_over_by_resuming(
 
 
 def test_resume_takes_auto_or_nothing(files, tmp_path):
-    status, _, err = train(files, tmp_path / "model", "--resume", "iteration_00000003")
-    assert status == 2 and "--resume iteration_00000003: give `auto`" in err
+    one_error_line(train(files, tmp_path / "model", "--resume", "iteration_00000003"), "key=value")
     assert not (tmp_path / "model").exists()
+
+
+def test_settings_may_stand_anywhere_and_the_last_one_counts(files, tmp_path):
+    words = ["iterations=4", "--resume", "iterations=0", "--no_viewer", "views_per_pose=1"]
+    one_error_line(train(files, tmp_path / "model", *words), "command line: iterations: 0 is not allowed")
