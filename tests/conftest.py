@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmlphuman.synthetic.body import write_body
-from mmlphuman.synthetic.capture_writer import make_capture
-
-TINY_CAMERAS, TINY_FRAMES, TINY_NOVEL_FRAMES, TINY_SIZE = 4, 24, 4, 96
+from tests.tiny_run import make_tiny_capture
 
 
 def pytest_configure():
@@ -30,13 +28,4 @@ def synthetic_body(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_capture(tmp_path_factory, synthetic_body) -> Path:
     """Folder of an AvatarReX capture: 4 cameras, 24 training and 4 novel frames, 96 x 96 pixels. Read only."""
-    folder = tmp_path_factory.mktemp("capture") / "tiny"
-    make_capture(
-        folder,
-        synthetic_body,
-        size=(TINY_SIZE, TINY_SIZE),
-        num_cameras=TINY_CAMERAS,
-        num_frames=TINY_FRAMES,
-        num_novel_frames=TINY_NOVEL_FRAMES,
-    )
-    return folder
+    return make_tiny_capture(tmp_path_factory.mktemp("capture") / "tiny", synthetic_body)

@@ -11,6 +11,7 @@ from mmlphuman.benchmark.training_step import StepRow
 from mmlphuman.capture.loader import available_cores
 from mmlphuman.evaluation.speed import STAGES as FRAME_STAGES
 from mmlphuman.evaluation.speed import device_name
+from mmlphuman.text_table import aligned
 from mmlphuman.training.run_record import versions
 
 
@@ -47,7 +48,7 @@ def render_table(rows: list[RenderRow]) -> str:
         fps = f"{1000 / row.frame.median:,.0f}"
         stages = [f"{row.stages[stage].median:.3f}" if row.stages else "" for stage in FRAME_STAGES]
         table.append([row.name, f"{row.frame.median:.3f}", f"{row.frame.p95:.3f}", fps, psnr, *stages])
-    return aligned(table)
+    return "\n".join(aligned(table))
 
 
 def training_table(rows: list[StepRow]) -> str:
@@ -67,7 +68,7 @@ def training_table(rows: list[StepRow]) -> str:
         )
     window = "x".join(map(str, rows[0].window))
     note = f"losses: {', '.join(rows[0].losses)}; windows about the person, the first {window}"
-    return f"{aligned(table)}\n{note}"
+    return "\n".join([*aligned(table), note])
 
 
 def steady_text(result: dict) -> str:
@@ -102,7 +103,7 @@ def sample_table(results: list[dict]) -> str:
             ("cpu_ms", "JPEG on the GPU, CPU ms"),
         ):
             table.append([name, *(f"{each[key]:.2f}" if key in each else "cannot" for each in decoded)])
-    return "\n".join([*lines, aligned(table)])
+    return "\n".join([*lines, *aligned(table)])
 
 
 def parallel_table(result: dict) -> str:
@@ -111,13 +112,4 @@ def parallel_table(result: dict) -> str:
         table.append(
             [name, f"{row['step_ms']:.2f}", f"{row['views_per_second']:.0f}", f"{row['times_one']:.2f}"]
         )
-    return aligned(table)
-
-
-def aligned(table: list[list[str]]) -> str:
-    """Columns of equal width, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) + 2 for column in zip(*table, strict=True)]
-    return "\n".join(
-        row[0].ljust(widths[0]) + "".join(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))
-        for row in table
-    )
+    return "\n".join(aligned(table))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmlphuman.animation.render_sequence import to_bytes
+from mmlphuman.animation.render_sequence import Look, draw, to_bytes
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.evaluation.contact_sheet import SheetRow, contact_sheet
@@ -24,7 +24,7 @@ from mmlphuman.evaluation.score_table import ScoreTable
 from mmlphuman.evaluation.shares import Scored, gathered, share_of, shown
 from mmlphuman.evaluation.writer import IMAGE_KINDS, ImageWriter, image_name
 from mmlphuman.files import atomic_write
-from mmlphuman.render.rasterize import choose_backend, rasterize
+from mmlphuman.render.rasterize import choose_backend
 from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.image_losses import paint
 from mmlphuman.types import Sample
@@ -37,8 +37,8 @@ def render_sample(
     trained: TrainedAvatar, sample: Sample, background: torch.Tensor, project_pose: bool, backend: str
 ) -> np.ndarray:
     """(H, W, 3) uint8 render of a sample with one view, on the CPU."""
-    posed = trained.pose(sample.pose, project_pose)
-    return to_bytes(rasterize(posed, sample.cameras, background, backend).colors[0]).cpu().numpy()
+    look = Look(background, backend, project_pose)
+    return draw(trained, sample.pose, [sample.cameras], look)[0].cpu().numpy()
 
 
 def rendered_pictures(

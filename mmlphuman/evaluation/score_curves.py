@@ -14,6 +14,7 @@ from typing import BinaryIO
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
+from mmlphuman.text_table import aligned
 from mmlphuman.training.image_losses import EDGE_WIDTH
 from mmlphuman.training.score_log import FILE_NAME, HeldOutScore, read_scores
 
@@ -112,11 +113,7 @@ def curve_table(runs: Sequence[Run], metric: str, axis: str, margin: float, give
         reached = [run.reached(score) for score, _ in goals]
         ended = [f"{run.end.iteration:,}", f"{run.end.seconds / 60:.2f}", f"{run.y[-1]:.2f}"]
         rows.append([run.label, *ended, *("-" if x is None else _number(x, axis) for x in reached)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
+    lines = aligned(rows)
     lines.append(f"dB: {METRICS[metric].removesuffix(', dB')}; last test.")
     lines.append(f"Columns of a score: {axis} until the first test with that score or more; -: never.")
     lines += [f"{score:.2f} dB: {meaning}" for score, meaning in goals if meaning]

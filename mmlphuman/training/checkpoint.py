@@ -160,11 +160,12 @@ def load_model(path: str | Path) -> TrainedAvatar:
 
 def load_avatar(checkpoint: Path) -> TrainedAvatar:
     """Loads what rendering needs, on the CPU."""
-    content = _load(checkpoint / AVATAR_FILE)
+    path = checkpoint / AVATAR_FILE
+    content = _load(path)
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"{checkpoint / 'avatar.pt'}: format version {version}, this program reads "
+            f"{path}: format version {version}, this program reads "
             f"{FORMAT_VERSION}; use the program's version that wrote it"
         )
     try:
@@ -173,7 +174,7 @@ def load_avatar(checkpoint: Path) -> TrainedAvatar:
         pose_space = PoseSpace(**content["pose_space"])
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"{checkpoint / 'avatar.pt'}: content does not fit this program: {' '.join(str(error).split())}"
+            f"{path}: content does not fit this program: {' '.join(str(error).split())}"
         ) from error
     return TrainedAvatar(avatar, pose_space, config, content["iteration"])
 

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mmlphuman.command import ErrorOfOneProcess, choose_device
+from mmlphuman.training.memory_layout import in_memory_order
 
 # The longest that one rank may keep the others waiting: rank 0 builds the scene, tests and writes checkpoints while
 # they do. The death of a process is noticed at once and not by this; that of a whole host may be.
@@ -129,7 +130,7 @@ class Ranks:
             return
         with _lost_ranks(), torch.no_grad():
             for tensor in tensors:
-                dist.broadcast(_memory(tensor), src=0)
+                dist.broadcast(in_memory_order(tensor), src=0)  # NCCL takes nothing laid out otherwise
 
     def sum_now(self, tensor: Tensor) -> None:
         """Sums a small tensor over all ranks in place; on a GPU its stream waits, not this process."""
@@ -166,8 +167,10 @@ class SumOverRanks:
         if ranks.world == 1 or not gradients:
             return
         if exchange != torch.float32:
-            self.packed = torch.cat([_memory(gradient).to(exchange) for gradient in gradients])
-        travelling = [_memory(gradient) for gradient in gradients] if self.packed is None else [self.packed]
+            self.packed = torch.cat([in_memory_order(gradient).to(exchange) for gradient in gradients])
+        travelling = (
+            [in_memory_order(gradient) for gradient in gradients] if self.packed is None else [self.packed]
+        )
         with _lost_ranks():
             self.works = [dist.all_reduce(tensor, async_op=True) for tensor in travelling]
 
@@ -179,17 +182,8 @@ class SumOverRanks:
         if self.packed is not None:
             parts = self.packed.split([gradient.numel() for gradient in self.gradients])
             for gradient, part in zip(self.gradients, parts, strict=True):
-                _memory(gradient).copy_(part)
+                in_memory_order(gradient).copy_(part)
         self.packed, self.works = None, []
-
-
-def _memory(tensor: Tensor) -> Tensor:
-    """(numbers,) the tensor's numbers in the order in which they lie: NCCL takes nothing that is laid out otherwise."""
-    if tensor.is_contiguous():
-        return tensor.view(-1)
-    flat = tensor.as_strided((tensor.numel(),), (1,))
-    assert tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
-    return flat
 
 
 def _own_gpu(chosen: torch.device, local_rank: int, on_this_host: int) -> torch.device:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mmlphuman.training.kernels import adam_step
+from mmlphuman.training.memory_layout import laid_out_like
 
 BLOCK = 1024  # numbers a program
 
@@ -42,7 +43,7 @@ class KernelAdam:
                         continue
                     state = _state_of(optimiser, parameter)
                     state["step"] += 1
-                    steps, grad = state["step"].item(), _laid_out_like(parameter.grad, parameter)
+                    steps, grad = state["step"].item(), laid_out_like(parameter.grad, parameter)
                     parameter.grad = grad  # keeps it alive until the kernel has read it
                     tensors = (parameter, grad, state["exp_avg"], state["exp_avg_sq"])
                     addresses.append([tensor.data_ptr() for tensor in tensors])
@@ -82,12 +83,5 @@ def _state_of(optimiser: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     if state["step"].device.type != "cpu":
         state["step"] = state["step"].cpu()
     for name in ("exp_avg", "exp_avg_sq"):
-        state[name] = _laid_out_like(state[name], parameter)
+        state[name] = laid_out_like(state[name], parameter)
     return state
-
-
-def _laid_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """The same numbers with the parameter's strides: the kernel goes through memory, not through dimensions."""
-    if tensor.stride() == parameter.stride():
-        return tensor
-    return torch.empty_like(parameter).copy_(tensor)

@@ -14,6 +14,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from mmlphuman.avatar.avatar import Avatar
 from mmlphuman.config import Config
 from mmlphuman.training.distributed import EXCHANGE_TYPES, Ranks, SumOverRanks
+from mmlphuman.training.memory_layout import laid_out_like
 
 BETAS = (0.9, 0.999)
 EPS = 1e-15  # published; gradients of single Gaussians are tiny, since losses are means over the image
@@ -110,9 +111,16 @@ class Optimisers:
 
         Returns a number on the device that is not finite if any gradient was not; the same on all ranks.
         """
-        for number, parameter in enumerate(self.parameters()):
-            parameter.grad = self.sums.pop(number, parameter.grad)
-        sums = [SumOverRanks(self.ranks, gradients_of(part), self.exchange) for part in self.parts]
+        if self.sums:
+            parameters = self.parameters()
+            for number, total in self.sums.items():
+                parameters[number].grad = total
+            self.sums.clear()
+        several = self.ranks.world > 1  # alone there is nothing to lay out and to send
+        sums = [
+            SumOverRanks(self.ranks, lay_out_gradients(part) if several else [], self.exchange)
+            for part in self.parts
+        ]
         if self.kernel_steps is not None:
             return self._step_by_kernels(sums)
         for arriving in sums:
@@ -162,12 +170,9 @@ def parts_of(parameters: list[torch.nn.Parameter], count: int) -> list[list[torc
 
 
 @torch.no_grad()
-def gradients_of(parameters: list[torch.nn.Parameter]) -> list[torch.Tensor]:
+def lay_out_gradients(parameters: list[torch.nn.Parameter]) -> list[torch.Tensor]:
     """Those that there are, laid out in memory as their parameters are: on every rank alike."""
-    gradients = []
-    for parameter in parameters:
-        if parameter.grad is not None:
-            if parameter.grad.stride() != parameter.stride():
-                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
-            gradients.append(parameter.grad)
-    return gradients
+    with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
+    for parameter in with_gradient:
+        parameter.grad = laid_out_like(parameter.grad, parameter)
+    return [parameter.grad for parameter in with_gradient]

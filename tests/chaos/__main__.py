@@ -20,9 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mmlphuman.synthetic.body import write_body
-from mmlphuman.synthetic.capture_writer import make_capture
 from tests.chaos.campaign import DAMAGE, ITERATIONS, Campaign, Row, table, write_config
 from tests.chaos.lives import FAULTS, Life, Place
+from tests.tiny_run import make_tiny_capture
 
 DISK = "200m"  # room for three checkpoints and a log
 
@@ -77,7 +77,7 @@ def main() -> None:
         root = Path(name)
         body, capture = root / "SMPLX_NEUTRAL.npz", root / "capture"
         write_body(body)
-        make_capture(capture, body, size=(96, 96), num_cameras=4, num_frames=24, num_novel_frames=2)
+        make_tiny_capture(capture, body, novel_frames=2)
         with small_disk(root / "one") as disk, small_disk(root / "two"), ThreadPoolExecutor() as pool:
             alone, mixed = shared_out(args.faults, random.Random(args.seed), disk)
             if not disk:

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mmlphuman.config import TestConfig, save_config
 from mmlphuman.training.checkpoint import (
     DamagedCheckpoint,
     check_whole,
@@ -26,33 +27,11 @@ from mmlphuman.training.checkpoint import (
     load_training_state,
 )
 from tests.chaos.lives import FAULTS, Life, Place, survivors
+from tests.tiny_run import tiny_settings
 
 INTERVAL = 20  # iterations between checkpoints
 ITERATIONS = 400
 WORKER_SECONDS = 15  # for workers to notice that the process they worked for is gone
-CONFIG = """
-smpl_pkl_path: {body}
-device: cpu
-train_cam_ids: [0, 1, 2]
-num_train_frame: 24
-num_workers: 1
-edge_radius: 1
-test: {{cam_ids: [3], num_frame: 1}}
-weight_volume_resolution: 16
-init_num_gs: 200
-num_verts: 40
-num_features: 8
-pca_components: 5
-poses_per_step: {poses}
-iterations: {iterations}
-iteration_dxyz_basis: 20
-iteration_gsparam_basis: 20
-iteration_sh_degree: 100
-test_every: 50
-checkpoint_every: {interval}
-log_every: 2
-lambda_lpips: 0
-"""
 RESUMED = re.compile(r"^resuming \S+ at iteration (\d+)$", re.MULTILINE)
 
 
@@ -205,7 +184,20 @@ def check_log(model: Path) -> None:
 
 
 def write_config(path: Path, body: Path, iterations: int, poses: int) -> Path:
-    path.write_text(CONFIG.format(body=body, iterations=iterations, poses=poses, interval=INTERVAL))
+    settings = tiny_settings(
+        body,
+        test=TestConfig(cam_ids=[3], num_frame=1),
+        init_num_gs=200,
+        num_verts=40,
+        poses_per_step=poses,
+        iterations=iterations,
+        iteration_dxyz_basis=20,
+        iteration_gsparam_basis=20,
+        iteration_sh_degree=100,
+        test_every=50,
+        checkpoint_every=INTERVAL,
+    )
+    save_config(settings, path)
     return path
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.types import BODY_POSE
 from tests.builders import look_at_origin, randomise, small_avatar
 from tests.commands.runs import ROOT, call
+from tests.local_processes import environment_of_rank, free_port
 
 WORLD = 2
 SETTINGS = "test: {cam_ids: [3, 1], begin_ith_frame: 22, num_frame: 3}\ndevice: cpu\nvgg_path: none.pth\n"
@@ -69,18 +69,11 @@ def commands(files, out) -> list[list[str]]:
     return [[str(word) for word in words] for words in lists]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def run_in_one(lists, rank=0, world=1) -> subprocess.Popen:
     """One process that runs the commands, as torchrun would start it if there are several."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if world > 1:
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-        environment |= {name: str(number) for name, number in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        environment |= environment_of_rank(rank, world, port=0)  # each command sets its own
     return subprocess.Popen(
         [sys.executable, "-c", COMMANDS_IN_ONE, json.dumps(lists)],
         cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

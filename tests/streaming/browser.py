@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
+from tests.local_processes import free_port
 
 PROGRAMS = ("chromium", "chromedriver")
 START_SECONDS = 20
@@ -34,8 +35,7 @@ class Browser:
     def __init__(self, folder: Path):
         self.downloads = folder / "downloads"
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         self._address = f"http://127.0.0.1:{port}"
         self._driver = subprocess.Popen(
             ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mmlphuman.config import Config, TestConfig
+from mmlphuman.config import Config
+from tests.tiny_run import tiny_settings
 
 
 @pytest.fixture(scope="session")
@@ -16,26 +17,14 @@ def capture(tiny_capture, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny_config(synthetic_body) -> Config:
-    return Config(
-        smpl_pkl_path=str(synthetic_body),
-        device="cpu",
-        train_cam_ids=[0, 1, 2],
-        num_train_frame=24,
+    return tiny_settings(
+        synthetic_body,
         num_workers=0,
-        edge_radius=1,
-        test=TestConfig(cam_ids=[3], num_frame=2),
-        weight_volume_resolution=16,
-        init_num_gs=400,
-        num_verts=60,
-        num_features=8,
-        pca_components=5,
         iterations=12,
         iteration_dxyz_basis=2,
         iteration_gsparam_basis=3,
         iteration_sh_degree=5,
         test_every=0,
         checkpoint_every=4,
-        log_every=2,
-        lambda_lpips=0,
         lambda_ssim=0.1,
     )

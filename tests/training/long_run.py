@@ -18,10 +18,10 @@ import torch
 
 from mmlphuman.config import Config, TestConfig
 from mmlphuman.synthetic.body import write_body
-from mmlphuman.synthetic.capture_writer import make_capture
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.monitor import Monitor
 from mmlphuman.training.scene import build_scene
+from tests.tiny_run import make_tiny_capture, tiny_settings
 
 FEW_STEPS = 3000
 LOOKS = 10  # at the memory, evenly spread; the first is warm-up, the last comes after a checkpoint
@@ -49,24 +49,20 @@ class MemoryWatcher:
 
 def long_run_config(body: Path, steps: int) -> Config:
     """Everything that is prepared fits in memory and is read once."""
-    return Config(
-        smpl_pkl_path=str(body),
-        device="cpu",
+    return tiny_settings(
+        body,
         num_train_frame=4,
         train_cam_ids=[0, 1],
         data_in_memory=True,
         num_workers=0,
-        edge_radius=1,
         test=TestConfig(cam_ids=[3], num_frame=1),
-        weight_volume_resolution=16,
         init_num_gs=200,
         num_verts=40,
-        num_features=8,
         pca_components=3,
         iterations=steps,
         test_every=0,
         checkpoint_every=steps,
-        lambda_lpips=0,
+        log_every=10,
     )
 
 
@@ -101,7 +97,7 @@ def main() -> None:
         folder = Path(name)
         body, capture = folder / "SMPLX_NEUTRAL.npz", folder / "capture"
         write_body(body)
-        make_capture(capture, body, size=(96, 96), num_cameras=4, num_frames=4, num_novel_frames=2)
+        make_tiny_capture(capture, body, frames=4, novel_frames=2)
         watcher = memory_over(args.steps, body, capture, folder / "model")
     for look, (traced, resident) in enumerate(zip(watcher.traced, watcher.resident, strict=True), start=1):
         steps = look * watcher.every

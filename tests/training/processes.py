@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import torch
 
 from mmlphuman.command import run_command
 from mmlphuman.training.distributed import Ranks
+from tests.local_processes import environment_of_rank, free_port
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ class Ended:
 def run_ranks(world: int, work: Callable[[Ranks], None], folder: Path, seconds: float = 60) -> Ended:
     """`work` on every rank, as a command. folder: for what they write to stderr."""
     context, began = multiprocessing.get_context("fork"), time.monotonic()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     logs = [folder / f"stderr_{rank}" for rank in range(world)]
     processes = [
         context.Process(target=_rank, args=(rank, world, port, work, logs[rank])) for rank in range(world)
@@ -57,10 +55,7 @@ def run_all(world: int, work: Callable[[Ranks], None], folder: Path) -> None:
 
 
 def _rank(rank: int, world: int, port: int, work: Callable[[Ranks], None], log: Path) -> None:
-    os.environ |= {
-        "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
+    os.environ |= environment_of_rank(rank, world, port)
     torch.set_num_threads(1)  # a forked process has no other threads of the pool
     cv2.setNumThreads(0)
     sys.stderr = log.open("w", buffering=1)
