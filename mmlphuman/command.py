@@ -29,23 +29,28 @@ def run_command(main: Callable[[], None]) -> None:
         if first or isinstance(error, ErrorOfOneProcess):
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         if one_of_several:
-            _leave_at_once()
+            leave_at_once()
         sys.exit(1)
     except Exception:
         if not one_of_several:
             raise
         traceback.print_exc()
-        _leave_at_once()
+        leave_at_once()
     except KeyboardInterrupt:
-        print("interrupted; a training run continues with --resume", file=sys.stderr)
+        if first:
+            print("interrupted; a training run continues with --resume", file=sys.stderr, flush=True)
+        if one_of_several:
+            leave_at_once(130)
         sys.exit(130)
 
 
-def _leave_at_once() -> NoReturn:
+def leave_at_once(status: int = 1) -> NoReturn:
     """An orderly end would wait for exchanges with the other processes, which may never come about."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
 
 
 def choose_device(name: str) -> torch.device:

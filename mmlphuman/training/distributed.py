@@ -6,7 +6,8 @@ there is one rank and everything here does nothing. Rank 0 alone writes, prints,
 Data path: gradients of every rank -> SumOverRanks -> the same sum on every rank -> optimisers.
 
 Numbers on a GPU go through NCCL, what the processes tell each other on the CPU through gloo, whose connections break
-at once when a process dies: whoever waits for it then gets LostRankError instead of waiting for the timeout.
+at once when a process dies: whoever waits for it then gets LostRankError instead of waiting for the timeout. Whoever
+waits for a GPU does not, and is ended by the watch (lost_ranks).
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mmlphuman.command import ErrorOfOneProcess, choose_device
+from mmlphuman.training.lost_ranks import LOST, LostRankWatch
 from mmlphuman.training.memory_layout import in_memory_order
 
 # The longest that one rank may keep the others waiting: rank 0 builds the scene, tests and writes checkpoints while
-# they do. The death of a process is noticed at once and not by this; that of a whole host may be.
+# they do. The death of a process is noticed by its connections and not by this; that of a whole host may be.
 TIMEOUT = timedelta(minutes=10)
 
 EXCHANGE_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -52,6 +54,7 @@ class Ranks:
     rank: int = 0
     world: int = 1
     local_rank: int = 0  # on its host
+    watch: LostRankWatch | None = None
 
     @classmethod
     def from_environment(cls, device: str = "auto", timeout: timedelta = TIMEOUT) -> Ranks:
@@ -70,7 +73,8 @@ class Ranks:
             backend = "cpu:gloo,cuda:nccl"
         with _lost_ranks():
             dist.init_process_group(backend, timeout=timeout)
-        return cls(chosen, rank, world, local_rank)
+            watch = LostRankWatch(rank, world, says=local_rank == 0)
+        return cls(chosen, rank, world, local_rank, watch)
 
     @property
     def first(self) -> bool:
@@ -142,6 +146,9 @@ class Ranks:
         """Leaves the others, who must be done too."""
         if self.world > 1:
             self.barrier()
+            if self.watch is not None:
+                with _lost_ranks():
+                    self.watch.close()
             dist.destroy_process_group()
 
     def __enter__(self) -> Ranks:
@@ -151,7 +158,10 @@ class Ranks:
         """After an error nobody is waited for; one that is only this rank's is told by this rank."""
         if error is None:
             self.close()
-        elif self.world > 1 and isinstance(error, ValueError | OSError) and not isinstance(error, ErrorOfAll):
+            return
+        if self.watch is not None:
+            self.watch.leave_it_to_the_main_thread()
+        if self.world > 1 and isinstance(error, ValueError | OSError) and not isinstance(error, ErrorOfAll):
             raise ErrorOfOneProcess(f"process {self.rank} of {self.world}: {error}") from error
 
 
@@ -204,6 +214,4 @@ def _lost_ranks() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise LostRankError(
-            "another process of this run has ended or does not answer; if it was killed, start again with --resume"
-        ) from error
+        raise LostRankError(LOST) from error

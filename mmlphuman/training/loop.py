@@ -203,7 +203,6 @@ class Trainer:
             self.stream.read_ahead()  # while the GPU works
             stop = report(numbers.receive())  # sent one step ago
             if self.is_due(config.log_every):
-                self.ranks.barrier()  # finds out that a process is gone, for which a GPU would wait in vain
                 numbers.send(preemption.asked_by is not None)
             if self.is_due(config.test_every, config.test_iterations):
                 stop |= report(numbers.receive())

@@ -1,0 +1,131 @@
+"""When one process dies, the others end soon, whatever their main threads wait for."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from processes import Ended, run_all, run_ranks
+
+from mmlphuman.training import lost_ranks
+from mmlphuman.training.distributed import LostRankError, Ranks
+
+LINE = f"error: {lost_ranks.LOST}\n"
+DIED = 9  # status of the one that does
+LATEST_SECONDS = 20  # for all to have ended, on a machine that does other things; they take one
+
+
+@pytest.fixture
+def grace(monkeypatch):
+    monkeypatch.setattr(lost_ranks, "GRACE_SECONDS", 0.5)
+
+
+def run(world: int, work: Callable[[Ranks], None], folder: Path) -> Ended:
+    """Nobody dies before all are there. Who has not ended by LATEST_SECONDS has no status."""
+
+    def when_all_are_there(ranks: Ranks) -> None:
+        (folder / f"there_{ranks.rank}").touch()
+        while len(list(folder.glob("there_*"))) < world:
+            time.sleep(0.01)
+        work(ranks)
+
+    return run_ranks(world, when_all_are_there, folder, LATEST_SECONDS)
+
+
+def wait_in_vain() -> None:
+    """As for a GPU whose peer is gone: in C, until the process ends."""
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_all_end_when_one_dies_though_their_main_threads_wait(lost, grace, tmp_path):
+    """The first of a host says it, unless it is the lost one."""
+
+    def work(ranks: Ranks) -> None:
+        if ranks.rank == lost:
+            os._exit(DIED)
+        wait_in_vain()
+
+    ended = run(4, work, tmp_path)
+    assert ended.statuses == [DIED if rank == lost else 1 for rank in range(4)]
+    assert ended.errors == ["" if lost == 0 else f"\n{LINE}", "", "", ""]
+
+
+def test_all_know_before_the_grace_of_any_is_over(tmp_path):
+    """Rank 0 is the last of the ring to hear that rank 1 is gone."""
+
+    def work(ranks: Ranks) -> None:
+        lost_ranks.GRACE_SECONDS = 0.1 if ranks.first else 1000.0  # in this forked process
+        if ranks.rank == 1:
+            time.sleep(0.2)  # until that holds for all
+            os._exit(DIED)
+        if ranks.first:
+            wait_in_vain()
+        while not (tmp_path / "stderr_0").read_text():
+            time.sleep(0.05)
+        os._exit(0)
+
+    assert run(4, work, tmp_path).statuses == [1, DIED, 0, 0]
+
+
+def test_two_that_die_together_end_the_rest(grace, tmp_path):
+    """The ring is broken in two places; each part hears of it."""
+
+    def work(ranks: Ranks) -> None:
+        if ranks.rank in (1, 3):
+            os._exit(DIED)
+        wait_in_vain()
+
+    assert run(4, work, tmp_path).statuses == [1, DIED, 1, DIED]
+
+
+def test_an_orderly_end_is_quiet_however_late_some_come(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(lost_ranks, "GRACE_SECONDS", 0.0)  # no false alarm goes unheard
+    monkeypatch.setattr(
+        lost_ranks, "MEETING", timedelta(seconds=2)
+    )  # which is no limit to what comes after it
+    run_all(3, lambda ranks: time.sleep(1.5 * ranks.rank), tmp_path)
+    assert capfd.readouterr().err == ""
+    assert all((tmp_path / f"stderr_{rank}").read_text() == "" for rank in range(3))
+
+
+def test_a_main_thread_that_notices_by_itself_says_it_once(grace, tmp_path):
+    def work(ranks: Ranks) -> None:
+        if ranks.rank == 1:
+            os._exit(DIED)
+        ranks.barrier()
+
+    ended = run(3, work, tmp_path)
+    assert ended.statuses == [1, DIED, 1]
+    assert ended.errors == [LINE, "", ""]
+
+
+def test_a_main_thread_that_has_failed_may_take_longer_to_end(grace, tmp_path):
+    def work(ranks: Ranks) -> None:
+        if ranks.rank == 1:
+            os._exit(DIED)
+        with suppress(LostRankError), ranks:
+            ranks.barrier()
+        time.sleep(3 * lost_ranks.GRACE_SECONDS)
+        raise LostRankError("in other words")
+
+    ended = run(3, work, tmp_path)
+    assert ended.statuses == [1, DIED, 1]
+    assert ended.errors == ["error: in other words\n", "", ""]
+
+
+def test_an_interrupted_process_waits_for_nobody(grace, tmp_path):
+    def work(ranks: Ranks) -> None:
+        if ranks.first:
+            raise KeyboardInterrupt
+        wait_in_vain()
+
+    ended = run(3, work, tmp_path)
+    assert ended.statuses == [130, 1, 1]
+    assert ended.errors[0].startswith("interrupted") and ended.errors[1:] == ["", ""]
