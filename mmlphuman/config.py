@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 NAMED_COLORS = {"white": [1.0, 1.0, 1.0], "black": [0.0, 0.0, 0.0]}
+RETIRED = {"gradient_exchange"}  # keys of older versions that saved models may still have
 
 
 @dataclass
@@ -118,7 +119,6 @@ class Config:
     # numerics
     allow_tf32: bool = True
     detect_anomaly: bool = False
-    gradient_exchange: str = "float32"
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
@@ -144,6 +144,14 @@ def change_config(config: Config, overrides: list[str], source: str) -> Config:
     source: where `config` comes from, for messages.
     """
     return _merge([(source, OmegaConf.structured(config)), ("command line", _dotlist(overrides))])
+
+
+def config_of_saved(settings: dict[str, Any]) -> Config:
+    """The settings that a model was saved with, not validated. TypeError and OmegaConf's for what does not fit."""
+    if not isinstance(settings, dict):
+        raise TypeError(f"settings are a {type(settings).__name__}, not keys and values")
+    kept = {key: value for key, value in settings.items() if key not in RETIRED}
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), kept))
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -250,7 +258,6 @@ def validate(config: Config, source: str = "config", sources: dict[str, str] | N
     require(
         config.poses_per_step is None or config.poses_per_step >= 1, "poses_per_step", "at least 1, or null"
     )
-    require(config.gradient_exchange in ("float32", "bfloat16"), "gradient_exchange", "float32 or bfloat16")
     require(config.kernels in ("auto", "plain"), "kernels", "auto or plain")
     require(config.rasterizer in ("auto", "torch", "gsplat"), "rasterizer", "auto, torch or gsplat")
 

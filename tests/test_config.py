@@ -63,7 +63,6 @@ def test_saved_settings_come_back(tmp_path):
         ("iterations: a lot", "iterations"),
         ("iterations: -1", "iterations: -1 is not allowed; it must be at least 1"),
         ("poses_per_step: 0", "poses_per_step: 0 is not allowed; it must be at least 1, or null"),
-        ("gradient_exchange: float16", "gradient_exchange: float16 is not allowed"),
         ("image_scaling: 0", "image_scaling"),
         ("background: [1, 2, 3]", "background"),
         ("background: mauve", "mauve"),

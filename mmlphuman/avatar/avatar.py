@@ -64,6 +64,9 @@ class AvatarOutput:
     posed: PosedGaussians
     scales: Tensor  # (N, 3) metres, for the scale penalty
     control_offsets: Tensor  # (C, 3) for the smoothness penalty
+    # From the GPU kernels, whose gradients the optimiser puts together (training.pose_rows): what went into each layer
+    # of the MLP bank, and the coefficients (A, K + L) that came out.
+    activations: tuple[Tensor, ...] = ()
 
 
 class Avatar(nn.Module):

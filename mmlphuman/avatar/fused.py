@@ -1,5 +1,7 @@
-"""The avatar by GPU kernels: Avatar.forward with the same arguments and results, gradients included, several times
-faster.
+"""The avatar by GPU kernels: Avatar.forward with the same arguments and results, several times faster.
+
+The large parameters (the MLPs' weights and all bases) get no gradient here. For one pose each of theirs is an outer
+product of the output's `activations` and the gradients that the others get: training.pose_rows.
 
 Data path: pose -> kinematics kernel; features -> MLP bank (a kernel a layer) -> control points' offsets -> one kernel
 for everything that is per Gaussian -> PosedGaussians. Plain twin: Avatar itself; tests/gpu compares the two.
@@ -32,12 +34,12 @@ class FusedAvatar:
         self, pose: Pose, active: ActiveParts | None = None, features: Tensor | None = None
     ) -> AvatarOutput:
         avatar, tables, active = self.avatar, self.tables, active or ActiveParts()
-        coefficients = None
+        coefficients, activations = None, ()
         if active.position_bases or active.property_bases:
             bank = avatar.bank
-            coefficients = BankFunction.apply(
-                pose.body if features is None else features, *bank.weights, *bank.biases
-            )
+            features = (pose.body if features is None else features).contiguous()
+            coefficients, *hidden = BankFunction.apply(features, *bank.weights, *bank.biases)
+            activations = (features, *hidden, coefficients)
         control_offsets = avatar.control_offsets
         if active.position_bases:
             control_offsets = ControlFunction.apply(
@@ -48,4 +50,5 @@ class FusedAvatar:
             avatar.log_scales, avatar.quats, avatar.opacity_logits, avatar.xyz_offsets, avatar.xyz,
             world_transforms(avatar.joints, tables, pose), tables, avatar.xyz_offset_range, active,
         )  # fmt: skip
-        return AvatarOutput(PosedGaussians(xyz, covariances, opacities, sh, linear), scales, control_offsets)
+        posed = PosedGaussians(xyz, covariances, opacities, sh, linear)
+        return AvatarOutput(posed, scales, control_offsets, activations)

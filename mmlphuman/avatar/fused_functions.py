@@ -1,5 +1,7 @@
 """The GPU kernels behind autograd functions: each has a plain twin in Avatar, named at its class.
 
+Large parameters get no gradient (fused.py says where theirs come from).
+
 Shape letters: N Gaussians, the first P with property bases, the first Q of these with bases of degree-1 colour,
 K bases, C control points, A anchors, J joints.
 """
@@ -53,34 +55,30 @@ def bank_forward(features: Tensor, weights: Sequence[Tensor], biases: Sequence[T
 
 
 class BankFunction(torch.autograd.Function):
-    """MLPBank.forward."""
+    """MLPBank.forward; returns the hidden layers' outputs as well, after the bank's own."""
 
     @staticmethod
-    def forward(ctx, features: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx, features: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         layers = len(parameters) // 2
-        activations = bank_forward(features, parameters[:layers], parameters[layers:])
-        ctx.save_for_backward(*parameters[:layers], *activations[:-1])
-        return activations[-1]
+        _, *hidden, coefficients = bank_forward(features, parameters[:layers], parameters[layers:])
+        ctx.save_for_backward(*parameters[1:layers], *hidden)
+        ctx.mark_non_differentiable(*hidden)
+        return coefficients, *hidden
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
-        layers = len(ctx.saved_tensors) // 2
-        weights, activations = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
-        d_weights, d_biases = [], []
-        grad = grad.contiguous()
-        for layer in reversed(range(layers)):
-            anchors, outputs, inputs = weights[layer].shape
-            d_weight = torch.empty_like(weights[layer])
-            d_inputs = torch.empty(anchors, inputs, device=grad.device) if layer else grad
+    def backward(ctx, grad: Tensor, *_: Tensor):
+        behind_hidden = len(ctx.saved_tensors) // 2  # layers
+        d_biases = [grad.contiguous()]
+        for layer in reversed(range(behind_hidden)):
+            weights, hidden = ctx.saved_tensors[layer], ctx.saved_tensors[behind_hidden + layer]
+            anchors, outputs, inputs = weights.shape
+            d_hidden = torch.empty_like(hidden)
             layer_backward[(anchors, triton.cdiv(inputs, 64))](
-                weights[layer], activations[layer], inputs if layer else 0, grad, d_weight, d_inputs, inputs, outputs,
-                RELU_BEFORE=layer > 0, WITH_INPUTS=layer > 0, BLOCK_O=64, BLOCK_I=64, num_warps=4,
+                weights, hidden, d_biases[0], d_hidden, inputs, outputs, BLOCK_O=64, BLOCK_I=64, num_warps=4,
             )  # fmt: skip
-            d_weights.insert(0, d_weight)
-            d_biases.insert(0, grad)
-            grad = d_inputs
-        return None, *d_weights, *d_biases
+            d_biases.insert(0, d_hidden)
+        return None, *(None for _ in d_biases), *d_biases
 
 
 def blend_controls(
@@ -109,15 +107,14 @@ class ControlFunction(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         coefficients, bases = ctx.saved_tensors
         tables, count, blended = ctx.tables, bases.shape[0], bases.shape[1]
-        grad, d_bases = grad.contiguous(), torch.empty_like(bases)
+        grad = grad.contiguous()
         each = torch.empty(blended, count, device=grad.device)
         blend_backward[(triton.cdiv(count, BLOCK),)](
-            coefficients, coefficients.shape[1], ctx.first, tables.control_anchor_index, tables.control_anchor_weight,
-            bases, grad, d_bases, each, count, *bases.stride(), L=blended, BLOCK=BLOCK, num_warps=WARPS,
+            bases, grad, each, count, *bases.stride(), L=blended, BLOCK=BLOCK, num_warps=WARPS,
         )  # fmt: skip
         d_coefficients = torch.zeros_like(coefficients)
         tables.control_anchor_takers.sum_back(each, 1, count, d_coefficients, ctx.first, blended)
-        return d_coefficients, d_bases, grad, None, None
+        return d_coefficients, None, grad, None, None
 
 
 @dataclass(frozen=True)
@@ -195,16 +192,13 @@ class PosingFunction(torch.autograd.Function):
         def like(*shape: int) -> Tensor:
             return torch.empty(count, *shape, device=xyz_offsets.device)
 
-        d_bases = torch.empty_like(bases) if active.property_bases else bases
-        d_sh1_bases = torch.empty_like(sh1_bases) if active.property_bases and active.sh1 else sh1_bases
         each = torch.empty(bases_each, count, device=bases.device) if active.property_bases else bases
         d_sh0, d_sh1, d_log_scales, d_quats = like(3), like(3, 3), like(3), like(4)
         d_opacity, d_xyz_offsets, d_position = like(), like(3), like(3)
         pose_backward[(triton.cdiv(count, BLOCK),)](
-            coefficients, coefficients.shape[1] if coefficients is not None else 0,
-            tables.anchor_index, tables.anchor_weight, bases, sh1_bases, xyz_offsets,
-            linear, scales, quats, opacities, grad_xyz, grad_covariance, grad_opacity, grad_sh, grad_scales,
-            each, d_bases, d_sh1_bases, d_sh0, d_sh1, d_log_scales, d_quats, d_opacity, d_xyz_offsets, d_position,
+            bases, sh1_bases, xyz_offsets, linear, scales, quats, opacities,
+            grad_xyz, grad_covariance, grad_opacity, grad_sh, grad_scales,
+            each, d_sh0, d_sh1, d_log_scales, d_quats, d_opacity, d_xyz_offsets, d_position,
             count, *bases.stride(), *sh1_bases.stride(), ctx.offset_range,
             K=bases_each, WITH_BASES=active.property_bases, WITH_SH1=active.sh1, BLOCK=BLOCK, num_warps=WARPS,
         )  # fmt: skip
@@ -215,9 +209,7 @@ class PosingFunction(torch.autograd.Function):
         d_controls = torch.empty(ctx.controls, 3, device=bases.device)
         tables.control_takers.sum_back(d_position, 3, 1, d_controls, 0, 3)
         given = (
-            d_coefficients, d_controls,
-            d_bases if active.property_bases else None,
-            d_sh1_bases if active.property_bases and active.sh1 else None,
+            d_coefficients, d_controls, None, None,
             d_sh0, d_sh1 if active.sh1 else None, d_log_scales, d_quats, d_opacity, d_xyz_offsets,
         )  # fmt: skip
         return *given, None, None, None, None, None

@@ -37,8 +37,9 @@ class RecordedAvatar:
                 _Forward(self.fused, active), example, allow_unused_input=True
             )
             self.active = active
-        xyz, covariances, opacities, sh, linear, scales, controls = self.graphs(*numbers)
-        return AvatarOutput(PosedGaussians(xyz, covariances, opacities, sh, linear), scales, controls)
+        xyz, covariances, opacities, sh, linear, scales, controls, *activations = self.graphs(*numbers)
+        posed = PosedGaussians(xyz, covariances, opacities, sh, linear)
+        return AvatarOutput(posed, scales, controls, tuple(activations))
 
 
 class _Forward(nn.Module):
@@ -55,5 +56,6 @@ class _Forward(nn.Module):
         # Before its bases are switched on the control points' offsets are the parameter itself.
         controls = output.control_offsets * 1.0
         return (
-            posed.xyz, posed.covariances, posed.opacities, posed.sh, posed.linear, output.scales, controls
+            posed.xyz, posed.covariances, posed.opacities, posed.sh, posed.linear, output.scales, controls,
+            *output.activations,
         )  # fmt: skip

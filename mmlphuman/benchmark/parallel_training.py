@@ -17,7 +17,7 @@ import numpy as np
 from mmlphuman.benchmark.clock import wall_milliseconds
 from mmlphuman.benchmark.subject import Subject
 from mmlphuman.benchmark.training_step import ROUNDS, WARM_UP, make_trainer, training_capture
-from mmlphuman.training.distributed import EXCHANGE_TYPES, Ranks
+from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.loop import Trainer
 
 VIEWS = 4  # of a pose
@@ -28,8 +28,7 @@ def measure_parallel(subject: Subject, folder: Path, steps: int, ranks: Ranks) -
     """steps: in a row, timed several times in each way, by turns. folder: empty, this rank's own."""
     dataset = training_capture(subject, folder, subject.trained.config.edge_radius)
     trainers = {ALONE: make_trainer(subject, dataset, "auto", VIEWS, Ranks(ranks.device))}
-    for exchange in EXCHANGE_TYPES:
-        trainers[f"together, {exchange}"] = make_trainer(subject, dataset, "auto", VIEWS, ranks, exchange)
+    trainers["together"] = make_trainer(subject, dataset, "auto", VIEWS, ranks)
     runs = {name: steps_of(trainer) for name, trainer in trainers.items()}
     for run in runs.values():
         run(WARM_UP)

@@ -107,13 +107,10 @@ def make_trainer(
     kernels: str,
     views: int,
     ranks: Ranks | None = None,
-    exchange: str = "float32",
 ) -> Trainer:
     """A new run on a copy of the subject, in its second half, when the schedule has switched everything on."""
     trained = subject.trained
-    config = replace(
-        trained.config, kernels=kernels, views_per_pose=views, num_workers=0, gradient_exchange=exchange
-    )
+    config = replace(trained.config, kernels=kernels, views_per_pose=views, num_workers=0)
     scene = Scene(dataset, dataset, copy.deepcopy(trained.avatar), copy.deepcopy(trained.pose_space))
     lpips = LPIPS.with_random_weights(config.seed) if config.lambda_lpips > 0 else None
     return Trainer(config, scene, lpips, trained.device, late_iteration(config), ranks)

@@ -30,7 +30,7 @@ from mmlphuman.avatar.build import CONTROL_NEIGHBOURS, avatar_from_state
 from mmlphuman.avatar.mlp_bank import HIDDEN
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import Config, validate
+from mmlphuman.config import Config, config_of_saved, validate
 from mmlphuman.pose_layout import NUM_JOINTS
 
 FORMAT = "mmlphuman compact avatar"
@@ -196,8 +196,7 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[Config, int]:
     if version != str(FORMAT_VERSION):
         raise ValueError(f"format version {version}, this program reads {FORMAT_VERSION}")
     try:
-        settings = json.loads(metadata["config"])
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), settings))
+        config = config_of_saved(json.loads(metadata["config"]))
         validate(config, "its settings")
         iteration = int(metadata["iteration"])
     except (KeyError, ValueError, TypeError, RecursionError, OmegaConfBaseException) as error:

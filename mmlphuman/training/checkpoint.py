@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from mmlphuman.avatar.build import avatar_from_state
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import Config
+from mmlphuman.config import config_of_saved
 from mmlphuman.files import UNREADABLE_MEMBER
 
 FORMAT_VERSION = 2
@@ -169,7 +169,7 @@ def load_avatar(checkpoint: Path) -> TrainedAvatar:
             f"{FORMAT_VERSION}; use the program's version that wrote it"
         )
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content["config"]))
+        config = config_of_saved(content["config"])
         avatar = avatar_from_state(config, content["avatar"])
         pose_space = PoseSpace(**content["pose_space"])
     except (KeyError, RuntimeError, TypeError) as error:

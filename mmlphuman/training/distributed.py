@@ -3,7 +3,7 @@
 `torchrun --nproc_per_node=N COMMAND` starts them and tells each its place in environment variables. Without torchrun
 there is one rank and everything here does nothing. Rank 0 alone writes, prints, tests and serves viewers.
 
-Data path: gradients of every rank -> SumOverRanks -> the same sum on every rank -> optimisers.
+Data path: gradients of every rank, whole (`sum_all`) or in short (`gather_rows`) -> equal on every rank -> optimisers.
 
 Numbers on a GPU go through NCCL, what the processes tell each other on the CPU through gloo, whose connections break
 at once when a process dies: whoever waits for it then gets LostRankError instead of waiting for the timeout. Whoever
@@ -29,8 +29,6 @@ from mmlphuman.training.memory_layout import in_memory_order
 # The longest that one rank may keep the others waiting: rank 0 builds the scene, tests and writes checkpoints while
 # they do. The death of a process is noticed by its connections and not by this; that of a whole host may be.
 TIMEOUT = timedelta(minutes=10)
-
-EXCHANGE_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class ErrorOfAll(ValueError):
@@ -136,11 +134,19 @@ class Ranks:
             for tensor in tensors:
                 dist.broadcast(in_memory_order(tensor), src=0)  # NCCL takes nothing laid out otherwise
 
-    def sum_now(self, tensor: Tensor) -> None:
-        """Sums a small tensor over all ranks in place; on a GPU its stream waits, not this process."""
+    def sum_all(self, tensors: Sequence[Tensor]) -> None:
+        """Sums each over all ranks in place; on a GPU its stream waits, not this process."""
         if self.world > 1:
             with _lost_ranks():
-                dist.all_reduce(tensor)
+                works = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
+            Travelling(works).wait()
+
+    def gather_rows(self, rows: Tensor) -> Travelling:
+        """Every rank's row into everyone's (world, numbers), which has this rank's in its place."""
+        if self.world == 1:
+            return Travelling()
+        with _lost_ranks():
+            return Travelling([dist.all_gather(list(rows), rows[self.rank], async_op=True)])
 
     def close(self) -> None:
         """Leaves the others, who must be done too."""
@@ -165,35 +171,17 @@ class Ranks:
             raise ErrorOfOneProcess(f"process {self.rank} of {self.world}: {error}") from error
 
 
-class SumOverRanks:
-    """Gradients on their way: summed over all ranks in place, beside whatever else the GPU is given to do.
+class Travelling:
+    """Numbers on their way between ranks, beside whatever else the GPU is given to do."""
 
-    exchange: the type they travel in. bfloat16 halves the way and rounds every number to 8 bits. All ranks get the
-    same sums, bit for bit.
-    """
-
-    def __init__(self, ranks: Ranks, gradients: Sequence[Tensor], exchange: torch.dtype):
-        self.gradients, self.packed, self.works = gradients, None, []
-        if ranks.world == 1 or not gradients:
-            return
-        if exchange != torch.float32:
-            self.packed = torch.cat([in_memory_order(gradient).to(exchange) for gradient in gradients])
-        travelling = (
-            [in_memory_order(gradient) for gradient in gradients] if self.packed is None else [self.packed]
-        )
-        with _lost_ranks():
-            self.works = [dist.all_reduce(tensor, async_op=True) for tensor in travelling]
+    def __init__(self, works: Sequence[dist.Work] = ()):
+        self.works = works
 
     def wait(self) -> None:
-        """From here on the gradients are the sums; on a GPU its stream waits, not this process."""
+        """From here on they have arrived; on a GPU its stream waits, not this process."""
         with _lost_ranks():
             for work in self.works:
                 work.wait()
-        if self.packed is not None:
-            parts = self.packed.split([gradient.numel() for gradient in self.gradients])
-            for gradient, part in zip(self.gradients, parts, strict=True):
-                in_memory_order(gradient).copy_(part)
-        self.packed, self.works = None, []
 
 
 def _own_gpu(chosen: torch.device, local_rank: int, on_this_host: int) -> torch.device:

@@ -101,8 +101,9 @@ class Trainer:
         kernels = use_kernels(config.kernels, device)
         self.pose_avatar = recorded_avatar(self.avatar) if kernels else self.avatar
         self.find_pairs = pair_finder() if kernels and self.backend == "gsplat" else None
+        tables = self.pose_avatar.fused.tables if kernels else None
         self.optimisers = Optimisers(
-            self.avatar, config, scene.training.scene_scale(), kernels, self.ranks, self.poses_per_step
+            self.avatar, config, scene.training.scene_scale(), tables, self.ranks, self.poses_per_step
         )
         self.share_of_mean = torch.tensor(1 / self.poses_per_step, device=device)  # that a pose's loss has
         if lpips is not None:
@@ -263,19 +264,15 @@ class Trainer:
         assert len(samples) == self.poses_per_step // self.ranks.world, (
             f"{len(samples)} samples for this step"
         )
-        self.optimisers.zero_grad()
         own, means = iter(samples), {}
         for pose in range(self.poses_per_step):
             if pose % self.ranks.world != self.ranks.rank:
                 torch.rand(DRAWS_PER_VIEW * self.config.views_per_pose + 3, generator=self.draws)  # another's
                 continue
             terms = self.add_gradients(next(own))
-            if len(samples) == 1:
-                means = terms
-                continue
-            self.optimisers.keep_gradients()
-            for name, term in terms.items():
-                means[name] = means.get(name, 0) + term / len(samples)
+            if len(samples) > 1:
+                terms = {name: means.get(name, 0) + term / len(samples) for name, term in terms.items()}
+            means = terms
         self.optimisers.set_rates(self.iteration)
         return means, self.optimisers.step()
 
@@ -289,10 +286,12 @@ class Trainer:
         background = drawn.to(self.device, non_blocking=True) if config.random_background else self.background
         sample = sample.to(self.device, non_blocking=True)
 
-        output = self.pose_avatar(sample.pose, active_parts(config, self.iteration))
+        active = active_parts(config, self.iteration)
+        output = self.pose_avatar(sample.pose, active)
         render = rasterize(output.posed, sample.cameras, background, self.backend, self.find_pairs)
         losses = self.loss(
             self.iteration, sample, render, output, self.avatar.control_neighbours, background, crops
         )
         losses.total.backward(self.share_of_mean)
+        self.optimisers.add_pose(output, active)
         return losses.terms

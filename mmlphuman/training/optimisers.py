@@ -1,20 +1,24 @@
 """Optimisers and learning rates (paper sec. 4): Adam for what belongs to Gaussians and control points, AdamW
 for the MLPs, every rate decaying exponentially over the run.
 
-Data path: gradients of one pose or several -> [summed over the ranks] -> parameters, equal on all ranks.
+Data path: gradients of one pose or several -> [of all ranks] -> parameters, equal on all ranks.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch.optim import Adam, AdamW, Optimizer
 
-from mmlphuman.avatar.avatar import Avatar
+from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
 from mmlphuman.config import Config
-from mmlphuman.training.distributed import EXCHANGE_TYPES, Ranks, SumOverRanks
-from mmlphuman.training.memory_layout import laid_out_like
+from mmlphuman.training.distributed import Ranks
+from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
+
+if TYPE_CHECKING:
+    from mmlphuman.avatar.fused_tables import FusedTables  # needs Triton
 
 BETAS = (0.9, 0.999)
 EPS = 1e-15  # published; gradients of single Gaussians are tiny, since losses are means over the image
@@ -33,7 +37,6 @@ PARAMETERS = {
     "sh1_basis": "sh1_bases",
 }
 SCALED_BY_SCENE = ("position", "position_basis")
-PARTS = 4  # of the parameters, about equal: while one is stepped the gradients of the next are on their way
 
 
 class Optimisers:
@@ -44,17 +47,16 @@ class Optimisers:
         avatar: Avatar,
         config: Config,
         scene_scale: float,
-        kernels: bool = False,
+        tables: FusedTables | None = None,
         ranks: Ranks | None = None,
         poses: int = 1,
     ):
-        """kernels: step by a GPU kernel that reads and writes at the memory's speed; the same state and results.
+        """tables: of the avatar's GPU kernels, if it was posed by them: then GPU kernels step, to the same results.
         poses: whose mean gradient a step takes. With n times as many poses the mean has 1 / sqrt(n) of the noise, and
         Adam, which divides by the gradient's size, takes as much larger steps: the square-root rule."""
-        self.iterations = config.iterations
+        self.avatar, self.iterations = avatar, config.iterations
         self.rate_factor = math.sqrt(poses)
         self.ranks = ranks or Ranks(avatar.xyz.device)
-        self.exchange = EXCHANGE_TYPES[config.gradient_exchange]
         groups = []
         for name, parameter in PARAMETERS.items():
             scale = scene_scale if name in SCALED_BY_SCENE else 1.0
@@ -62,16 +64,15 @@ class Optimisers:
         encoder = self._group(list(avatar.bank.parameters()), "encoder", config, 1.0)
         encoder["weight_decay"] = config.encoder_weight_decay
         self.optimisers: list[Optimizer] = [
-            Adam(groups, betas=BETAS, eps=EPS, fused=not kernels),
-            AdamW([encoder], betas=BETAS, eps=EPS, fused=not kernels),
+            Adam(groups, betas=BETAS, eps=EPS, fused=tables is None),
+            AdamW([encoder], betas=BETAS, eps=EPS, fused=tables is None),
         ]
-        self.parts = parts_of(self.parameters(), PARTS if self.ranks.world > 1 else 1)
-        self.kernel_steps = None
-        if kernels:
+        self.rows, self.by_kernels = None, None
+        if tables is not None:
             from mmlphuman.training.kernel_adam import KernelAdam  # needs Triton
 
-            self.kernel_steps = [KernelAdam(self.optimisers, part) for part in self.parts]
-        self.sums: dict[int, torch.Tensor] = {}  # of the gradients so far, by the parameter's number
+            self.rows = PoseRows(self.ranks, poses)
+            self.by_kernels = KernelAdam(self.optimisers, avatar, tables)
 
     @staticmethod
     def _group(parameters: list, name: str, config: Config, scale: float) -> dict:
@@ -94,59 +95,31 @@ class Optimisers:
         groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
         return [parameter for group in groups for parameter in group["params"]]
 
-    def keep_gradients(self) -> None:
-        """Adds the gradients to those of the step's other poses, in memory of their own: a recorded backward pass
-        writes each pose's gradients over the last one's."""
-        for number, parameter in enumerate(self.parameters()):
-            if parameter.grad is None:
-                continue
-            if number in self.sums:
-                self.sums[number].add_(parameter.grad)
-            else:
-                self.sums[number] = parameter.grad.clone()
-            parameter.grad = None
+    def add_pose(self, output: AvatarOutput, active: ActiveParts) -> None:
+        """After the backward pass of each of this rank's poses: it is part of the step's gradient."""
+        if self.rows is None:
+            return  # autograd has added it to the gradients of the others
+        self.rows.add(pieces_of_row(self.avatar, output.activations), active)
+        self.forget_gradients()  # the row has them; a recorded backward pass would write over them
 
     def step(self) -> torch.Tensor:
-        """One step by the gradients, and those kept, of all ranks together.
+        """One step by the gradients of all poses of all ranks together.
 
         Returns a number on the device that is not finite if any gradient was not; the same on all ranks.
         """
-        if self.sums:
-            parameters = self.parameters()
-            for number, total in self.sums.items():
-                parameters[number].grad = total
-            self.sums.clear()
-        several = self.ranks.world > 1  # alone there is nothing to lay out and to send
-        sums = [
-            SumOverRanks(self.ranks, lay_out_gradients(part) if several else [], self.exchange)
-            for part in self.parts
-        ]
-        if self.kernel_steps is not None:
-            return self._step_by_kernels(sums)
-        for arriving in sums:
-            arriving.wait()
-        norm = self.gradient_norm()
+        if self.by_kernels is not None:
+            return self.by_kernels(self.rows)
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        self.ranks.sum_all(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
         for optimiser in self.optimisers:
             optimiser.step()
+        self.forget_gradients()
         return norm
 
-    def _step_by_kernels(self, sums: list[SumOverRanks]) -> torch.Tensor:
-        finite = []
-        for arriving, step in zip(sums, self.kernel_steps, strict=True):
-            arriving.wait()
-            finite.append(step())
-        finite = [number for number in finite if number is not None]
-        return finite[0] if len(finite) == 1 else torch.stack(finite).max()
-
-    def zero_grad(self) -> None:
-        self.sums.clear()
+    def forget_gradients(self) -> None:
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
-
-    def gradient_norm(self) -> torch.Tensor:
-        """Norm of all gradients; not finite if any of them is not. Stays on the device."""
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
 
     def state_dict(self) -> list[dict]:
         return [optimiser.state_dict() for optimiser in self.optimisers]
@@ -155,24 +128,3 @@ class Optimisers:
         """Of either way to step."""
         for optimiser, state in zip(self.optimisers, states, strict=True):
             optimiser.load_state_dict(state)
-
-
-def parts_of(parameters: list[torch.nn.Parameter], count: int) -> list[list[torch.nn.Parameter]]:
-    """The parameters in their order, cut into at most `count` parts of about as many numbers each."""
-    parts, numbers = [[]], 0
-    total = sum(parameter.numel() for parameter in parameters)
-    for parameter in parameters:
-        if parts[-1] and numbers >= len(parts) * total / count:
-            parts.append([])
-        parts[-1].append(parameter)
-        numbers += parameter.numel()
-    return parts
-
-
-@torch.no_grad()
-def lay_out_gradients(parameters: list[torch.nn.Parameter]) -> list[torch.Tensor]:
-    """Those that there are, laid out in memory as their parameters are: on every rank alike."""
-    with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
-    for parameter in with_gradient:
-        parameter.grad = laid_out_like(parameter.grad, parameter)
-    return [parameter.grad for parameter in with_gradient]

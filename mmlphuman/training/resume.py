@@ -21,7 +21,7 @@ from mmlphuman.training.whole_checkpoint import agreed_whole
 MAY_CHANGE = {
     "device", "num_workers", "data_in_memory", "test", "test_iterations", "test_every", "log_every",
     "checkpoint_iterations", "checkpoint_every", "checkpoints_kept", "smpl_pkl_path", "vgg_path", "detect_anomaly",
-    "viewer_budget", "divergence_factor", "divergence_retries", "kernels", "gradient_exchange",
+    "viewer_budget", "divergence_factor", "divergence_retries", "kernels",
 }  # fmt: skip
 
 

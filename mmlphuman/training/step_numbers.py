@@ -70,7 +70,7 @@ class StepNumbers:
         asked = torch.full((1,), float(stop), device=noted.device)
         numbers, arrived = torch.cat([noted, torch.stack(list(self.terms.values())), asked]), None
         numbers /= self.ranks.world
-        self.ranks.sum_now(numbers)
+        self.ranks.sum_all([numbers])
         if numbers.device.type == "cuda":
             host = torch.empty(numbers.shape, pin_memory=True)
             host.copy_(numbers, non_blocking=True)

@@ -12,7 +12,10 @@ from mmlphuman.body.kinematics import rotation_matrices
 from mmlphuman.config import Config
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import kernel_colors, view_colors
+from mmlphuman.training.distributed import Ranks
+from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
 from tests.builders import look_at_origin, random_pose, randomise, small_avatar
+from tests.outer_products import all_gradients
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="compares GPU kernels, which need a GPU"
@@ -56,7 +59,19 @@ def values(forward, colors, pose, active, cameras):
         "linear": posed.linear,
         "scales": output.scales,
         "controls": output.control_offsets,
+        "activations": output.activations,
     }
+
+
+def gradients_of(avatar, activations, active) -> dict[str, torch.Tensor | None]:
+    """Of all parameters; after the kernels' backward pass those of the large ones follow from its row."""
+    found = {part: parameter.grad for part, parameter in avatar.named_parameters()}
+    if not activations:
+        return found
+    row = PoseRows(Ranks(torch.device("cuda")), 1)
+    row.add(pieces_of_row(avatar, activations), active)
+    row.take()
+    return found | all_gradients(avatar, row)
 
 
 def largest(difference: torch.Tensor, size: torch.Tensor) -> float:
@@ -73,6 +88,7 @@ def test_fused_avatar_equals_the_plain_one(avatar, pose, name):
     for forward, colors in ((avatar, view_colors), (FusedAvatar(avatar), kernel_colors)):
         avatar.zero_grad(set_to_none=True)
         result = values(forward, colors, pose, active, cameras)
+        activations = result.pop("activations")
         generator.manual_seed(3)
         total = 0.0
         for part, value in result.items():
@@ -80,7 +96,7 @@ def test_fused_avatar_equals_the_plain_one(avatar, pose, name):
                 total = total + (value * torch.randn(value.shape, generator=generator).cuda()).sum()
         total.backward()
         results.append({part: value.detach() for part, value in result.items()})
-        gradients.append({part: parameter.grad for part, parameter in avatar.named_parameters()})
+        gradients.append(gradients_of(avatar, activations, active))
     plain, fused = results
     for part, value in plain.items():
         assert largest(fused[part] - value, value) < 3e-6, part
@@ -102,8 +118,9 @@ def test_gradients_do_not_depend_on_chance(avatar, pose):
     fused, pose, first = FusedAvatar(avatar), pose.to("cuda"), None
     for _ in range(2):
         avatar.zero_grad(set_to_none=True)
-        fused(pose).posed.xyz.square().sum().backward()
-        now = [parameter.grad for parameter in avatar.parameters() if parameter.grad is not None]
+        output = fused(pose)
+        output.posed.xyz.square().sum().backward()
+        now = list(pieces_of_row(avatar, output.activations).values())
         assert first is None or all(torch.equal(a, b) for a, b in zip(first, now, strict=True))
         first = now
 

@@ -1,14 +1,16 @@
-"""The training step's GPU kernels against plain PyTorch: LPIPS and Adam."""
+"""The training step's GPU kernels against plain PyTorch: LPIPS, and Adam with the gradients that it puts together."""
 
 import copy
 
 import pytest
 import torch
 
+from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.config import Config
+from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.optimisers import Optimisers
 from mmlphuman.training.perceptual import LPIPS
-from tests.builders import small_avatar
+from tests.builders import random_pose, randomise, small_avatar
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="compares GPU kernels, which need a GPU"
@@ -60,24 +62,66 @@ def test_fast_lpips_is_lpips_up_to_bfloat16(views):
         assert cosine > 0.95
 
 
-def test_adam_by_kernel_equals_torch_and_either_resumes_the_other(synthetic_body):
-    """Groups with and without weight decay; one parameter joins late, as the bases do."""
-    config = Config(init_num_gs=600, num_verts=120, num_features=10)
-    plain = small_avatar(synthetic_body).cuda()
+def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(synthetic_body):
+    """Two poses a step, the parts of the avatar switched on one after the other, rates with and without decay."""
+    from mmlphuman.avatar.fused import FusedAvatar
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    config, ranks = Config(init_num_gs=600, num_verts=120, num_features=10), Ranks(torch.device("cuda"))
+    plain = randomise(small_avatar(synthetic_body)).cuda()
     ours = copy.deepcopy(plain)
-    steppers = [Optimisers(plain, config, 1.0), Optimisers(ours, config, 1.0, kernels=True)]
-    generator = torch.Generator().manual_seed(0)
-    for iteration in range(6):
-        if iteration == 4:  # states change places
+    fused = FusedAvatar(ours)
+    steppers = [
+        Optimisers(plain, config, 1.0, None, ranks, poses=2),
+        Optimisers(ours, config, 1.0, fused.tables, ranks, poses=2),
+    ]
+    for iteration, active in enumerate(SWITCHED_ON):
+        if iteration == 5:  # states change places
             states = [copy.deepcopy(optimisers.state_dict()) for optimisers in steppers]
             for optimisers, state in zip(steppers, reversed(states), strict=True):
                 optimisers.load_state_dict(state)
-        for name, parameter in plain.named_parameters():
-            late = name == "sh1" and iteration < 2
-            grad = None if late else torch.randn(parameter.shape, generator=generator).cuda() * 1e-3
-            parameter.grad, ours.get_parameter(name).grad = grad, None if grad is None else grad.clone()
+        for pose in (random_pose(2 * iteration + each).to("cuda") for each in range(2)):
+            for forward, optimisers in zip((plain, fused), steppers, strict=True):
+                output = forward(pose, active)
+                random_loss(output, iteration).backward()
+                optimisers.add_pose(output, active)
         for optimisers in steppers:
             optimisers.set_rates(iteration)
-            optimisers.step()
-    for name, parameter in plain.named_parameters():
-        torch.testing.assert_close(ours.get_parameter(name), parameter, rtol=2e-5, atol=1e-7, msg=name)
+            assert optimisers.step().isfinite()
+        for name, parameter in plain.named_parameters():
+            largest = (ours.get_parameter(name) - parameter).abs().max() / parameter.abs().max()
+            # Where a gradient is rounding alone Adam's first steps, of the rate's size, may differ.
+            assert largest < 2e-3, (iteration, name)
+            assert (ours.get_parameter(name) - parameter).norm() < 1e-4 * parameter.norm(), (iteration, name)
+
+
+SWITCHED_ON = (
+    ActiveParts(False, False, False), ActiveParts(property_bases=False), ActiveParts(sh1=False),
+    ActiveParts(), ActiveParts(), ActiveParts(), ActiveParts(),
+)  # fmt: skip
+
+
+def random_loss(output, seed: int) -> torch.Tensor:
+    generator, posed = torch.Generator().manual_seed(seed), output.posed
+    parts = (
+        posed.xyz, posed.covariances, posed.opacities, posed.sh, output.scales, output.control_offsets
+    )  # fmt: skip
+    return sum((part * torch.randn(part.shape, generator=generator).cuda()).sum() for part in parts)
+
+
+@pytest.mark.parametrize("piece", ["sh0", "bank.biases.2", "inputs.5", "control_offsets"])
+def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(piece, synthetic_body):
+    from mmlphuman.avatar.fused import FusedAvatar
+
+    config, ranks = Config(init_num_gs=600, num_verts=120, num_features=10), Ranks(torch.device("cuda"))
+    avatar = randomise(small_avatar(synthetic_body)).cuda()
+    fused = FusedAvatar(avatar)
+    optimisers = Optimisers(avatar, config, 1.0, fused.tables, ranks)
+    for broken in (False, True):
+        output = fused(random_pose(1).to("cuda"))
+        random_loss(output, 0).backward()
+        optimisers.add_pose(output, ActiveParts())
+        begin, count = optimisers.rows.layout[piece]
+        if broken:
+            optimisers.rows.rows[0, 0, begin + count // 2] = torch.nan
+        assert optimisers.step().isfinite() == (not broken)

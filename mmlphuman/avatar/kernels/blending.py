@@ -40,28 +40,21 @@ def blend_forward(
 
 @triton.jit
 def blend_backward(
-    coefficients, width, first, index, weight, bases, grad,  # as above; (C, 3)
-    d_bases, d_coefficients,  # strides as the bases; (L, C) of each control point
+    bases, grad,  # as above; (C, 3)
+    d_coefficients,  # (L, C) of each control point
     C, basis_c, basis_l, basis_d, L: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = c < C
-    i0, i1, i2 = three(index + c, C, mask)
-    i0, i1, i2 = i0 * width + first, i1 * width + first, i2 * width + first
-    w0, w1, w2 = three(weight + c, C, mask)
     x = tl.load(grad + 3 * c, mask, 0.0)
     y = tl.load(grad + 3 * c + 1, mask, 0.0)
     z = tl.load(grad + 3 * c + 2, mask, 0.0)
     for k in range(L):
-        a = coefficient(coefficients, i0, i1, i2, w0, w1, w2, k, mask)
         place = c * basis_c + k * basis_l
         d = x * tl.load(bases + place, mask, 0.0)
         d += y * tl.load(bases + place + basis_d, mask, 0.0)
         d += z * tl.load(bases + place + 2 * basis_d, mask, 0.0)
         tl.store(d_coefficients + k * C + c, d, mask)
-        tl.store(d_bases + place, a * x, mask)
-        tl.store(d_bases + place + basis_d, a * y, mask)
-        tl.store(d_bases + place + 2 * basis_d, a * z, mask)
 
 
 @triton.jit

@@ -32,17 +32,13 @@ def layer_forward(
 
 @triton.jit
 def layer_backward(
-    weights, inputs, input_stride, grad_outputs,  # grad_outputs (A, O): of what the ReLU received
-    d_weights, d_inputs,  # (A, O, I), (A, I)
-    ins, outs, RELU_BEFORE: tl.constexpr, WITH_INPUTS: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_I: tl.constexpr,
+    weights, inputs, grad_outputs, d_inputs,  # (A, O, I), (A, I), (A, O), (A, I)
+    ins, outs, BLOCK_O: tl.constexpr, BLOCK_I: tl.constexpr,
 ):  # fmt: skip
-    """A program owns a block of columns: it writes their weights' gradient and sums their inputs' gradient.
-
-    RELU_BEFORE: the inputs came out of a ReLU; where it was zero their gradient stops.
-    """
+    """The gradient of what the layer's ReLU received -> of what the ReLU before the layer received: where the inputs
+    are zero it stops. A program owns a block of inputs."""
     anchor = tl.program_id(0)
     i = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
-    x = tl.load(inputs + anchor * input_stride + i, i < ins, 0.0)
     total = tl.zeros([BLOCK_I], tl.float32)
     base = anchor.to(tl.int64) * outs * ins
     for start in range(0, outs, BLOCK_O):
@@ -50,10 +46,6 @@ def layer_backward(
         g = tl.load(grad_outputs + anchor * outs + o, o < outs, 0.0)
         at = base + o[:, None] * ins + i[None, :]
         inside = (o < outs)[:, None] & (i < ins)[None, :]
-        tl.store(d_weights + at, g[:, None] * x[None, :], inside)
-        if WITH_INPUTS:
-            total += tl.sum(tl.load(weights + at, inside, 0.0) * g[:, None], 0)
-    if WITH_INPUTS:
-        if RELU_BEFORE:
-            total = tl.where(x > 0, total, 0.0)
-        tl.store(d_inputs + anchor * ins + i, total, i < ins)
+        total += tl.sum(tl.load(weights + at, inside, 0.0) * g[:, None], 0)
+    x = tl.load(inputs + anchor * ins + i, i < ins, 0.0)
+    tl.store(d_inputs + anchor * ins + i, tl.where(x > 0, total, 0.0), i < ins)

@@ -193,10 +193,10 @@ def pose_forward(
 
 @triton.jit
 def pose_backward(
-    coefficients, width, anchor_index, anchor_weight, property_bases, sh1_bases, xyz_offsets,  # as pose_forward
+    property_bases, sh1_bases, xyz_offsets,  # as pose_forward
     linear, scales, quats, opacities,  # written by pose_forward
     grad_xyz, grad_covariance, grad_opacity, grad_sh, grad_scales,  # (N, 3) (N, 6) (N) (N, 12) (N, 3)
-    d_coefficients, d_property_bases, d_sh1_bases,  # (K, N) of each Gaussian; strides as the bases
+    d_coefficients,  # (K, N) of each Gaussian
     d_sh0, d_sh1, d_log_scales, d_quats, d_opacity_logits, d_xyz_offsets,  # as the parameters
     d_position,  # (N, 3) of the canonical position: what the control points get their share of
     N, basis_n, basis_k, basis_d, sh1_n, sh1_k, sh1_d, offset_range,
@@ -266,35 +266,20 @@ def pose_backward(
         _store9(d_sh1 + 9 * n, 1, h0, h1, h2, h3, h4, h5, h6, h7, h8, mask)
 
     if WITH_BASES:
-        i0, i1, i2 = three(anchor_index + n, N, mask)
-        w0, w1, w2 = three(anchor_weight + n, N, mask)
-        i0, i1, i2 = i0 * width, i1 * width, i2 * width
         for k in range(K):
-            a = coefficient(coefficients, i0, i1, i2, w0, w1, w2, k, mask)
-            place = n * basis_n + k * basis_k
-            basis = property_bases + place
+            basis = property_bases + n * basis_n + k * basis_k
             b0, b1, b2 = _load3(basis, basis_d, mask)
             d = c0 * b0 + c1 * b1 + c2 * b2
             b0, b1, b2 = _load3(basis + 3 * basis_d, basis_d, mask)
             d += s0 * b0 + s1 * b1 + s2 * b2
             b0, b1, b2, b3 = _load4(basis + 6 * basis_d, basis_d, mask)
             d += bw * b0 + bx * b1 + by * b2 + bz * b3 + o * _number(basis + 10 * basis_d, mask)
-            d_basis = d_property_bases + place
-            _store3(d_basis, basis_d, a * c0, a * c1, a * c2, mask)
-            _store3(d_basis + 3 * basis_d, basis_d, a * s0, a * s1, a * s2, mask)
-            _store4(d_basis + 6 * basis_d, basis_d, a * bw, a * bx, a * by, a * bz, mask)
-            tl.store(d_basis + 10 * basis_d, a * o, mask)
             if WITH_SH1:
-                place1 = n * sh1_n + k * sh1_k
-                basis1 = sh1_bases + place1
+                basis1 = sh1_bases + n * sh1_n + k * sh1_k
                 b0, b1, b2 = _load3(basis1, sh1_d, mask)
                 d += h0 * b0 + h1 * b1 + h2 * b2
                 b0, b1, b2 = _load3(basis1 + 3 * sh1_d, sh1_d, mask)
                 d += h3 * b0 + h4 * b1 + h5 * b2
                 b0, b1, b2 = _load3(basis1 + 6 * sh1_d, sh1_d, mask)
                 d += h6 * b0 + h7 * b1 + h8 * b2
-                _store9(
-                    d_sh1_bases + place1, sh1_d,
-                    a * h0, a * h1, a * h2, a * h3, a * h4, a * h5, a * h6, a * h7, a * h8, mask,
-                )  # fmt: skip
             tl.store(d_coefficients + k * N + n, d, mask)
