@@ -44,7 +44,7 @@ class KernelAdam:
     """`step()` of several optimisers with the same betas and eps, whose parameters are one avatar's on one GPU."""
 
     def __init__(self, optimisers: Sequence[Optimizer], avatar: Avatar, tables: FusedTables):
-        self.avatar, self.tables = avatar, tables
+        self.avatar, self.tables, self.named = avatar, tables, dict(avatar.named_parameters())
         self.owner = {
             id(parameter): (optimiser, group)
             for optimiser in optimisers
@@ -64,11 +64,9 @@ class KernelAdam:
         if poses.layout != self.layout:
             self.layout, self.blocks, self.channels = poses.layout, None, {}
         weights = self.avatar.bank.weights if f"{BIASES}.0" in self.layout else ()
-        vectors = [
-            self._advanced(name, p) for name, p in self.avatar.named_parameters() if name in self.layout
-        ]
+        vectors = [self._advanced(name, p) for name, p in self.named.items() if name in self.layout]
         layers = [self._advanced(str(layer), weight) for layer, weight in enumerate(weights)]
-        bases = [self._advanced(name, getattr(self.avatar, name)) for name in active_bases(poses.active)]
+        bases = [self._advanced(name, self.named[name]) for name in active_bases(poses.active)]
         numbers = _sent([each.numbers for each in (*vectors, *layers, *bases)], rows.device)
         not_finite = torch.zeros((), device=rows.device)
         given = rows, rows.shape[1], len(rows), not_finite  # as the kernels take them

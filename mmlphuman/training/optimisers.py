@@ -54,7 +54,8 @@ class Optimisers:
         """tables: of the avatar's GPU kernels, if it was posed by them: then GPU kernels step, to the same results.
         poses: whose mean gradient a step takes. With n times as many poses the mean has 1 / sqrt(n) of the noise, and
         Adam, which divides by the gradient's size, takes as much larger steps: the square-root rule."""
-        self.avatar, self.iterations = avatar, config.iterations
+        self.iterations = config.iterations
+        self.named = dict(avatar.named_parameters())
         self.rate_factor = math.sqrt(poses)
         self.ranks = ranks or Ranks(avatar.xyz.device)
         groups = []
@@ -91,15 +92,11 @@ class Optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = self.rate_factor * group["first_lr"] * group["decay"] ** progress
 
-    def parameters(self) -> list[torch.nn.Parameter]:
-        groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
-        return [parameter for group in groups for parameter in group["params"]]
-
     def add_pose(self, output: AvatarOutput, active: ActiveParts) -> None:
         """After the backward pass of each of this rank's poses: it is part of the step's gradient."""
         if self.rows is None:
             return  # autograd has added it to the gradients of the others
-        self.rows.add(pieces_of_row(self.avatar, output.activations), active)
+        self.rows.add(pieces_of_row(self.named, output.activations), active)
         self.forget_gradients()  # the row has them; a recorded backward pass would write over them
 
     def step(self) -> torch.Tensor:
@@ -109,7 +106,7 @@ class Optimisers:
         """
         if self.by_kernels is not None:
             return self.by_kernels(self.rows)
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self.named.values() if parameter.grad is not None]
         self.ranks.sum_all(gradients)
         norm = torch.nn.utils.get_total_norm(gradients)
         for optimiser in self.optimisers:
@@ -118,8 +115,8 @@ class Optimisers:
         return norm
 
     def forget_gradients(self) -> None:
-        for optimiser in self.optimisers:
-            optimiser.zero_grad(set_to_none=True)
+        for parameter in self.named.values():
+            parameter.grad = None
 
     def state_dict(self) -> list[dict]:
         return [optimiser.state_dict() for optimiser in self.optimisers]

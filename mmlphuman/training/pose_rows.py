@@ -3,7 +3,7 @@
 For one pose the gradient of every large parameter is an outer product: of a layer's weights, what went into the layer
 times its biases' gradient; of a basis, its coefficient times the gradient of what it is added to. 156 million numbers
 thus follow from 5 million at the published scale, without rounding. Only these are kept of a pose and exchanged
-between processes, 19 MB instead of 620.
+between processes, 22 MB instead of 620.
 
 Data path: activations of the forward pass + gradients of the small parameters, a pose at a time -> one row
 [-> all processes' rows] -> KernelAdam, which forms the outer products while it steps.
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mmlphuman.avatar.avatar import ActiveParts, Avatar
+from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.training.distributed import Ranks, Travelling
 
 BIASES, INPUTS = "bank.biases", "inputs"  # with a layer's number: names of pieces of a row
@@ -33,13 +33,13 @@ def active_bases(active: ActiveParts) -> tuple[str, ...]:
     return properties * active.property_bases + ("position_bases",) * active.position_bases
 
 
-def pieces_of_row(avatar: Avatar, activations: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def pieces_of_row(parameters: Mapping[str, Tensor], activations: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """After a pose's backward pass: all that its gradients follow from, by name.
 
-    activations: of its AvatarOutput, the coefficients last.
+    parameters: the avatar's. activations: of its AvatarOutput, the coefficients last.
     """
     found = {f"{INPUTS}.{layer}": activation for layer, activation in enumerate(activations)}
-    for name, parameter in avatar.named_parameters():
+    for name, parameter in parameters.items():
         if parameter.grad is not None:
             found[name] = parameter.grad
     return found
@@ -82,8 +82,3 @@ class PoseRows:
             each.wait()
         self.travelling = []
         return self.rows.flatten(0, 1)
-
-    def piece(self, name: str) -> Tensor:
-        """(B, numbers) of the rows last taken."""
-        begin, count = self.layout[name]
-        return self.rows.flatten(0, 1)[:, begin : begin + count]

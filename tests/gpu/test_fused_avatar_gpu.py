@@ -69,7 +69,7 @@ def gradients_of(avatar, activations, active) -> dict[str, torch.Tensor | None]:
     if not activations:
         return found
     row = PoseRows(Ranks(torch.device("cuda")), 1)
-    row.add(pieces_of_row(avatar, activations), active)
+    row.add(pieces_of_row(dict(avatar.named_parameters()), activations), active)
     row.take()
     return found | all_gradients(avatar, row)
 
@@ -120,7 +120,7 @@ def test_gradients_do_not_depend_on_chance(avatar, pose):
         avatar.zero_grad(set_to_none=True)
         output = fused(pose)
         output.posed.xyz.square().sum().backward()
-        now = list(pieces_of_row(avatar, output.activations).values())
+        now = list(pieces_of_row(dict(avatar.named_parameters()), output.activations).values())
         assert first is None or all(torch.equal(a, b) for a, b in zip(first, now, strict=True))
         first = now
 

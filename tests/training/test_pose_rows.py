@@ -64,7 +64,7 @@ def test_gradients_of_several_poses_follow_from_their_rows(avatar, name):
     for _ in range(2):  # the second step's rows take the first's place
         sums: dict[str, torch.Tensor] = {}
         for seed in range(3):
-            pieces = pieces_of_row(avatar, gradients_of_pose(avatar, seed, active))
+            pieces = pieces_of_row(dict(avatar.named_parameters()), gradients_of_pose(avatar, seed, active))
             for part, parameter in avatar.named_parameters():
                 if parameter.grad is not None:
                     sums[part] = sums.get(part, 0) + parameter.grad
@@ -84,7 +84,10 @@ def test_gradients_of_several_poses_follow_from_their_rows(avatar, name):
 def test_rows_are_small(avatar):
     poses = PoseRows(Ranks(CPU), 1)
     poses.add(
-        without_large(pieces_of_row(avatar, gradients_of_pose(avatar, 0, ActiveParts()))), ActiveParts()
+        without_large(
+            pieces_of_row(dict(avatar.named_parameters()), gradients_of_pose(avatar, 0, ActiveParts()))
+        ),
+        ActiveParts(),
     )
     assert poses.take().numel() < 0.1 * sum(parameter.numel() for parameter in avatar.parameters())
 
@@ -92,7 +95,9 @@ def test_rows_are_small(avatar):
 def test_all_ranks_get_all_rows_in_the_order_of_the_poses(avatar, tmp_path):
     active = ActiveParts()
     given = {
-        seed: without_large(pieces_of_row(avatar, gradients_of_pose(avatar, seed, active)))
+        seed: without_large(
+            pieces_of_row(dict(avatar.named_parameters()), gradients_of_pose(avatar, seed, active))
+        )
         for seed in range(4)
     }
     alone = PoseRows(Ranks(CPU), 4)
