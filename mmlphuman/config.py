@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 NAMED_COLORS = {"white": [1.0, 1.0, 1.0], "black": [0.0, 0.0, 0.0]}
-RETIRED = {"gradient_exchange"}  # keys of older versions that saved models may still have
+RETIRED = {"gradient_exchange"}  # keys that older versions wrote into model folders
 
 
 @dataclass
@@ -135,6 +135,8 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         raise ValueError(f"{path}: not a readable YAML file ({_first_line(error)})") from error
     if not OmegaConf.is_dict(user):
         raise ValueError(f"{path}: expected `key: value` lines")
+    for key in RETIRED & set(user):
+        del user[key]
     return _merge([(str(path), user), ("command line", _dotlist(overrides or []))])
 
 

@@ -4,8 +4,9 @@ from dataclasses import asdict
 
 import pytest
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from mmlphuman.config import Config, load_config, save_config
+from mmlphuman.config import Config, config_of_saved, load_config, save_config
 
 PUBLISHED_KEYS = """
 seed background random_background train_cam_ids num_train_frame begin_ith_frame frame_interval
@@ -53,6 +54,17 @@ def test_saved_settings_come_back(tmp_path):
     config = Config(iterations=3, background=[0.0, 0.5, 1.0], skip_frames=[[3, 4]])
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_settings_of_older_versions_are_read(tmp_path):
+    """Of a model folder: its file, and what a checkpoint or a compact file holds."""
+    old = tmp_path / "config.yaml"
+    old.write_text("gradient_exchange: bfloat16\niterations: 7\n")
+    assert load_config(old).iterations == 7
+    assert config_of_saved({"gradient_exchange": "bfloat16", "iterations": 7}).iterations == 7
+    for unfit, error in (({"iteration": 5}, OmegaConfBaseException), ([], TypeError)):
+        with pytest.raises(error):
+            config_of_saved(unfit)
 
 
 @pytest.mark.parametrize(

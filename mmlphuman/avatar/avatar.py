@@ -64,8 +64,8 @@ class AvatarOutput:
     posed: PosedGaussians
     scales: Tensor  # (N, 3) metres, for the scale penalty
     control_offsets: Tensor  # (C, 3) for the smoothness penalty
-    # From the GPU kernels, whose gradients the optimiser puts together (training.pose_rows): what went into each layer
-    # of the MLP bank, and the coefficients (A, K + L) that came out.
+    # Only where GPU kernels pose the avatar: what went into each layer of the MLP bank, and the coefficients (A, K + L)
+    # that came out. The optimiser forms the large parameters' gradients from them (training.pose_rows).
     activations: tuple[Tensor, ...] = ()
 
 

@@ -28,7 +28,7 @@ class FusedAvatar:
     def __init__(self, avatar: Avatar):
         self.avatar, self.tables = avatar, FusedTables.of(avatar)
         for bases in (avatar.property_bases, avatar.sh1_bases, avatar.position_bases):
-            bases.data = lanes_together(bases.data)  # the same numbers and shape, gradients will follow
+            bases.data = lanes_together(bases.data)  # the same numbers and shape, in another order
 
     def __call__(
         self, pose: Pose, active: ActiveParts | None = None, features: Tensor | None = None
@@ -37,7 +37,7 @@ class FusedAvatar:
         coefficients, activations = None, ()
         if active.position_bases or active.property_bases:
             bank = avatar.bank
-            features = (pose.body if features is None else features).contiguous()
+            features = pose.body if features is None else features
             coefficients, *hidden = BankFunction.apply(features, *bank.weights, *bank.biases)
             activations = (features, *hidden, coefficients)
         control_offsets = avatar.control_offsets

@@ -96,22 +96,11 @@ class FusedTables:
             canonical_inverse=avatar.canonical_inverse[:, :3].reshape(-1, 12).contiguous(),
         )  # fmt: skip
 
-    @property
-    def anchor(self) -> tuple[Tensor, Tensor]:
-        """Indices and weights (3, P): whose coefficients Gaussians take."""
-        return self.anchor_index, self.anchor_weight
-
-    @property
-    def control_anchor(self) -> tuple[Tensor, Tensor]:
-        """Indices and weights (3, C): whose coefficients control points take."""
-        return self.control_anchor_index, self.control_anchor_weight
-
 
 def _columns(table: InterpolationTable) -> tuple[Tensor, Tensor]:
     return table.index.t().int().contiguous(), table.weight.t().contiguous()
 
 
 def lanes_together(bases: Tensor) -> Tensor:
-    """(P, K, D) -> the same, lying in memory as (K, D, P): a kernel's neighbouring lanes read neighbouring numbers.
-    A tenth of the time of scattered writes in the backward pass."""
+    """(P, K, D) -> the same, lying in memory as (K, D, P): a kernel's neighbouring lanes read neighbouring numbers."""
     return bases.permute(1, 2, 0).contiguous().permute(2, 0, 1)

@@ -21,7 +21,7 @@ from mmlphuman.evaluation.metrics import FrameScore
 from mmlphuman.training.distributed import Ranks
 
 # The longest that one rank may keep the others waiting: with a video of its own, or with FID. The death of a process
-# is noticed at once.
+# is noticed by its connections and not by this.
 RENDER_TIMEOUT = timedelta(hours=12)
 
 T = TypeVar("T")

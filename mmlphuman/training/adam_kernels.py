@@ -1,6 +1,6 @@
 """Adam as GPU kernels that put each parameter's gradient together from the poses' rows while they step it.
 
-Plain twins: torch.optim, and the outer products in training.pose_rows; tests compare both.
+Plain twins: torch.optim, and the outer products in tests/outer_products.py; tests/gpu compares both.
 
 Shape letters: B poses of the step, each a row of F numbers; T tensors of a launch; A anchors, I and O a layer's inputs
 and outputs; N Gaussians or control points, K bases of each, D numbers of a basis.

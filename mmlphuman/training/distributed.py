@@ -146,6 +146,7 @@ class Ranks:
         if self.world == 1:
             return Travelling()
         with _lost_ranks():
+            # The form with one output tensor has another name in newer versions of torch.
             return Travelling([dist.all_gather(list(rows), rows[self.rank], async_op=True)])
 
     def close(self) -> None:
@@ -201,5 +202,7 @@ def _lost_ranks() -> Iterator[None]:
     """PyTorch tells of broken connections and of timeouts in pages."""
     try:
         yield
+    except torch.OutOfMemoryError:  # a RuntimeError, too
+        raise
     except RuntimeError as error:
         raise LostRankError(LOST) from error

@@ -29,9 +29,9 @@ BASES_BLOCK, BASES_WARPS = 128, 4  # Gaussians a program; measured on an H200
 
 @dataclass(frozen=True)
 class _Stepped:
-    """A parameter of this step with its averages, which it may have met just now."""
+    """A parameter of this step with its averages, made here at its first step."""
 
-    name: str
+    name: str  # of a layer's weights: its number
     parameter: Tensor
     averages: tuple[Tensor, Tensor]
     numbers: tuple[float, float, float, float]  # as the kernels read them
@@ -45,10 +45,10 @@ class KernelAdam:
 
     def __init__(self, optimisers: Sequence[Optimizer], avatar: Avatar, tables: FusedTables):
         self.avatar, self.tables, self.named = avatar, tables, dict(avatar.named_parameters())
-        self.owner = {
-            id(parameter): (optimiser, group)
+        self.owner = {  # and the number of the group: loading a state replaces the groups themselves
+            id(parameter): (optimiser, number)
             for optimiser in optimisers
-            for group in optimiser.param_groups
+            for number, group in enumerate(optimiser.param_groups)
             for parameter in group["params"]
         }
         group = optimisers[0].param_groups[0]
@@ -102,9 +102,10 @@ class KernelAdam:
     def _step_bases(self, each: _Stepped, numbers: Tensor, given: tuple) -> None:
         count, bases, size = each.parameter.shape
         at_controls, bank = each.name == "position_bases", self.avatar.bank
-        index, weight = self.tables.control_anchor if at_controls else self.tables.anchor
+        index, weight = self.tables.anchor_index, self.tables.anchor_weight
         first, _ = self.layout[f"{INPUTS}.{len(bank.weights)}"]
         if at_controls:
+            index, weight = self.tables.control_anchor_index, self.tables.control_anchor_weight
             first += self.avatar.num_gsparam_bases
         if each.name not in self.channels:
             self.channels[each.name] = self._channels(ADDED_TO[each.name], count).to(numbers.device)
@@ -127,8 +128,8 @@ class KernelAdam:
     def _advanced(self, name: str, parameter: Tensor) -> _Stepped:
         """The parameter's state as torch.optim makes it, one step on; the count of steps is on the CPU, where reading
         it waits for nobody."""
-        optimiser, group = self.owner[id(parameter)]
-        state = optimiser.state[parameter]
+        optimiser, number = self.owner[id(parameter)]
+        group, state = optimiser.param_groups[number], optimiser.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)

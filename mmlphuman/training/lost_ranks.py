@@ -21,8 +21,9 @@ import torch.distributed as dist
 from mmlphuman.command import leave_at_once
 
 LOST = "another process of this run has ended or does not answer; if it was killed, start again with --resume"
-# For the main thread of each: rank 0 may be writing a checkpoint, which takes seconds; and one that notices the loss
-# by itself, or has failed at the same time by itself, ends in better order and says it better.
+# For the main thread of each: rank 0 may be writing a checkpoint, which takes seconds on a local disk (one that takes
+# longer is lost, the one before it is not); and one that notices the loss by itself, or has failed at the same time by
+# itself, ends in better order and says it better.
 GRACE_SECONDS = 10.0
 MEETING = timedelta(minutes=1)  # for the ring to be made: all are there already
 WHOLE_RUN = timedelta(days=365)  # no run is longer

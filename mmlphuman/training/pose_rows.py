@@ -2,8 +2,8 @@
 
 For one pose the gradient of every large parameter is an outer product: of a layer's weights, what went into the layer
 times its biases' gradient; of a basis, its coefficient times the gradient of what it is added to. 156 million numbers
-thus follow from 5 million at the published scale, without rounding. Only these are kept of a pose and exchanged
-between processes, 22 MB instead of 620.
+thus follow from 5 million at the published scale, without rounding. Only these are kept of a pose and sent to other
+processes: 22 MB for each pose of theirs, where gradients would be 620.
 
 Data path: activations of the forward pass + gradients of the small parameters, a pose at a time -> one row
 [-> all processes' rows] -> KernelAdam, which forms the outer products while it steps.
@@ -28,9 +28,13 @@ ADDED_TO = {  # bases -> what their blend is added to, in the order of a basis's
 
 
 def active_bases(active: ActiveParts) -> tuple[str, ...]:
-    """Those that have a gradient."""
-    properties = ("property_bases", "sh1_bases") if active.sh1 else ("property_bases",)
-    return properties * active.property_bases + ("position_bases",) * active.position_bases
+    """Names of the bases that have a gradient."""
+    on = {
+        "property_bases": active.property_bases,
+        "sh1_bases": active.property_bases and active.sh1,
+        "position_bases": active.position_bases,
+    }
+    return tuple(name for name in ADDED_TO if on[name])
 
 
 def pieces_of_row(parameters: Mapping[str, Tensor], activations: tuple[Tensor, ...]) -> dict[str, Tensor]:

@@ -67,17 +67,23 @@ def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(synthetic_bod
     from mmlphuman.avatar.fused import FusedAvatar
 
     torch.backends.cuda.matmul.allow_tf32 = False
-    config, ranks = Config(init_num_gs=600, num_verts=120, num_features=10), Ranks(torch.device("cuda"))
+    config = Config(init_num_gs=600, num_verts=120, num_features=10, iterations=2 * len(SWITCHED_ON))
     plain = randomise(small_avatar(synthetic_body)).cuda()
     ours = copy.deepcopy(plain)
     fused = FusedAvatar(ours)
-    steppers = [
-        Optimisers(plain, config, 1.0, None, ranks, poses=2),
-        Optimisers(ours, config, 1.0, fused.tables, ranks, poses=2),
-    ]
+
+    def fresh() -> list[Optimisers]:
+        ranks = Ranks(torch.device("cuda"))
+        return [
+            Optimisers(plain, config, 1.0, None, ranks, poses=2),
+            Optimisers(ours, config, 1.0, fused.tables, ranks, poses=2),
+        ]
+
+    steppers = fresh()
     for iteration, active in enumerate(SWITCHED_ON):
-        if iteration == 5:  # states change places
+        if iteration in (4, 5):  # states change places: as on a resume, and as after a divergence
             states = [copy.deepcopy(optimisers.state_dict()) for optimisers in steppers]
+            steppers = fresh() if iteration == 4 else steppers
             for optimisers, state in zip(steppers, reversed(states), strict=True):
                 optimisers.load_state_dict(state)
         for pose in (random_pose(2 * iteration + each).to("cuda") for each in range(2)):
@@ -86,7 +92,7 @@ def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(synthetic_bod
                 random_loss(output, iteration).backward()
                 optimisers.add_pose(output, active)
         for optimisers in steppers:
-            optimisers.set_rates(iteration)
+            optimisers.set_rates(2 * iteration)
             assert optimisers.step().isfinite()
         for name, parameter in plain.named_parameters():
             largest = (ours.get_parameter(name) - parameter).abs().max() / parameter.abs().max()

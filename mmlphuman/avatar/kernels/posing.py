@@ -5,7 +5,7 @@ Plain twin: Avatar.canonical_gaussians followed by Avatar.pose_gaussians; tests 
 
 One lane is one Gaussian; everything between reading its bases and writing its posed properties stays in
 registers. Bases are addressed by strides; they lie as (basis, channel, Gaussian), so that neighbouring lanes read
-and write neighbouring numbers.
+neighbouring numbers.
 
 Shape letters: N Gaussians, the first P of them with property bases, the first Q of these with bases of degree-1
 colour, K bases, A anchors, C control points, J joints, S joints that move a Gaussian at most.

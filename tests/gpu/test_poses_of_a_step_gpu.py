@@ -1,4 +1,4 @@
-"""Gradients of several poses on GPUs: the recorded backward pass overwrites its own results, the sums must not."""
+"""Gradients of several poses on GPUs: the recorded backward pass overwrites its own results, the rows must not."""
 
 import numpy as np
 import pytest
