@@ -19,7 +19,6 @@ from torch.optim import Optimizer
 from mmlphuman.avatar.avatar import Avatar
 from mmlphuman.avatar.fused_tables import FusedTables
 from mmlphuman.training.adam_kernels import adam_of_bases, adam_of_layer, adam_of_vectors
-from mmlphuman.training.memory_layout import laid_out_like
 from mmlphuman.training.pose_rows import ADDED_TO, BIASES, INPUTS, PoseRows, active_bases
 
 VECTOR_BLOCK = 1024  # numbers a program
@@ -133,10 +132,6 @@ class KernelAdam:
         if not state:
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        if state["step"].device.type != "cpu":
-            state["step"] = state["step"].cpu()
-        for average in ("exp_avg", "exp_avg_sq"):
-            state[average] = laid_out_like(state[average], parameter)
         state["step"] += 1
         (beta1, beta2), steps = group["betas"], state["step"].item()
         corrections = 1 - beta1**steps, math.sqrt(1 - beta2**steps)

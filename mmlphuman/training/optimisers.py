@@ -15,6 +15,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
 from mmlphuman.config import Config
 from mmlphuman.training.distributed import Ranks
+from mmlphuman.training.memory_layout import laid_out_like
 from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
 
 if TYPE_CHECKING:
@@ -122,6 +123,13 @@ class Optimisers:
         return [optimiser.state_dict() for optimiser in self.optimisers]
 
     def load_state_dict(self, states: list[dict]) -> None:
-        """Of either way to step."""
-        for optimiser, state in zip(self.optimisers, states, strict=True):
-            optimiser.load_state_dict(state)
+        """Of either way to step. torch.optim would take over how the saved one stepped, and how its averages lie."""
+        for optimiser, saved in zip(self.optimisers, states, strict=True):
+            fused = optimiser.defaults["fused"]
+            groups = [{**group, "fused": fused} for group in saved["param_groups"]]
+            optimiser.load_state_dict({**saved, "param_groups": groups})
+            for parameter, state in optimiser.state.items():
+                for average in ("exp_avg", "exp_avg_sq"):
+                    state[average] = laid_out_like(state[average], parameter)
+                if not fused:
+                    state["step"] = state["step"].cpu()
