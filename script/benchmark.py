@@ -38,7 +38,7 @@ from mmlphuman.files import atomic_write  # noqa: E402
 from mmlphuman.synthetic.body import write_body  # noqa: E402
 from mmlphuman.synthetic.motion import BETAS, make_motion  # noqa: E402
 from mmlphuman.training.checkpoint import load_model  # noqa: E402
-from mmlphuman.training.distributed import Ranks  # noqa: E402
+from mmlphuman.training.distributed import Ranks, started_processes  # noqa: E402
 
 PARTS = ("samples", "render", "train", "steady")  # samples first: nothing else runs in the process yet
 PUBLISHED_SIZE = (1500, 2048)
@@ -119,7 +119,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         )
     if args.size and min(args.size) < 16:
         raise ValueError(f"--size {args.size[0]} {args.size[1]}: pictures need at least 16 pixels a side")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and args.only != ["train"]:
+    if started_processes() > 1 and args.only != ["train"]:
         raise ValueError("several processes train together and measure nothing else; add --only train")
     if args.model_dir and {"train", "steady"} & set(args.only or PARTS):
         raise ValueError("--model_dir: models are drawn here, not trained; add --only render")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import trimesh
 
-from mmlphuman.avatar.avatar import ActiveParts, Avatar
+from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
 from mmlphuman.avatar.build import build_avatar, build_layout
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.body.weight_volume import build_weight_volume
@@ -36,6 +36,15 @@ def random_pose(seed: int = 0, size: float = 0.3) -> Pose:
     joints = size * torch.randn(165, generator=generator)
     joints[66:75] = 0
     return Pose(joints, torch.randn(3, generator=generator), torch.eye(3))
+
+
+def random_loss(output: AvatarOutput, seed: int) -> torch.Tensor:
+    """Of everything that a loss may look at, with random weights."""
+    generator, posed = torch.Generator().manual_seed(seed), output.posed
+    parts = (
+        posed.xyz, posed.covariances, posed.opacities, posed.sh, output.scales, output.control_offsets
+    )  # fmt: skip
+    return sum((part * torch.randn(part.shape, generator=generator).to(part.device)).sum() for part in parts)
 
 
 def canonical_of(

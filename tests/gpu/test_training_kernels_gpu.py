@@ -10,7 +10,7 @@ from mmlphuman.config import Config
 from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.optimisers import Optimisers
 from mmlphuman.training.perceptual import LPIPS
-from tests.builders import random_pose, randomise, small_avatar
+from tests.builders import random_loss, random_pose, randomise, small_avatar
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="compares GPU kernels, which need a GPU"
@@ -105,14 +105,6 @@ SWITCHED_ON = (
     ActiveParts(False, False, False), ActiveParts(property_bases=False), ActiveParts(sh1=False),
     ActiveParts(), ActiveParts(), ActiveParts(), ActiveParts(),
 )  # fmt: skip
-
-
-def random_loss(output, seed: int) -> torch.Tensor:
-    generator, posed = torch.Generator().manual_seed(seed), output.posed
-    parts = (
-        posed.xyz, posed.covariances, posed.opacities, posed.sh, output.scales, output.control_offsets
-    )  # fmt: skip
-    return sum((part * torch.randn(part.shape, generator=generator).cuda()).sum() for part in parts)
 
 
 @pytest.mark.parametrize("piece", ["sh0", "bank.biases.2", "inputs.5", "control_offsets"])

@@ -20,12 +20,12 @@ def take_step(optimisers: Optimisers, avatar, iteration: int) -> None:
     optimisers.step()
 
 
-def as_saved_by_kernels(states: list[dict]) -> list[dict]:
-    """Not fused, the averages of bases with the Gaussians last in memory (fused_tables.lanes_together)."""
+def in_kernels_layout(states: list[dict], fused: bool) -> list[dict]:
+    """The averages of bases with the Gaussians last in memory (fused_tables.lanes_together). fused: what is saved."""
     states = copy.deepcopy(states)
     for state in states:
         for group in state["param_groups"]:
-            group["fused"] = False
+            group["fused"] = fused
         for numbers in state["state"].values():
             for average in ("exp_avg", "exp_avg_sq"):
                 if numbers[average].dim() == 3:
@@ -42,10 +42,7 @@ def test_a_state_in_another_layout_is_the_same_state(fresh, fused, synthetic_bod
     for iteration in range(2):
         take_step(ours, usual, iteration)
         take_step(theirs, changed, iteration)
-    saved = as_saved_by_kernels(ours.state_dict())
-    for state in saved:
-        for group in state["param_groups"]:
-            group["fused"] = fused
+    saved = in_kernels_layout(ours.state_dict(), fused)
     if fresh:
         theirs = Optimisers(changed, CONFIG, 1.0)
     theirs.load_state_dict(saved)

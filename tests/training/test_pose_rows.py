@@ -9,7 +9,7 @@ from processes import run_all
 from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
-from tests.builders import random_pose, randomise, small_avatar
+from tests.builders import random_loss, random_pose, randomise, small_avatar
 from tests.outer_products import all_gradients
 
 CPU = torch.device("cpu")
@@ -38,16 +38,10 @@ def activations(avatar, features) -> tuple[torch.Tensor, ...]:
 
 
 def gradients_of_pose(avatar, seed: int, active: ActiveParts) -> tuple[torch.Tensor, ...]:
-    """Random cotangents for everything that a loss may look at; leaves the gradients, returns the activations."""
-    pose, generator = random_pose(seed), torch.Generator().manual_seed(seed)
+    """Of a random loss; leaves the gradients, returns the activations."""
+    pose = random_pose(seed)
     avatar.zero_grad(set_to_none=True)
-    output = avatar(pose, active)
-    posed, total = output.posed, 0.0
-    for value in (
-        posed.xyz, posed.covariances, posed.opacities, posed.sh, output.scales, output.control_offsets
-    ):  # fmt: skip
-        total = total + (value * torch.randn(value.shape, generator=generator)).sum()
-    total.backward()
+    random_loss(avatar(pose, active), seed).backward()
     if not (active.property_bases or active.position_bases):
         return ()
     return activations(avatar, pose.body)
