@@ -10,9 +10,14 @@ from __future__ import annotations
 
 import copy
 import itertools
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import cv2
 import torch
@@ -26,6 +31,8 @@ from mmlphuman.types import Sample
 WORKER_GRACE_SECONDS = (
     30  # for the main process to come to an end in order, when all processes are told to end
 )
+SAMPLE_SECONDS = 300  # the longest that the next sample may take
+ENDING_SECONDS = 1  # from a process's last words to its end
 
 
 class SampleStream:
@@ -36,7 +43,8 @@ class SampleStream:
     would get; all must take equally many before the state is saved.
     prepare: done to every sample where it is read. device: where samples are handed out; a GPU fetches the next one
     from pinned memory beside its work, if `read_ahead` is called once that work is queued.
-    An unreadable sample raises ValueError with the dataset's own one-line message.
+    An unreadable sample raises ValueError with the dataset's own one-line message. Readers that died or hang make an
+    OSError, at the latest when the context manager is left.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class SampleStream:
         self._device = device if device is not None and device.type == "cuda" else None
         self._copies = torch.cuda.Stream(device) if self._device is not None else None
         self._reading: Iterator[PackedSample | Exception] | None = None
+        self._readers = _Readers()
         self._ahead: PackedSample | Exception | None = None  # read, on its way to the device, not handed out
 
     def __iter__(self) -> Iterator[Sample]:
@@ -84,9 +93,8 @@ class SampleStream:
         """Waits until the next sample is read and sends it to the device, unless that is done."""
         if self._ahead is not None:
             return
-        if self._reading is None:
-            self._reading = self._start_reading()
-        self._ahead = next(self._reading)
+        self._start_reading()
+        self._ahead = self._next_read()
         if self._copies is not None and not isinstance(self._ahead, Exception):
             with torch.cuda.stream(self._copies):
                 self._ahead = self._ahead.to(self._device, non_blocking=True)
@@ -101,20 +109,39 @@ class SampleStream:
 
     def close(self) -> None:
         """Stop the workers and forget what they read ahead. The stream can be used again."""
+        self._readers.unwatch()
         self._reading = self._ahead = None  # the DataLoader's iterator ends its processes when it goes
 
     def __enter__(self) -> SampleStream:
         """Starts the workers, unless they run."""
-        if self._reading is None:
-            self._reading = self._start_reading()
+        self._start_reading()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # A reader's death is told by a signal too, which may meet this process anywhere.
+        told = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+        problem = self._readers.problem() if told else None
         self.close()
+        if problem is not None:
+            raise problem from error
 
-    def _start_reading(self) -> Iterator[PackedSample | Exception]:
+    def _next_read(self) -> PackedSample | Exception:
+        try:
+            with self._readers.waited_for():
+                return next(self._reading)
+        except (RuntimeError, OSError, EOFError):  # whatever the DataLoader was doing with one when it died
+            problem = self._readers.problem()
+            if problem is None:
+                raise
+            return problem
+
+    def _start_reading(self) -> None:
+        """Unless that is done."""
+        if self._reading is not None:
+            return
         ahead = copy.copy(self._handed_out)  # of the one that counts
-        return iter(
+        others = set(multiprocessing.active_children())
+        self._reading = iter(
             DataLoader(
                 _ReadOrExplain(self._dataset, self._prepare),
                 sampler=itertools.islice(ahead, self._rank, None, self._world),
@@ -126,6 +153,62 @@ class SampleStream:
                 worker_init_fn=_prepare_worker,
             )
         )
+        self._readers = _Readers(set(multiprocessing.active_children()) - others)
+
+
+class _Readers:
+    """The DataLoader's processes, watched: it would wait for ever for one that hangs, and at many places.
+
+    One that is waited for too long is killed, of which the DataLoader hears wherever it is.
+    """
+
+    def __init__(self, processes: Iterable[multiprocessing.Process] = ()):
+        self._processes = tuple(processes)
+        self._waiting_since: float | None = None
+        self._hung = False
+        self._unwatched = threading.Event()
+        if self._processes:
+            threading.Thread(target=self._watch, name="watch-of-readers", daemon=True).start()
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        self._waiting_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waiting_since = None
+
+    def unwatch(self) -> None:
+        self._unwatched.set()
+
+    def problem(self) -> OSError | None:
+        """If one has ended: why, in one line. It may be about to end."""
+        by_sentinel = {process.sentinel: process for process in self._processes}
+        ended = multiprocessing.connection.wait(by_sentinel, ENDING_SECONDS) if by_sentinel else []
+        if not ended:
+            return None
+        for sentinel in ended:
+            by_sentinel[sentinel].join(ENDING_SECONDS)  # until its exit status is known
+        if self._hung:
+            return OSError(
+                f"no sample came within {SAMPLE_SECONDS} s: the processes that read the capture hang; look whether its "
+                "disk or network folder answers, then go on with --resume"
+            )
+        ends = sorted({process.exitcode for process in self._processes} - {None})
+        how = ", ".join(f"signal {-end}" if end < 0 else f"status {end}" for end in ends)
+        return OSError(
+            f"a process that reads samples has died ({how}); if memory or shared memory (/dev/shm) ran out, lower "
+            "num_workers, or give the machine or container more, then go on with --resume"
+        )
+
+    def _watch(self) -> None:
+        while not self._unwatched.wait(SAMPLE_SECONDS / 20):
+            since = self._waiting_since
+            if since is not None and time.monotonic() - since > SAMPLE_SECONDS:
+                self._hung = True
+                for process in self._processes:
+                    process.kill()  # it may hear nothing else
+                return
 
 
 class _ReadOrExplain(Dataset):

@@ -61,30 +61,23 @@ class Hub:
     # --- life --------------------------------------------------------------------------------------------
 
     async def run(self, listening: socket.socket, started: Future[asyncio.AbstractEventLoop]) -> None:
-        """Serves until `stopping` is set. `started` gets the loop, or the error that prevented it."""
+        """Serves until `stopping` is set. `started` gets the loop."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_report)
-        try:
-            self.spread()
-            server = await serve(
-                self._serve_connection,
-                sock=listening,
-                process_request=lambda _, request: self._page.answer(request, bool(self._token)),
-                server_header=None,
-                compression=None,  # pictures are compressed already, and a small message may not become a large one
-                open_timeout=messages.HELLO_SECONDS,
-                ping_interval=None,  # Client.send has its own
-                close_timeout=CLOSE_SECONDS,
-                max_size=messages.MAX_REQUEST_BYTES,
-                logger=QuietLogger(log, {}),
-                create_connection=partial(
-                    Connection, on_made=self._arrived, on_lost=self._connections.discard
-                ),
-            )
-        except BaseException as error:
-            listening.close()
-            started.set_exception(error)
-            return
+        self.spread()
+        server = await serve(
+            self._serve_connection,
+            sock=listening,
+            process_request=lambda _, request: self._page.answer(request, bool(self._token)),
+            server_header=None,
+            compression=None,  # pictures are compressed already, and a small message may not become a large one
+            open_timeout=messages.HELLO_SECONDS,
+            ping_interval=None,  # Client.send has its own
+            close_timeout=CLOSE_SECONDS,
+            max_size=messages.MAX_REQUEST_BYTES,
+            logger=QuietLogger(log, {}),
+            create_connection=partial(Connection, on_made=self._arrived, on_lost=self._connections.discard),
+        )
         started.set_result(loop)
         await self.stopping.wait()
         server.close(code=CloseCode.GOING_AWAY, reason="the server was stopped")

@@ -18,6 +18,7 @@ request that waits, one message unread, and one curve of MAX_HISTORY points.
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -82,7 +83,7 @@ class ViewerServer:
         self.port = listening.getsockname()[1]
         started: Future[asyncio.AbstractEventLoop] = Future()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._hub.run(listening, started)), name="viewer-server", daemon=True
+            target=self._serve, args=(listening, started), name="viewer-server", daemon=True
         )
         self._thread.start()
         self._loop = started.result()
@@ -142,6 +143,16 @@ class ViewerServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _serve(self, listening: socket.socket, started: Future[asyncio.AbstractEventLoop]) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self._hub.run(listening, started))
+        except BaseException as error:
+            if started.done():
+                raise
+            listening.close()
+            started.set_exception(error)  # `start` waits for it
 
     def _answer(self, job: Job, encode: Callable[[], str | bytes]) -> None:
         if self._queue.expects(job):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from small_capture import FRAMES, image_path
 
+from mmlphuman.capture import loader
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.loader import SampleStream
@@ -134,6 +135,36 @@ def test_error_in_a_worker_arrives_as_its_own_line(small_capture, num_workers):
     with pytest.raises(ValueError, match="^frame 2, camera 1: .*not a readable image") as caught:
         take(stream, 3 * FRAMES)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("meanwhile", ["waits", "works"])
+def test_a_reader_that_dies_is_one_clear_line(small_capture, meanwhile):
+    died = pytest.raises(OSError, match=r"has died \(signal 9\).*lower num_workers")
+    with died as caught, stream_of(small_capture, num_workers=1) as stream:
+        take(stream, 2)
+        (reader,) = multiprocessing.active_children()
+        os.kill(reader.pid, signal.SIGKILL)
+        if meanwhile == "waits":
+            take(stream, 3 * FRAMES)
+        time.sleep(5)  # interrupted
+    assert "\n" not in str(caught.value)
+
+
+def test_readers_that_hang_are_given_up_and_killed(small_capture, monkeypatch):
+    monkeypatch.setattr(loader, "SAMPLE_SECONDS", 1)
+    with stream_of(small_capture, num_workers=2) as stream:
+        expected = stream_of(small_capture)
+        assert_same_samples(take(stream, 2), take(expected, 2))
+        readers = multiprocessing.active_children()
+        for reader in readers:
+            os.kill(reader.pid, signal.SIGSTOP)  # hears nothing but SIGKILL now
+        with pytest.raises(OSError, match="^no sample came within 1 s: .*hang; .*--resume$"):
+            for _ in range(3 * FRAMES):
+                assert_same_samples([next(stream)], take(expected, 1))
+        for reader in readers:
+            reader.join(5)
+            assert reader.exitcode == -signal.SIGKILL
+        assert_same_samples(take(stream, 3), take(expected, 3))  # nothing is lost with new readers
 
 
 def test_close_ends_the_workers(small_capture):

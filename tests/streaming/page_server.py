@@ -94,8 +94,9 @@ def after(painter: Painter, act) -> RenderRequest:
 def settled(painter: Painter, act) -> RenderRequest:
     """The last request once `act` has had all its effect."""
     after(painter, act)
-    count = -1
+    count, deadline = -1, time.monotonic() + 20
     while count != len(painter.requests):
+        assert time.monotonic() < deadline, f"still moving: {painter.last}"
         count = len(painter.requests)
         time.sleep(0.15)
     return painter.last

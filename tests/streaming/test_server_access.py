@@ -151,6 +151,20 @@ def test_a_welcome_nobody_would_accept_is_an_error_at_once():
         ViewerServer(replace(WELCOME, title="x" * 201))
 
 
+def test_what_keeps_the_thread_from_starting_is_an_error_at_once(monkeypatch):
+    """It would be waited for in vain."""
+
+    def no_loop():
+        raise OSError("Too many open files")
+
+    server = ViewerServer(WELCOME, port=0)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="open files"):
+        patch.setattr("asyncio.events.new_event_loop", no_loop)
+        server.start()
+    socket.create_server(("127.0.0.1", server.port)).close()  # the port is free again
+    server.stop()
+
+
 # --- browsers -------------------------------------------------------------------------------------------------
 
 

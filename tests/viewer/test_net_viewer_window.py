@@ -31,6 +31,7 @@ pytestmark = pytest.mark.skipif(
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOR_ERROR = 6  # of 255: JPEG
+SETTLE_SECONDS = 20
 CONTROLS_X = 1140  # in the middle of the column of controls
 # Rows of the controls at the window's right side, Connection folded up.
 POSE, FRAME, PLAY, HANDS, OPTIONS, POSE_FILE = 71, 97, 123, 149, 175, 201
@@ -63,8 +64,9 @@ class Viewer:
 
     def settle(self) -> None:
         """Until a still picture is on the screen."""
-        before = -1
+        before, deadline = -1, time.monotonic() + SETTLE_SECONDS
         while before != (before := len(self.painting.requests)):
+            assert time.monotonic() < deadline, f"still moving: {self.request}"
             time.sleep(0.45)  # longer than a view counts as moving
 
     def leave_controls(self) -> None:

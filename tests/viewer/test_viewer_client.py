@@ -219,7 +219,7 @@ def test_garbage_after_the_welcome_ends_the_connection_and_not_the_thread(connec
 
     with scripted_server(script) as port:
         client = connect(port)
-        wait_until(lambda: sum(isinstance(event, Welcome) for event in client._events) == 4)
+        wait_until(lambda: sum(isinstance(event, Welcome) for event in tuple(client._events)) == 4)
         wait_until(lambda: is_connected(client))
 
 
