@@ -199,6 +199,14 @@ def kill_one_rank(life: Life, rng: random.Random) -> None:
         os.kill(rng.choice(trainers), signal.SIGKILL)
 
 
+def kill_a_reader(life: Life, rng: random.Random) -> None:
+    """As the system does for want of memory."""
+    life.wait_until_it_answers()
+    pause(rng, 4)
+    for reader in children(life.process.pid)[:1]:
+        os.kill(reader, signal.SIGKILL)
+
+
 @dataclass(frozen=True)
 class Fault:
     happen: Callable[[Life, random.Random], None]
@@ -218,6 +226,7 @@ FAULTS = {
     "Ctrl-C twice": Fault(interrupt_twice, (75, 130)),
     "disk full": Fault(full_disk, (75, 1)),
     "limit on the size of files": Fault(quota, (75, 1), quota=QUOTA),
+    "SIGKILL of a reading process": Fault(kill_a_reader, (1,)),
     "SIGKILL of one rank of two": Fault(kill_one_rank, (1,), LAUNCH),
     "SIGTERM to two ranks' torchrun": Fault(ask(signal.SIGTERM), (1, -15, 143), LAUNCH),
 }
