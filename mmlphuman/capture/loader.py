@@ -11,13 +11,9 @@ from __future__ import annotations
 import copy
 import itertools
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 
 import cv2
 import torch
@@ -25,14 +21,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.packing import PackedSample
+from mmlphuman.capture.readers import Readers
 from mmlphuman.capture.sampler import Draw, EndlessSampler
 from mmlphuman.types import Sample
 
 WORKER_GRACE_SECONDS = (
     30  # for the main process to come to an end in order, when all processes are told to end
 )
-SAMPLE_SECONDS = 300  # the longest that the next sample may take
-ENDING_SECONDS = 1  # from a process's last words to its end
 
 
 class SampleStream:
@@ -69,7 +64,7 @@ class SampleStream:
         self._device = device if device is not None and device.type == "cuda" else None
         self._copies = torch.cuda.Stream(device) if self._device is not None else None
         self._reading: Iterator[PackedSample | Exception] | None = None
-        self._readers = _Readers()
+        self._readers = Readers()
         self._ahead: PackedSample | Exception | None = None  # read, on its way to the device, not handed out
 
     def __iter__(self) -> Iterator[Sample]:
@@ -153,62 +148,7 @@ class SampleStream:
                 worker_init_fn=_prepare_worker,
             )
         )
-        self._readers = _Readers(set(multiprocessing.active_children()) - others)
-
-
-class _Readers:
-    """The DataLoader's processes, watched: it would wait for ever for one that hangs, and at many places.
-
-    One that is waited for too long is killed, of which the DataLoader hears wherever it is.
-    """
-
-    def __init__(self, processes: Iterable[multiprocessing.Process] = ()):
-        self._processes = tuple(processes)
-        self._waiting_since: float | None = None
-        self._hung = False
-        self._unwatched = threading.Event()
-        if self._processes:
-            threading.Thread(target=self._watch, name="watch-of-readers", daemon=True).start()
-
-    @contextmanager
-    def waited_for(self) -> Iterator[None]:
-        self._waiting_since = time.monotonic()
-        try:
-            yield
-        finally:
-            self._waiting_since = None
-
-    def unwatch(self) -> None:
-        self._unwatched.set()
-
-    def problem(self) -> OSError | None:
-        """If one has ended: why, in one line. It may be about to end."""
-        by_sentinel = {process.sentinel: process for process in self._processes}
-        ended = multiprocessing.connection.wait(by_sentinel, ENDING_SECONDS) if by_sentinel else []
-        if not ended:
-            return None
-        for sentinel in ended:
-            by_sentinel[sentinel].join(ENDING_SECONDS)  # until its exit status is known
-        if self._hung:
-            return OSError(
-                f"no sample came within {SAMPLE_SECONDS} s: the processes that read the capture hang; look whether its "
-                "disk or network folder answers, then go on with --resume"
-            )
-        ends = sorted({process.exitcode for process in self._processes} - {None})
-        how = ", ".join(f"signal {-end}" if end < 0 else f"status {end}" for end in ends)
-        return OSError(
-            f"a process that reads samples has died ({how}); if memory or shared memory (/dev/shm) ran out, lower "
-            "num_workers, or give the machine or container more, then go on with --resume"
-        )
-
-    def _watch(self) -> None:
-        while not self._unwatched.wait(SAMPLE_SECONDS / 20):
-            since = self._waiting_since
-            if since is not None and time.monotonic() - since > SAMPLE_SECONDS:
-                self._hung = True
-                for process in self._processes:
-                    process.kill()  # it may hear nothing else
-                return
+        self._readers = Readers(set(multiprocessing.active_children()) - others)
 
 
 class _ReadOrExplain(Dataset):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_capture import FRAMES, image_path
 
-from mmlphuman.capture import loader
+from mmlphuman.capture import readers as watched_readers
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.loader import SampleStream
@@ -151,7 +151,7 @@ def test_a_reader_that_dies_is_one_clear_line(small_capture, meanwhile):
 
 
 def test_readers_that_hang_are_given_up_and_killed(small_capture, monkeypatch):
-    monkeypatch.setattr(loader, "SAMPLE_SECONDS", 1)
+    monkeypatch.setattr(watched_readers, "SAMPLE_SECONDS", 1)
     with stream_of(small_capture, num_workers=2) as stream:
         expected = stream_of(small_capture)
         assert_same_samples(take(stream, 2), take(expected, 2))

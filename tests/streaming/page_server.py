@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.streaming.messages import CameraEntry, RenderRequest, Welcome
 from mmlphuman.streaming.server import ViewerServer
 from tests.streaming.browser import Browser, wait_for
+from tests.waiting import wait_until_still
 
 RED, BLUE, GREEN, GREY = (200, 40, 40), (40, 40, 200), (40, 160, 60), (90, 90, 90)
 JPEG_ERROR = 6  # levels of 256
@@ -94,11 +94,7 @@ def after(painter: Painter, act) -> RenderRequest:
 def settled(painter: Painter, act) -> RenderRequest:
     """The last request once `act` has had all its effect."""
     after(painter, act)
-    count, deadline = -1, time.monotonic() + 20
-    while count != len(painter.requests):
-        assert time.monotonic() < deadline, f"still moving: {painter.last}"
-        count = len(painter.requests)
-        time.sleep(0.15)
+    wait_until_still(lambda: len(painter.requests), pause=0.15)
     return painter.last
 
 

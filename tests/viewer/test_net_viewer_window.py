@@ -22,6 +22,7 @@ from viewer_scenes import BLUE, CENTER, GREEN, RED, PaintingServer, a_welcome, p
 from virtual_screen import VirtualScreen
 
 from mmlphuman.streaming.messages import RenderRequest, State
+from tests.waiting import wait_until_still
 
 MISSING = [name for name in ("Xvfb", "xdotool") if shutil.which(name) is None]
 MISSING += [name for name in ("dearpygui",) if importlib.util.find_spec(name) is None]
@@ -31,7 +32,6 @@ pytestmark = pytest.mark.skipif(
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOR_ERROR = 6  # of 255: JPEG
-SETTLE_SECONDS = 20
 CONTROLS_X = 1140  # in the middle of the column of controls
 # Rows of the controls at the window's right side, Connection folded up.
 POSE, FRAME, PLAY, HANDS, OPTIONS, POSE_FILE = 71, 97, 123, 149, 175, 201
@@ -64,10 +64,8 @@ class Viewer:
 
     def settle(self) -> None:
         """Until a still picture is on the screen."""
-        before, deadline = -1, time.monotonic() + SETTLE_SECONDS
-        while before != (before := len(self.painting.requests)):
-            assert time.monotonic() < deadline, f"still moving: {self.request}"
-            time.sleep(0.45)  # longer than a view counts as moving
+        pause = 0.45  # longer than a view counts as moving
+        wait_until_still(lambda: len(self.painting.requests), pause)
 
     def leave_controls(self) -> None:
         """Clicks into the picture: no control has the keyboard any more."""

@@ -1,0 +1,68 @@
+"""The DataLoader's processes, watched: one that hangs or dies is noticed, and told of in one line.
+
+A DataLoader waits for ever for a process that hangs, and at several places, of which its own time limit bounds one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+SAMPLE_SECONDS = 300  # the longest that the next sample may take
+ENDING_SECONDS = 1  # from a process's last words to its end
+
+
+class Readers:
+    """Those of one DataLoader. Waited for too long they are killed, of which it hears wherever it is."""
+
+    def __init__(self, processes: Iterable[multiprocessing.Process] = ()):
+        self._processes = tuple(processes)
+        self._waiting_since: float | None = None
+        self._hung = False
+        self._unwatched = threading.Event()
+        if self._processes:
+            threading.Thread(target=self._watch, name="watch-of-readers", daemon=True).start()
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        self._waiting_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waiting_since = None
+
+    def unwatch(self) -> None:
+        self._unwatched.set()
+
+    def problem(self) -> OSError | None:
+        """If one has ended: why, in one line. It may be about to end."""
+        by_sentinel = {process.sentinel: process for process in self._processes}
+        ended = multiprocessing.connection.wait(by_sentinel, ENDING_SECONDS) if by_sentinel else []
+        if not ended:
+            return None
+        for sentinel in ended:
+            by_sentinel[sentinel].join(ENDING_SECONDS)  # until its exit status is known
+        if self._hung:
+            return OSError(
+                f"no sample came within {SAMPLE_SECONDS} s: the processes that read the capture hang; look whether its "
+                "disk or network folder answers, then go on with --resume"
+            )
+        ends = sorted({process.exitcode for process in self._processes} - {None})
+        how = ", ".join(f"signal {-end}" if end < 0 else f"status {end}" for end in ends)
+        return OSError(
+            f"a process that reads samples has died ({how}); if memory or shared memory (/dev/shm) ran out, lower "
+            "num_workers, or give the machine or container more, then go on with --resume"
+        )
+
+    def _watch(self) -> None:
+        while not self._unwatched.wait(SAMPLE_SECONDS / 20):
+            since = self._waiting_since
+            if since is not None and time.monotonic() - since > SAMPLE_SECONDS:
+                self._hung = True
+                for process in self._processes:
+                    process.kill()  # it may hear nothing else
+                return
