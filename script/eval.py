@@ -19,7 +19,7 @@ import torch
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import choose_device, require_writable, run_command
-from mmlphuman.config import Config, load_config
+from mmlphuman.config import DEFAULTS, Config, load_config
 from mmlphuman.evaluation.evaluate import (
     Networks,
     load_networks,
@@ -46,8 +46,6 @@ from mmlphuman.render.rasterize import choose_backend
 from mmlphuman.training.checkpoint import load_model
 from mmlphuman.training.distributed import Ranks
 
-ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_CONFIG = ROOT / "config" / "default.yaml"
 MACHINE_KEYS = ("device", "rasterizer", "kernels", "vgg_path")  # settings that do not change what is scored
 
 
@@ -197,7 +195,7 @@ def main() -> None:
     check_arguments(args)
     if args.protocol:
         named_protocol(args.protocol)  # an unknown name ends here, before anything is made
-    config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
+    config = load_config(args.config or DEFAULTS, args.overrides)
     torch.backends.cudnn.allow_tf32 = False  # scores in full single precision
     networks = load_networks(Path(config.vgg_path), args.inception_path)
     if args.truth:

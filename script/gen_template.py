@@ -22,7 +22,7 @@ from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
 from mmlphuman.command import run_command
-from mmlphuman.config import Config, load_config, validate
+from mmlphuman.config import Config, default_config, load_config, validate
 from mmlphuman.evaluation.writer import write_png
 from mmlphuman.files import atomic_write
 from mmlphuman.preparation.frame_choice import well_spread_frames
@@ -88,7 +88,7 @@ def choose_output(args: argparse.Namespace, layout: CaptureLayout) -> tuple[Path
 
 def choose_views(args: argparse.Namespace, layout: CaptureLayout, poses: SmplParams) -> Config:
     """The config's (or all) frames and cameras with the command line's over them, and a sensible scale."""
-    config = load_config(args.config) if args.config else Config(num_train_frame=len(poses))
+    config = load_config(args.config) if args.config else default_config(num_train_frame=len(poses))
     changes = {"train_cam_ids": args.cameras, "begin_ith_frame": args.begin, "num_train_frame": args.count}
     if args.begin is not None and args.count is None and not args.config:
         changes["num_train_frame"] = max(len(poses) - args.begin, 1)
