@@ -35,10 +35,10 @@ from mmlphuman.body.smplx_model import load_body  # noqa: E402
 from mmlphuman.command import run_command  # noqa: E402
 from mmlphuman.config import load_config  # noqa: E402
 from mmlphuman.files import atomic_write  # noqa: E402
+from mmlphuman.model_folder import load_model  # noqa: E402
+from mmlphuman.processes import Ranks, started_processes  # noqa: E402
 from mmlphuman.synthetic.body import write_body  # noqa: E402
 from mmlphuman.synthetic.motion import BETAS, make_motion  # noqa: E402
-from mmlphuman.training.checkpoint import load_model  # noqa: E402
-from mmlphuman.training.distributed import Ranks, started_processes  # noqa: E402
 
 PARTS = ("samples", "render", "train", "steady")  # samples first: nothing else runs in the process yet
 PUBLISHED_SIZE = (1500, 2048)

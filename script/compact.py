@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from mmlphuman.avatar.trained import TrainedAvatar  # noqa: E402
-from mmlphuman.capture.dataset import CaptureDataset  # noqa: E402
+from mmlphuman.capture.dataset import CaptureDataset, test_dataset  # noqa: E402
 from mmlphuman.capture.formats import open_capture  # noqa: E402
 from mmlphuman.capture.poses import read_smpl_params  # noqa: E402
-from mmlphuman.command import choose_device, run_command  # noqa: E402
+from mmlphuman.command import choose_device, run_command, versions  # noqa: E402
 from mmlphuman.config import load_config  # noqa: E402
 from mmlphuman.evaluation.metrics import score_picture  # noqa: E402
 from mmlphuman.evaluation.render_capture import rendered_pictures  # noqa: E402
@@ -36,10 +36,8 @@ from mmlphuman.export.compact_report import (  # noqa: E402
 )
 from mmlphuman.export.pruning import MIN_PSNR, Selection, prune, select, visible_change  # noqa: E402
 from mmlphuman.files import atomic_write  # noqa: E402
+from mmlphuman.model_folder import load_model  # noqa: E402
 from mmlphuman.render.rasterize import choose_backend  # noqa: E402
-from mmlphuman.training.checkpoint import load_model  # noqa: E402
-from mmlphuman.training.run_record import versions  # noqa: E402
-from mmlphuman.training.scene import test_dataset  # noqa: E402
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -46,9 +46,9 @@ from mmlphuman.evaluation.protocols import (  # noqa: E402
 from mmlphuman.evaluation.render_capture import rendered_pictures  # noqa: E402
 from mmlphuman.evaluation.score_table import ScoreTable, comparison  # noqa: E402
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT, share_of  # noqa: E402
+from mmlphuman.model_folder import load_model  # noqa: E402
+from mmlphuman.processes import Ranks  # noqa: E402
 from mmlphuman.render.rasterize import choose_backend  # noqa: E402
-from mmlphuman.training.checkpoint import load_model  # noqa: E402
-from mmlphuman.training.distributed import Ranks  # noqa: E402
 
 DEFAULT_CONFIG = ROOT / "config" / "default.yaml"
 MACHINE_KEYS = ("device", "rasterizer", "kernels", "vgg_path")  # settings that do not change what is scored

@@ -39,7 +39,7 @@ from mmlphuman.export.mesh import (  # noqa: E402
     write_mesh_ply,
 )
 from mmlphuman.export.ply import write_gaussian_ply  # noqa: E402
-from mmlphuman.training.checkpoint import load_model  # noqa: E402
+from mmlphuman.model_folder import load_model  # noqa: E402
 from mmlphuman.types import Pose  # noqa: E402
 
 SUFFIXES = {"ply": ".ply", "mesh_ply": ".ply", "glb": ".glb"}

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from mmlphuman.body.smplx_model import load_body  # noqa: E402
 from mmlphuman.body.weight_volume import find_or_make_weight_volume  # noqa: E402
+from mmlphuman.capture.dataset import training_dataset  # noqa: E402
 from mmlphuman.capture.formats import open_capture  # noqa: E402
 from mmlphuman.capture.layout import CaptureLayout  # noqa: E402
 from mmlphuman.capture.poses import SmplParams, read_smpl_params  # noqa: E402
@@ -32,7 +33,6 @@ from mmlphuman.preparation.frame_choice import well_spread_frames  # noqa: E402
 from mmlphuman.preparation.template import Template, TemplateSettings, make_template  # noqa: E402
 from mmlphuman.preparation.template_checks import template_warnings  # noqa: E402
 from mmlphuman.preparation.template_picture import template_picture, views_to_show  # noqa: E402
-from mmlphuman.training.scene import training_dataset  # noqa: E402
 
 DOUBTFUL = 3  # exit status
 LONGEST_SIDE = 1024  # pixels; larger pictures are scaled down, which loses nothing at millimetres of grid
