@@ -32,10 +32,10 @@ from mmlphuman.body.smplx_model import load_body
 from mmlphuman.command import run_command
 from mmlphuman.config import load_config
 from mmlphuman.files import atomic_write
+from mmlphuman.model_folder import load_model
+from mmlphuman.processes import Ranks, started_processes
 from mmlphuman.synthetic.body import write_body
 from mmlphuman.synthetic.motion import BETAS, make_motion
-from mmlphuman.training.checkpoint import load_model
-from mmlphuman.training.distributed import Ranks, started_processes
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("samples", "render", "train", "steady")  # samples first: nothing else runs in the process yet

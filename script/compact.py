@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.capture.dataset import CaptureDataset
+from mmlphuman.capture.dataset import CaptureDataset, test_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
-from mmlphuman.command import choose_device, run_command
+from mmlphuman.command import choose_device, run_command, versions
 from mmlphuman.config import load_config
 from mmlphuman.evaluation.metrics import score_picture
 from mmlphuman.evaluation.render_capture import rendered_pictures
@@ -32,10 +32,8 @@ from mmlphuman.export.compact_report import (
 )
 from mmlphuman.export.pruning import MIN_PSNR, Selection, prune, select, visible_change
 from mmlphuman.files import atomic_write
+from mmlphuman.model_folder import load_model
 from mmlphuman.render.rasterize import choose_backend
-from mmlphuman.training.checkpoint import load_model
-from mmlphuman.training.run_record import versions
-from mmlphuman.training.scene import test_dataset
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -42,9 +42,9 @@ from mmlphuman.evaluation.protocols import (
 from mmlphuman.evaluation.render_capture import rendered_pictures
 from mmlphuman.evaluation.score_table import ScoreTable, comparison
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT, share_of
+from mmlphuman.model_folder import load_model
+from mmlphuman.processes import Ranks
 from mmlphuman.render.rasterize import choose_backend
-from mmlphuman.training.checkpoint import load_model
-from mmlphuman.training.distributed import Ranks
 
 MACHINE_KEYS = ("device", "rasterizer", "kernels", "vgg_path")  # settings that do not change what is scored
 

@@ -35,7 +35,7 @@ from mmlphuman.export.mesh import (
     write_mesh_ply,
 )
 from mmlphuman.export.ply import write_gaussian_ply
-from mmlphuman.training.checkpoint import load_model
+from mmlphuman.model_folder import load_model
 from mmlphuman.types import Pose
 
 SUFFIXES = {"ply": ".ply", "mesh_ply": ".ply", "glb": ".glb"}

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.body.weight_volume import find_or_make_weight_volume
+from mmlphuman.capture.dataset import training_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
@@ -29,7 +30,6 @@ from mmlphuman.preparation.frame_choice import well_spread_frames
 from mmlphuman.preparation.template import Template, TemplateSettings, make_template
 from mmlphuman.preparation.template_checks import template_warnings
 from mmlphuman.preparation.template_picture import template_picture, views_to_show
-from mmlphuman.training.scene import training_dataset
 
 DOUBTFUL = 3  # exit status
 LONGEST_SIDE = 1024  # pixels; larger pictures are scaled down, which loses nothing at millimetres of grid

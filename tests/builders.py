@@ -10,6 +10,8 @@ import trimesh
 
 from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
 from mmlphuman.avatar.build import build_avatar, build_layout
+from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.smplx_model import Body, load_body
 from mmlphuman.body.weight_volume import WeightVolume, build_weight_volume
 from mmlphuman.config import default_config
@@ -39,6 +41,13 @@ def randomise(avatar: Avatar, seed: int = 0, size: float = 0.1) -> Avatar:
                 scale = 0.01 if name in ("control_offsets", "position_bases") else size
                 parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
     return avatar
+
+
+def small_trained(body_path, iteration: int = 40) -> TrainedAvatar:
+    """With every parameter moved, and a pose space."""
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10)
+    pose_space = PoseSpace.fit(torch.randn(30, 63), 20)
+    return TrainedAvatar(randomise(small_avatar(body_path)), pose_space, config, iteration)
 
 
 def random_pose(seed: int = 0, size: float = 0.3) -> Pose:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from small_capture import FRAMES
 
+from mmlphuman.capture.dataset import training_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import default_config
-from mmlphuman.training.scene import training_dataset
 
 
 def read_all(root: Path, **settings) -> int:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from small_capture import EXTENT_OF, FRAMES
 
+from mmlphuman.capture.dataset import test_dataset as held_out_dataset
+from mmlphuman.capture.dataset import training_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.frame_filter import filter_frames
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
 from mmlphuman.config import default_config
 from mmlphuman.pose_layout import BODY_POSE
-from mmlphuman.training.scene import test_dataset as held_out_dataset
-from mmlphuman.training.scene import training_dataset
 
 
 def moving(*positions: float) -> SmplParams:

@@ -19,13 +19,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmlphuman.config import save_config
-from mmlphuman.training.checkpoint import (
-    DamagedCheckpoint,
-    check_whole,
-    list_checkpoints,
-    load_avatar,
-    load_training_state,
-)
+from mmlphuman.model_folder import DamagedCheckpoint, list_checkpoints, load_avatar
+from mmlphuman.training.checkpoint import check_whole, load_training_state
 from tests.chaos.lives import FAULTS, Life, Place, survivors
 from tests.tiny_run import tiny_settings
 

@@ -14,8 +14,8 @@ from mmlphuman.animation.pose_bar import add_pose_bar
 from mmlphuman.animation.pose_file import read_pose_file
 from mmlphuman.animation.render_sequence import to_cameras
 from mmlphuman.evaluation.speed import STAGES
+from mmlphuman.model_folder import load_model
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.training.checkpoint import load_model
 from tests.commands.runs import call, call_here, one_error_line
 
 NOVEL = 24  # the first frame that training never saw

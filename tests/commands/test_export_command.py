@@ -15,7 +15,8 @@ from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.config import default_config
 from mmlphuman.export.ply import read_gaussian_ply
-from mmlphuman.training.checkpoint import load_model, save_checkpoint
+from mmlphuman.model_folder import load_model
+from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.types import Pose
 from tests.builders import random_pose, randomise, small_avatar
 

@@ -14,6 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from mmlphuman.animation.pose_file import read_pose_file
 from mmlphuman.animation.render_sequence import Look, draw, to_cameras
+from mmlphuman.model_folder import load_model
 from mmlphuman.streaming.messages import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -27,7 +28,6 @@ from mmlphuman.streaming.messages import (
     Welcome,
 )
 from mmlphuman.streaming.protocol import decode_frame, decode_server, encode
-from mmlphuman.training.checkpoint import load_model
 from tests.commands.runs import call, call_here, one_error_line, start
 
 SECONDS = 60  # for anything to happen on a busy machine

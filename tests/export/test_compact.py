@@ -18,9 +18,10 @@ from mmlphuman.export import pruning
 from mmlphuman.export.compact import encode, load_compact, pack, quantise, strongest_joints
 from mmlphuman.export.compact_report import compare, full_tensors, part_sizes
 from mmlphuman.export.pruning import Selection, VisibleChange, mean_offsets, prune, select, visible_change
-from mmlphuman.training.checkpoint import load_model, save_checkpoint
+from mmlphuman.model_folder import load_model
+from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.training.loop import Trainer
-from mmlphuman.training.scene import Scene
+from mmlphuman.training.run_setup import Scene
 from tests.builders import canonical_of, random_pose, randomise, small_avatar
 
 ROOT = Path(__file__).parents[2]

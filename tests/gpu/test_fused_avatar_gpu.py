@@ -10,9 +10,9 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import rotation_matrices
 from mmlphuman.config import default_config
+from mmlphuman.processes import Ranks
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import kernel_colors, view_colors
-from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
 from tests.builders import look_at_origin, random_pose, randomise, small_avatar
 from tests.outer_products import all_gradients

@@ -7,9 +7,9 @@ import torch
 
 from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.config import default_config
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.measures.lpips import LPIPS
+from mmlphuman.processes import Ranks
 from mmlphuman.training.optimisers import Optimisers
-from mmlphuman.training.perceptual import LPIPS
 from tests.builders import random_loss, random_pose, randomise, small_avatar
 
 pytestmark = pytest.mark.skipif(

@@ -20,7 +20,7 @@ from mmlphuman.config import Config
 from mmlphuman.synthetic.body import write_body
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.monitor import Monitor
-from mmlphuman.training.scene import build_scene
+from mmlphuman.training.run_setup import build_scene
 from tests.tiny_run import make_tiny_capture, tiny_settings
 
 FEW_STEPS = 3000
