@@ -22,7 +22,7 @@ import torch
 from mmlphuman.command import run_command
 from mmlphuman.config import Config, load_config
 from mmlphuman.streaming.live_training import live_training
-from mmlphuman.streaming.viewer_arguments import Address, add_viewer_arguments, viewer_address
+from mmlphuman.streaming.server import ListenAddress, add_viewer_arguments, viewer_address
 from mmlphuman.training.checkpoint import create_model_folder, list_checkpoints, refuse_occupied
 from mmlphuman.training.determinism import apply_determinism
 from mmlphuman.training.distributed import Ranks
@@ -112,7 +112,7 @@ def prepare(args: argparse.Namespace, config: Config, lpips: Callable | None, ra
     return trainer
 
 
-def train(model_dir: Path, trainer: Trainer, viewers: Address | None, preemption: Preemption) -> bool:
+def train(model_dir: Path, trainer: Trainer, viewers: ListenAddress | None, preemption: Preemption) -> bool:
     """To the last iteration, served to `viewers` meanwhile; False if it was asked to stop before."""
     config, ranks, device = trainer.config, trainer.ranks, trainer.device
     if device.type == "cuda":

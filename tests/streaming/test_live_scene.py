@@ -17,8 +17,11 @@ from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.config import Config
 from mmlphuman.pose_layout import BODY_POSE
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.streaming.looks import (
-    Subject,
+from mmlphuman.streaming.live_scene import LiveScene, scene_of_model, world_up
+from mmlphuman.streaming.messages import MAX_SIDE, RENDER_MODES, PoseRequest, RenderRequest
+from mmlphuman.streaming.protocol import decode_server, encode
+from mmlphuman.streaming.render_modes import (
+    PosedView,
     anchor_colors,
     distance_colors,
     shortest_axes,
@@ -26,9 +29,6 @@ from mmlphuman.streaming.looks import (
     show_normals,
     with_colors,
 )
-from mmlphuman.streaming.messages import MAX_SIDE, SHOW, PoseRequest, RenderRequest
-from mmlphuman.streaming.protocol import decode_server, encode
-from mmlphuman.streaming.scene import LiveScene, scene_of_model, world_up
 from mmlphuman.types import Pose, PosedGaussians, symmetric_matrices, upper_triangles
 from tests.builders import look_at_origin, random_pose, randomise, small_avatar
 
@@ -198,7 +198,7 @@ def test_the_kept_pose_is_drawn_like_a_new_one(scene, trained):
     assert np.array_equal(kept, scene.draw(ask(PoseRequest(frame=4), view(0.7), gaussian_scale=0.5)).image)
 
 
-@pytest.mark.parametrize("show", SHOW)
+@pytest.mark.parametrize("show", RENDER_MODES)
 def test_drawing_disturbs_nothing(scene, trained, show):
     before = {name: value.clone() for name, value in trained.avatar.state_dict().items()}
     state, mode = torch.get_rng_state(), trained.avatar.training
@@ -210,7 +210,7 @@ def test_drawing_disturbs_nothing(scene, trained, show):
     assert torch.is_grad_enabled()
 
 
-# --- ways to show ------------------------------------------------------------------------------------------
+# --- render modes ------------------------------------------------------------------------------------------
 
 
 def blobs(*places, size: float = 0.02, shape=(1.0, 1.0, 1.0)) -> PosedGaussians:
@@ -222,8 +222,8 @@ def blobs(*places, size: float = 0.02, shape=(1.0, 1.0, 1.0)) -> PosedGaussians:
     return PosedGaussians(xyz, upper_triangles(covariances), torch.full((len(xyz),), 0.99), sh, eye)
 
 
-def subject(trained, gaussians: PosedGaussians, camera: CameraView) -> Subject:
-    return Subject(
+def subject(trained, gaussians: PosedGaussians, camera: CameraView) -> PosedView:
+    return PosedView(
         trained, random_pose(), gaussians, to_cameras(camera, "cpu"), torch.tensor([0.1, 0.5, 0.3]), "torch"
     )
 
