@@ -15,7 +15,7 @@ from mmlphuman.animation.camera_file import read_camera_file, write_camera_file
 from mmlphuman.animation.pose_file import PoseOptions, read_pose_file
 from mmlphuman.files import atomic_write
 from mmlphuman.streaming.messages import LossCurve, Problem, ServerMessage, State, Welcome
-from viewer.client import Client, ReceivedPicture, ServerAddress
+from viewer.client import Client, ReceivedPicture, ServerAddress, one_line
 from viewer.picture import png_bytes
 from viewer.viewer_state import Playback, Requester, ViewerState, build_screenshot
 
@@ -105,7 +105,7 @@ class ViewerApp:
         try:
             sequence = read_pose_file(Path(path).expanduser(), self.pose_options)
         except (ValueError, OSError) as error:
-            self.say(_one_line(error))
+            self.say(one_line(error))
             return
         self.state.take_sequence(sequence)
         fps = "" if sequence.fps is None else f", {sequence.fps:g} a second"
@@ -130,7 +130,7 @@ class ViewerApp:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_camera_file(path, self.state.camera.view(*self.state.panel))
         except (ValueError, OSError) as error:
-            self.say(_one_line(error))
+            self.say(one_line(error))
         else:
             self.say(f"wrote {path}")
 
@@ -138,7 +138,7 @@ class ViewerApp:
         try:
             self.state.take_view(read_camera_file(Path(self.camera_path).expanduser()))
         except (ValueError, OSError) as error:
-            self.say(_one_line(error))
+            self.say(one_line(error))
         else:
             self.say(f"camera of {self.camera_path}")
 
@@ -161,7 +161,7 @@ class ViewerApp:
             with atomic_write(path) as file:
                 file.write(png_bytes(picture.frame, picture.image))
         except OSError as error:
-            self.say(f"the screenshot cannot be written: {_one_line(error)}")
+            self.say(f"the screenshot cannot be written: {one_line(error)}")
         else:
             self.say(f"wrote {path}")
 
@@ -198,7 +198,3 @@ def _free_name(folder: Path, stem: str, suffix: str) -> Path:
     while (path := folder / f"{stem}_{number:04d}{suffix}").exists():
         number += 1
     return path
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -261,15 +261,15 @@ class Client:
         except ProtocolError as error:
             return f"no server of this project's viewers: {error}", welcome, True
         except (InvalidURI, InvalidHandshake) as error:
-            return f"no viewer's server answers there: {_one_line(error)}", welcome, True
+            return f"no viewer's server answers there: {one_line(error)}", welcome, True
         except TimeoutError:
             return f"{address.host}:{address.port} does not answer", welcome, False
         except WebSocketException as error:
-            return f"connection lost: {_one_line(error)}", welcome, False
+            return f"connection lost: {one_line(error)}", welcome, False
         except ConnectionRefusedError:
             return f"no server listens at {address.host}:{address.port}", welcome, False
         except OSError as error:
-            return f"{address.host}:{address.port}: {_one_line(error)}", welcome, False
+            return f"{address.host}:{address.port}: {one_line(error)}", welcome, False
         finally:
             self._leave()
 
@@ -364,5 +364,5 @@ def _because(socket: ClientConnection) -> str:
     return f" ({socket.close_reason})" if socket.close_reason else ""
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     return " ".join((str(error) or type(error).__name__).split())

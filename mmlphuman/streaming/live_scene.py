@@ -31,7 +31,6 @@ from mmlphuman.streaming.handover import Job
 from mmlphuman.streaming.messages import (
     MAX_NAME,
     MAX_SIDE,
-    MAX_TEXT,
     CameraEntry,
     PoseRequest,
     RenderRequest,
@@ -197,7 +196,7 @@ class Answers:
         try:
             drawn = self.scene.draw(job.request)
         except ValueError as error:  # what was asked for cannot be: one line for who asked
-            self.server.problem(job, " ".join(str(error).split())[:MAX_TEXT])
+            self.server.problem(job, str(error))
         except Exception as error:  # a fault of ours, or no memory left for so large a picture
             self.log_once(error)
             self.server.problem(

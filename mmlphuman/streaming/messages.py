@@ -41,6 +41,7 @@ Whole = Annotated[int, Meta(ge=0, le=MAX_ID)]
 Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
 Name = Annotated[str, Meta(max_length=MAX_NAME)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Scale = Annotated[float, Meta(ge=MIN_SCALE, le=MAX_SCALE)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Metres = Annotated[float, Meta(ge=-MAX_METRES, le=MAX_METRES)]
 Direction = Annotated[float, Meta(ge=-1 - ROUNDING, le=1 + ROUNDING)]
@@ -90,9 +91,7 @@ class RenderRequest:
     pose: PoseRequest = field(default_factory=PoseRequest)
     project: bool = False  # test mode: pose features projected into the space of training poses
     background: tuple[Share, Share, Share] = (1.0, 1.0, 1.0)
-    gaussian_scale: Annotated[float, Meta(ge=MIN_SCALE, le=MAX_SCALE)] = (
-        1.0  # factor on every Gaussian's size
-    )
+    gaussian_scale: Scale = 1.0  # factor on every Gaussian's size
     show: RenderMode = "color"
     encoding: Encoding = "jpeg"
     quality: Annotated[int, Meta(ge=1, le=100)] = 85  # of JPEG

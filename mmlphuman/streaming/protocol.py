@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import struct
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -50,8 +49,7 @@ POSE_ARRAYS = {
     "translation": ((3,), messages.MAX_METRES),
     "rotation": ((3, 3), 1 + messages.ROUNDING),
 }
-# msgspec's errors: what is wrong, the field, the place in its list.
-ERROR_FORM = re.compile(r"(.*?)(?: - at `\$\.?([^`]*?)((?:\[\d+\])*)`)?", re.DOTALL)
+# msgspec's words for what is wrong, and ours.
 MISSING = "Object missing required field "
 WORDS = {
     "Expected ": "must be ",
@@ -163,15 +161,15 @@ def _short(value: object) -> str:
 
 def _explain(error: msgspec.ValidationError, where: str) -> ProtocolError:
     """msgspec's "Expected `int` <= 9 - at `$.pose.frame`" as "pose.frame must be int <= 9"."""
-    found = ERROR_FORM.fullmatch(str(error))
-    what, path, place = found.groups(default="")
-    what = what.replace("`", "")
+    what, _, path = str(error).replace("`", "").partition(" - at $")
+    field, bracket, place = path.removeprefix(".").partition("[")
     if what.startswith(MISSING):
-        return ProtocolError(f"{where}: {path}{'.' * bool(path)}{what.removeprefix(MISSING)} is missing")
+        what = f"{what.removeprefix(MISSING)} is missing"
     for theirs, ours in WORDS.items():
         if what.startswith(theirs):
             what = ours + what.removeprefix(theirs)
-    return ProtocolError(f"{where}: {path} {_short(what)}{' at ' * bool(place)}{place}")
+    at = f"at {bracket}{place}" if place else ""
+    return ProtocolError(" ".join(f"{where}: {field} {_short(what)} {at}".split()))
 
 
 def _check_names(content: dict[str, Any], message: Any, where: str) -> None:
