@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mmlphuman.config import TestConfig, save_config
+from mmlphuman.config import save_config
 from mmlphuman.training.checkpoint import (
     DamagedCheckpoint,
     check_whole,
@@ -186,7 +186,7 @@ def check_log(model: Path) -> None:
 def write_config(path: Path, body: Path, iterations: int, poses: int) -> Path:
     settings = tiny_settings(
         body,
-        test=TestConfig(cam_ids=[3], num_frame=1),
+        test=dict(cam_ids=[3], num_frame=1),
         init_num_gs=200,
         num_verts=40,
         poses_per_step=poses,

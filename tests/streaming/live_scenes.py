@@ -7,7 +7,7 @@ import torch
 from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.pose_layout import BODY_POSE
 from mmlphuman.streaming.live_scene import LiveScene
 from mmlphuman.streaming.messages import PoseRequest, RenderRequest
@@ -20,7 +20,9 @@ FRAMES = 12
 def trained(synthetic_body) -> TrainedAvatar:
     avatar = randomise(small_avatar(synthetic_body, num_gsparam_bases=3, num_position_bases=3))
     poses = torch.stack([random_pose(seed).joints[BODY_POSE] for seed in range(FRAMES)])
-    config = Config(num_features=10, iteration_dxyz_basis=0, iteration_gsparam_basis=0, iteration_sh_degree=0)
+    config = default_config(
+        num_features=10, iteration_dxyz_basis=0, iteration_gsparam_basis=0, iteration_sh_degree=0
+    )
     return TrainedAvatar(avatar, PoseSpace.fit(poses, 4), config, 100)
 
 

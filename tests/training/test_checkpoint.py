@@ -7,7 +7,7 @@ import torch
 
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.training.checkpoint import (
     create_model_folder,
     list_checkpoints,
@@ -23,7 +23,7 @@ from tests.builders import random_pose, randomise, small_avatar
 @pytest.fixture(scope="module")
 def trained(synthetic_body):
     avatar = randomise(small_avatar(synthetic_body))
-    config = Config(init_num_gs=600, num_verts=120, num_features=10)
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10)
     return TrainedAvatar(avatar, PoseSpace.fit(torch.randn(30, 63), 20), config, iteration=40)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.training.determinism import apply_determinism
 from tests.training.test_divergence import fresh
 from tests.training.test_loop import assert_same_state, run
@@ -26,13 +26,13 @@ def test_two_runs_on_a_cpu_are_equal_bit_for_bit(tiny_config, capture, tmp_path,
 
 
 def test_only_what_can_be_repeated_is_used():
-    config = apply_determinism(Config(deterministic=True))
+    config = apply_determinism(default_config(deterministic=True))
     assert (config.kernels, config.rasterizer) == ("plain", "torch")
-    assert apply_determinism(Config()) == Config()
+    assert apply_determinism(default_config()) == default_config()
 
 
 def test_a_rasteriser_that_cannot_is_refused_with_one_line():
     with pytest.raises(ValueError, match="deterministic: gsplat.*rasterizer: torch") as error:
-        apply_determinism(Config(deterministic=True, rasterizer="gsplat"))
+        apply_determinism(default_config(deterministic=True, rasterizer="gsplat"))
     assert "\n" not in str(error.value)
     assert not torch.are_deterministic_algorithms_enabled()

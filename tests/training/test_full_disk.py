@@ -13,7 +13,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.training import checkpoint
 from mmlphuman.training.checkpoint import list_checkpoints, save_checkpoint
 from mmlphuman.training.monitor import Monitor
@@ -26,7 +26,7 @@ from tests.training.test_preemption import AskedAt
 
 @pytest.fixture(scope="module")
 def trained(synthetic_body):
-    config = Config(init_num_gs=600, num_verts=120, num_features=10)
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10)
     pose_space = PoseSpace.fit(torch.randn(30, 63), 20)
     return TrainedAvatar(small_avatar(synthetic_body), pose_space, config, iteration=40)
 
