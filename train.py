@@ -25,7 +25,7 @@ from mmlphuman.measures.lpips import load_lpips
 from mmlphuman.model_folder import list_checkpoints
 from mmlphuman.processes import Ranks
 from mmlphuman.streaming.live_training import live_training
-from mmlphuman.streaming.viewer_arguments import Address, add_viewer_arguments, viewer_address
+from mmlphuman.streaming.server import ListenAddress, add_viewer_arguments, viewer_address
 from mmlphuman.training.guarding import EXIT_STATUS, Preemption
 from mmlphuman.training.loop import Trainer, poses_per_step
 from mmlphuman.training.monitor import Monitor, NoMonitor
@@ -116,7 +116,7 @@ def prepare(args: argparse.Namespace, config: Config, lpips: Callable | None, ra
     return trainer
 
 
-def train(model_dir: Path, trainer: Trainer, viewers: Address | None, preemption: Preemption) -> bool:
+def train(model_dir: Path, trainer: Trainer, viewers: ListenAddress | None, preemption: Preemption) -> bool:
     """To the last iteration, served to `viewers` meanwhile; False if it was asked to stop before."""
     config, ranks, device = trainer.config, trainer.ranks, trainer.device
     if device.type == "cuda":

@@ -46,7 +46,7 @@ def main() -> None:
         raise ValueError(
             f"{error.name} is not installed; cd {ROOT / 'viewer'} && pip install -r requirements.txt"
         ) from error
-    network = client.Client(client.Address(args.ip, args.port, args.token))
+    network = client.Client(client.ServerAddress(args.ip, args.port, args.token))
     network.start()
     try:
         window.ViewerWindow(app.ViewerApp(network, args.out_dir), args.font_size).run()
