@@ -25,7 +25,7 @@ from mmlphuman.preparation.findings import (  # noqa: E402
     overall,
     write_report,
 )
-from mmlphuman.preparation.overlay import choose_cells, write_overlay_sheet  # noqa: E402
+from mmlphuman.preparation.overlays import choose_cells, write_body_sheet  # noqa: E402
 
 SAMPLED_FRAMES = 24
 
@@ -57,7 +57,7 @@ def main() -> None:
     path = out / "contact_sheet.png"
     path.unlink(missing_ok=True)  # one of an earlier run would mislead
     if cells:
-        write_overlay_sheet(path, checked.layout, checked.params, checked.body, cells, data_dir.name)
+        write_body_sheet(path, checked.layout, checked.params, checked.body, cells, data_dir.name)
         print(f"contact sheet  {path}")
     print(closing_line(checked.findings))
     sys.exit(EXIT_STATUS[overall(checked.findings)])

@@ -26,12 +26,16 @@ from mmlphuman.capture.layout import CaptureLayout  # noqa: E402
 from mmlphuman.capture.poses import SmplParams, read_smpl_params  # noqa: E402
 from mmlphuman.command import run_command  # noqa: E402
 from mmlphuman.config import Config, load_config, validate  # noqa: E402
-from mmlphuman.evaluation.writer import write_png  # noqa: E402
 from mmlphuman.files import atomic_write  # noqa: E402
-from mmlphuman.preparation.frame_choice import well_spread_frames  # noqa: E402
-from mmlphuman.preparation.template import Template, TemplateSettings, make_template  # noqa: E402
-from mmlphuman.preparation.template_checks import template_warnings  # noqa: E402
-from mmlphuman.preparation.template_picture import template_picture, views_to_show  # noqa: E402
+from mmlphuman.picture_files import write_png  # noqa: E402
+from mmlphuman.preparation.overlays import template_picture, views_to_show  # noqa: E402
+from mmlphuman.preparation.template import (  # noqa: E402
+    Template,
+    TemplateSettings,
+    make_template,
+    template_warnings,  # noqa: E402
+    well_spread_frames,  # noqa: E402
+)
 from mmlphuman.training.scene import training_dataset  # noqa: E402
 
 DOUBTFUL = 3  # exit status

@@ -12,7 +12,7 @@ from pathlib import Path
 from mmlphuman.animation.camera_file import MAX_SIZE, CameraView, read_camera_file, read_camera_list
 from mmlphuman.animation.pose_arguments import add_pose_arguments
 from mmlphuman.animation.pose_file import PoseSequence
-from mmlphuman.animation.video import check_fps
+from mmlphuman.picture_files import check_fps
 
 DEFAULT_FPS = 30.0  # of a video, where the pose file names no rate
 

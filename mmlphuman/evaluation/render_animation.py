@@ -20,12 +20,11 @@ from mmlphuman.animation.pose_bar import add_pose_bar
 from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.animation.render_sequence import Look, render_sequence
 from mmlphuman.animation.shots import Shot
-from mmlphuman.animation.video import VideoWriter
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.evaluation.image_folders import read_picture
 from mmlphuman.evaluation.shares import share_of, shown
-from mmlphuman.evaluation.writer import ImageWriter
 from mmlphuman.files import atomic_write
+from mmlphuman.picture_files import ImageWriter, VideoWriter
 from mmlphuman.training.distributed import Ranks
 
 WORST_FRAMES = 5

@@ -17,13 +17,13 @@ import torch
 from mmlphuman.animation.render_sequence import Look, draw, to_bytes
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.dataset import CaptureDataset
-from mmlphuman.evaluation.contact_sheet import SheetRow, contact_sheet
+from mmlphuman.drawing import SheetRow, contact_sheet
 from mmlphuman.evaluation.image_folders import read_mask, read_picture
 from mmlphuman.evaluation.metrics import FrameScore, Picture, score_picture
 from mmlphuman.evaluation.score_table import ScoreTable
 from mmlphuman.evaluation.shares import Scored, gathered, share_of, shown
-from mmlphuman.evaluation.writer import IMAGE_KINDS, ImageWriter, image_name
 from mmlphuman.files import atomic_write
+from mmlphuman.picture_files import IMAGE_KINDS, ImageWriter, image_name
 from mmlphuman.render.rasterize import choose_backend
 from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.image_losses import paint
