@@ -12,6 +12,8 @@ from typing import NoReturn
 
 import torch
 
+from mmlphuman.text import one_line
+
 
 class ErrorOfOneProcess(ValueError):
     """Of one among several processes of a command (training.distributed); the others do not know it."""
@@ -27,7 +29,7 @@ def run_command(main: Callable[[], None]) -> None:
         main()
     except (ValueError, OSError) as error:
         if first or isinstance(error, ErrorOfOneProcess):
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         if one_of_several:
             leave_at_once()
         sys.exit(1)

@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmlphuman.capture.images import MASK_THRESHOLD
 from mmlphuman.picture_files import write_png
 
 Colour = tuple[int, int, int]  # RGB, 0 to 255
@@ -31,7 +32,6 @@ INK, FAINT, PAPER, FRAME, BAD_INK = (
 )
 OUTLINE_WIDTH = 2  # pixels
 SUBPIXEL_BITS = 4  # of OpenCV's fixed-point coordinates
-MASK_THRESHOLD = 128  # of a mask that was scaled
 
 # The sheet of scores.
 MAX_CELLS = 12

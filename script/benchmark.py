@@ -43,9 +43,8 @@ from mmlphuman.training.distributed import Ranks, started_processes  # noqa: E40
 PARTS = ("samples", "render", "train", "steady")  # samples first: nothing else runs in the process yet
 PUBLISHED_SIZE = (1500, 2048)
 MOTION_FRAMES = 60
-KEPT_BASES = (
-    0.3  # of the untrained avatar's Gaussians, in its compact file; of a model: what compact.py would keep
-)
+# Of the untrained avatar's Gaussians, in its compact file; of a model: what compact.py would keep.
+KEPT_BASES = 0.3
 STEADY_STEPS = 2000
 
 
@@ -201,9 +200,8 @@ def main() -> None:
         if not ranks.first:
             measure(args, ranks, result)
             return
-        with atomic_write(
-            args.out
-        ) as file:  # opened now: a folder that cannot be written to is no late surprise
+        # Opened now: a folder that cannot be written to is no late surprise.
+        with atomic_write(args.out) as file:
             measure(args, ranks, result)
             file.write((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
         print(f"\nwritten  {args.out}")

@@ -24,7 +24,7 @@ from mmlphuman.capture.poses import read_smpl_params  # noqa: E402
 from mmlphuman.command import choose_device, run_command  # noqa: E402
 from mmlphuman.config import load_config  # noqa: E402
 from mmlphuman.evaluation.metrics import score_picture  # noqa: E402
-from mmlphuman.evaluation.render_capture import rendered_pictures  # noqa: E402
+from mmlphuman.evaluation.render_to_files import rendered_pictures  # noqa: E402
 from mmlphuman.evaluation.score_table import ScoreTable, comparison  # noqa: E402
 from mmlphuman.export.compact import encode, load_compact, pack  # noqa: E402
 from mmlphuman.export.compact_report import (  # noqa: E402

@@ -31,22 +31,22 @@ from mmlphuman.evaluation.evaluate import (  # noqa: E402
     score_pictures,
     write_scores,
 )
+from mmlphuman.evaluation.fid import WEIGHTS_NAME  # noqa: E402
 from mmlphuman.evaluation.image_folders import match_folders  # noqa: E402
-from mmlphuman.evaluation.inception import WEIGHTS_NAME  # noqa: E402
 from mmlphuman.evaluation.protocols import (  # noqa: E402
     Part,
     config_protocol,
     named_protocol,
     novelty_notes,
     part_dataset,
-    ranges,
     training_note,
     training_views,
 )
-from mmlphuman.evaluation.render_capture import rendered_pictures  # noqa: E402
+from mmlphuman.evaluation.render_to_files import rendered_pictures  # noqa: E402
 from mmlphuman.evaluation.score_table import ScoreTable, comparison  # noqa: E402
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT, share_of  # noqa: E402
 from mmlphuman.render.rasterize import choose_backend  # noqa: E402
+from mmlphuman.text import ranges  # noqa: E402
 from mmlphuman.training.checkpoint import load_model  # noqa: E402
 from mmlphuman.training.distributed import Ranks  # noqa: E402
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from mmlphuman.animation.pose_arguments import add_pose_arguments, pose_options  # noqa: E402
+from mmlphuman.animation.arguments import add_pose_arguments, pose_options  # noqa: E402
 from mmlphuman.animation.pose_file import PoseSequence, read_pose_file  # noqa: E402
 from mmlphuman.avatar.trained import TrainedAvatar  # noqa: E402
 from mmlphuman.body.kinematics import canonical_pose  # noqa: E402

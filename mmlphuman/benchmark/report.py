@@ -11,7 +11,7 @@ from mmlphuman.benchmark.training_step import StepRow
 from mmlphuman.capture.loader import available_cores
 from mmlphuman.evaluation.speed import STAGES as FRAME_STAGES
 from mmlphuman.evaluation.speed import device_name
-from mmlphuman.text_table import aligned
+from mmlphuman.text import aligned
 from mmlphuman.training.run_record import versions
 
 

@@ -38,6 +38,7 @@ from mmlphuman.preparation.findings import ERROR, WARNING, Finding
 from mmlphuman.preparation.fit_checks import check_fit, suspicious_cameras
 from mmlphuman.preparation.fit_measure import SurfacePoints, load_reduced_mask, measure_fit, spread_points
 from mmlphuman.preparation.pose_checks import check_poses
+from mmlphuman.text import one_line
 
 DIAGNOSED = 8  # suspicious cameras that are looked into, and pictures of each
 DIAGNOSED_FRAMES = 3
@@ -68,7 +69,7 @@ class _Stages:
         try:
             return stage()
         except (ValueError, OSError) as error:
-            self.findings.append(Finding(check, ERROR, " ".join(str(error).split())))
+            self.findings.append(Finding(check, ERROR, one_line(error)))
             return None
 
     def skip(self, check: str, reason: str) -> None:

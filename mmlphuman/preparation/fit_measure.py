@@ -22,10 +22,9 @@ from mmlphuman.body.kinematics import apply_transforms, blend_transforms, forwar
 from mmlphuman.body.smplx_model import Body
 from mmlphuman.capture.images import MASK_THRESHOLD, NEGLIGIBLE_DISTORTION, decode_image
 from mmlphuman.capture.layout import CaptureLayout
+from mmlphuman.pose_layout import LEFT_FINGERS, RIGHT_FINGERS
 
 NUM_POINTS = 40_000  # over 2 m^2: one every 7 mm
-FIRST_HAND_JOINT = {"left": 25, "right": 40}  # 15 joints each, SMPL-X order
-HAND_JOINTS = 15
 NEAR = 0.05  # metres in front of the camera
 REDUCED_SIDE = 512  # pixels, longest side of the masks that are measured: 4-5 mm a pixel for a whole person
 TOLERANCE = 0.01  # metres by which the body may stick out of the mask: fits are not better
@@ -58,8 +57,8 @@ def spread_points(body: Body, count: int = NUM_POINTS) -> SurfacePoints:
     corner_weights = body.lbs_weights[body.faces[torch.from_numpy(faces)]]
     weights = (torch.from_numpy(corners).float()[:, :, None] * corner_weights).sum(1)
     hands = {
-        side: (weights[:, first : first + HAND_JOINTS].sum(1) > 0.5).numpy()
-        for side, first in FIRST_HAND_JOINT.items()
+        side: (weights[:, fingers.start : fingers.stop].sum(1) > 0.5).numpy()
+        for side, fingers in (("left", LEFT_FINGERS), ("right", RIGHT_FINGERS))
     }
     return SurfacePoints(
         torch.from_numpy(np.asarray(points)).float(), weights, body.joints, body.parents, hands
@@ -80,9 +79,8 @@ class Projection:
         """(h, w) bool: pixels that hold a point, with the gaps between points closed."""
         drawn = np.zeros(self.size[::-1], np.uint8)
         drawn[self.rows[self.in_view], self.columns[self.in_view]] = 1
-        spacing = self.pixels_per_metre * np.sqrt(
-            2.0 / NUM_POINTS
-        )  # pixels between neighbours, 2 m^2 of skin
+        # Pixels between neighbours on 2 m^2 of skin.
+        spacing = self.pixels_per_metre * np.sqrt(2.0 / NUM_POINTS)
         reach = min(1 + 2 * int(np.ceil(spacing)), 15)
         return cv2.morphologyEx(drawn, cv2.MORPH_CLOSE, np.ones((reach, reach), np.uint8)) > 0
 

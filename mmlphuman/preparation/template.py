@@ -23,7 +23,7 @@ from mmlphuman.body.smplx_model import Body
 from mmlphuman.body.weight_volume import WeightVolume
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.poses import SmplParams
-from mmlphuman.pose_layout import BODY_POSE
+from mmlphuman.pose_layout import BODY_POSE, HAND_JOINTS
 from mmlphuman.preparation.carving import (
     BodyDistance,
     Grid,
@@ -34,7 +34,6 @@ from mmlphuman.preparation.carving import (
     read_mask_views,
 )
 
-HAND_JOINTS = [20, 21, *range(25, 55)]  # wrists, which carry the palms, and fingers
 FEW_FRAMES = 3  # a place that fewer frames decided about counts as unseen
 BLUR = 0.6  # grid spacings; a noisier field leaves cracks between cells
 FEWEST_FACES = 500

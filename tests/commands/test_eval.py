@@ -15,7 +15,7 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import Config
-from mmlphuman.evaluation.inception import Inception
+from mmlphuman.evaluation.fid import Inception
 from mmlphuman.picture_files import image_name, write_png
 from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.types import BODY_POSE

@@ -9,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmlphuman.evaluation.metrics import score_picture
-from mmlphuman.evaluation.render_capture import rendered_pictures
+from mmlphuman.evaluation.render_to_files import rendered_pictures
 from mmlphuman.training import score_log
 from mmlphuman.training.checkpoint import load_model
 from mmlphuman.training.loop import Trainer
