@@ -29,7 +29,7 @@ from mmlphuman.evaluation.evaluate import (  # noqa: E402
     load_networks,
     metric_notes,
     score_pictures,
-    write_scores,
+    write_score_tables,
 )
 from mmlphuman.evaluation.fid import WEIGHTS_NAME  # noqa: E402
 from mmlphuman.evaluation.image_folders import match_folders  # noqa: E402
@@ -189,7 +189,7 @@ def sizes(table: ScoreTable) -> str:
 
 
 def finish(out_dir: Path, settings: dict, tables: dict, networks: Networks, notes: list[str]) -> None:
-    write_scores(out_dir / "scores.json", settings, tables, networks, notes)
+    write_score_tables(out_dir / "scores.json", settings, tables, networks, notes)
     for note in sorted(notes, key=lambda note: not note.startswith("WARNING")):
         print(note if note.startswith("WARNING") else f"note: {note}")
     print(f"\n{out_dir / 'scores.json'}")

@@ -103,7 +103,7 @@ def _read_camera(path: Path, model_dir: Path) -> CameraView:
 
 
 def camera_motion(args: argparse.Namespace) -> str:
-    """One of shots.MOTIONS."""
+    """One of camera_path.MOTIONS."""
     return "turntable" if args.turntable else "path" if args.camera_path else "held"
 
 

@@ -76,7 +76,7 @@ class PoseOptions:
     count: int | None = None  # frames to take; None: all up to the end
     stride: int = 1  # every stride-th frame
     up: str = "y"  # the file's world axis that points up: x, -x, y, -y, z or -z; AMASS is z-up
-    clean_up: str = "none"  # "published": see clean_up.py
+    clean_up: str = "none"  # "published": see clean_up_published
     translation: bool = True  # False: the person stays at the origin
     hands: str = "file"  # "relaxed" and "fist" replace the file's hands in every frame
 

@@ -151,7 +151,7 @@ def metric_notes(networks: Networks, table: ScoreTable) -> list[str]:
     return notes
 
 
-def write_scores(
+def write_score_tables(
     path: Path, settings: dict, tables: dict[str, ScoreTable], networks: Networks, notes: Iterable[str]
 ) -> None:
     """scores.json: what was scored and how, versions and commit, and the tables by part or program."""

@@ -22,7 +22,7 @@ from mmlphuman.capture.images import MASK_THRESHOLD, decode_image
 from mmlphuman.evaluation.metrics import ImagePair
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-OUR_NAME = re.compile(r"cam(\d+)_frame(\d+)")  # writer.image_name
+OUR_NAME = re.compile(r"cam(\d+)_frame(\d+)")  # picture_files.image_name
 NAMED_AT_MOST = 3  # of the files without a match
 
 

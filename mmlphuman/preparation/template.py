@@ -91,7 +91,7 @@ class TemplateSettings:
 
 @dataclass(frozen=True)
 class Template:
-    """The mesh and what was measured while it was made; `template_checks` judges it."""
+    """The mesh and what was measured while it was made; `template_warnings` judges it."""
 
     mesh: trimesh.Trimesh  # canonical pose, metres
     views: int  # masks used

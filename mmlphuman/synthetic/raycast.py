@@ -64,7 +64,7 @@ def _smooth_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     )
 
 
-def pose_vertices(subject: ClothedSubject, points: np.ndarray, pose: np.ndarray, translation: np.ndarray):
+def skin_points(subject: ClothedSubject, points: np.ndarray, pose: np.ndarray, translation: np.ndarray):
     """(P, 3) float32 world positions of T-pose points. pose: (165,) axis-angle; translation: (3,)."""
     transforms = forward_kinematics(
         torch.from_numpy(np.asarray(pose, np.float64)), torch.from_numpy(subject.joints), list(sk.PARENTS)
@@ -79,7 +79,7 @@ def pose_vertices(subject: ClothedSubject, points: np.ndarray, pose: np.ndarray,
 def pose_mesh(subject: ClothedSubject, cloth: Cloth, pose: np.ndarray, translation: np.ndarray) -> PosedMesh:
     """Displace by the cloth's folds, skin, and hand to the ray tracer. pose: (165,) SMPL-X axis-angle."""
     points, light = cloth.displace(subject, pose_drives(pose[3:66]))
-    vertices = pose_vertices(subject, points, pose, translation)
+    vertices = skin_points(subject, points, pose, translation)
     normals = _smooth_normals(vertices, subject.faces)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + np.float32(1e-12)
     attributes = np.concatenate([normals, subject.anatomy, light[:, None]], 1).astype(np.float32)
@@ -153,9 +153,9 @@ def photograph(mesh: PosedMesh, camera: Camera, prints: appearance.Prints) -> tu
     rows, columns = _pixels_to_search(camera, mesh.vertices)
     step = (np.arange(SUPERSAMPLING) + 0.5) / SUPERSAMPLING
     down, right = (offset.ravel() for offset in np.meshgrid(step, step, indexing="ij"))
-    directions = pixel_rays(
-        camera, (columns + right[:, None]).ravel(), (rows + down[:, None]).ravel()
-    ).astype(np.float32)  # sub-pixel by sub-pixel
+    # Sub-pixel by sub-pixel.
+    directions = pixel_rays(camera, (columns + right[:, None]).ravel(), (rows + down[:, None]).ravel())
+    directions = directions.astype(np.float32)
     origins = np.ascontiguousarray(np.broadcast_to(camera.center.astype(np.float32), directions.shape))
     result = mesh.scene.run(origins, directions, query="INTERSECT", output=True)
     hit = np.flatnonzero(result["primID"] >= 0)

@@ -88,9 +88,8 @@ def test_turntable_keeps_how_the_camera_is_held():
 
 def test_direction_and_turns():
     quarter = turntable(ring([0])[0], CENTER, UP, 2, turns=0.5)[1]
-    np.testing.assert_allclose(
-        quarter.center, ring([90])[0].center, atol=1e-9
-    )  # counter-clockwise from above
+    # Counter-clockwise from above.
+    np.testing.assert_allclose(quarter.center, ring([90])[0].center, atol=1e-9)
     back = turntable(ring([0])[0], CENTER, UP, 2, turns=-0.5)[1]
     np.testing.assert_allclose(back.center, ring([-90])[0].center, atol=1e-9)
 
