@@ -17,6 +17,7 @@ from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import cv2
 import numpy as np
@@ -111,7 +112,7 @@ class BackgroundWriter:
         """What to raise for a task's error."""
         return error
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
