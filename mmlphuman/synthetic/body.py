@@ -16,7 +16,7 @@ from smplx.vertex_ids import vertex_ids
 
 from mmlphuman.synthetic import skeleton as sk
 from mmlphuman.synthetic.blend_shapes import pose_directions, shape_directions
-from mmlphuman.synthetic.person_mesh import mesh_normals, person_mesh
+from mmlphuman.synthetic.person_mesh import person_mesh, vertex_normals
 from mmlphuman.synthetic.rig import joint_regressor, skinning_weights
 
 ROOT_PARENT = 2**32 - 1  # how SMPL-family files write "no parent"
@@ -90,7 +90,7 @@ def body_arrays(seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     vertices, faces = _order_keypoints(*person_mesh())
     vertices = vertices.astype(np.float32).astype(np.float64)  # what float32 readers will see
-    normals = mesh_normals(vertices, faces)
+    normals = vertex_normals(vertices, faces)
     weights = skinning_weights(vertices, faces)
     to_file_axes = np.array([0, sk.CHEST_HEIGHT, 0])
     landmarks = _face_points(_landmark_places() - to_file_axes, vertices, faces)

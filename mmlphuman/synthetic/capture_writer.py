@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mmlphuman.synthetic.appearance import Prints, make_prints
 from mmlphuman.synthetic.folds import Cloth, make_cloth
-from mmlphuman.synthetic.garments import ClothedSubject, dress, load_unclothed_body
+from mmlphuman.synthetic.garments import ClothedSubject, dress, load_body
 from mmlphuman.synthetic.layouts import LAYOUTS, Layout, write_meta, write_photo
 from mmlphuman.synthetic.motion import BETAS, make_motion
 from mmlphuman.synthetic.raycast import Camera, photograph, pose_mesh
@@ -60,7 +60,7 @@ def set_stage(
     distortion: np.ndarray = NO_DISTORTION,
 ) -> Stage:
     """Dress the body of `smplx_path` (a file of write_body), choreograph it, and put up the cameras."""
-    body = load_unclothed_body(smplx_path, BETAS[0])
+    body = load_body(smplx_path, BETAS[0])
     motion = make_motion(body.joints, num_frames, num_novel_frames, seed)
     subject = dress(body, rounds=1 if max(size) < COARSE_IMAGE else 2)
     cameras = camera_ring(body, motion, num_cameras, size, distortion)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from mmlphuman.synthetic import skeleton as sk
-from mmlphuman.synthetic.person_mesh import mesh_normals
+from mmlphuman.synthetic.person_mesh import vertex_normals
 from mmlphuman.synthetic.remesh import clip, subdivide
 
 SKIN, HAIR, SHIRT, TROUSERS, SHOES = range(5)
@@ -48,7 +48,7 @@ class ClothedSubject:
     joints: np.ndarray  # (55, 3)
 
 
-def load_unclothed_body(path, betas: np.ndarray) -> UnclothedBody:
+def load_body(path, betas: np.ndarray) -> UnclothedBody:
     """Read a body file and apply betas (10,)."""
     with np.load(path, allow_pickle=False) as file:
         template = file["v_template"].astype(np.float64)
@@ -109,7 +109,7 @@ def _smoothed(body: UnclothedBody, rounds: int, margin: float) -> np.ndarray:
     smooth = body.vertices
     for _ in range(rounds):
         smooth = 0.4 * smooth + 0.6 * (mean @ smooth)
-    normals = mesh_normals(body.vertices, faces)
+    normals = vertex_normals(body.vertices, faces)
     outwards = ((smooth - body.vertices) * normals).sum(1)
     lift = np.maximum(outwards, 0) + margin
     for _ in range(3):
@@ -206,7 +206,7 @@ def dress(body: UnclothedBody, rounds: int = 2) -> ClothedSubject:
         "trousers": _smoothed(body, 10, 0.005),
         "hair": _smoothed(body, 6, 0.0),
         "shoes": _smoothed(body, 6, 0.003),
-        "normals": mesh_normals(body.vertices, body.faces),
+        "normals": vertex_normals(body.vertices, body.faces),
     }
     parts = []
     for layer in (SKIN, HAIR, SHIRT, TROUSERS, SHOES):
@@ -220,7 +220,7 @@ def dress(body: UnclothedBody, rounds: int = 2) -> ClothedSubject:
     rest = np.concatenate([part[2] for part in parts])
     return ClothedSubject(
         rest=rest.astype(np.float32),
-        normals=mesh_normals(rest, all_faces).astype(np.float32),
+        normals=vertex_normals(rest, all_faces).astype(np.float32),
         anatomy=(whole @ body.template).astype(np.float32),
         layer=np.repeat([part[0] for part in parts], [len(part[2]) for part in parts]).astype(np.uint8),
         weights=sparse.csr_matrix(whole @ sparse.csr_matrix(body.weights), dtype=np.float32),

@@ -69,13 +69,13 @@ def relax(vertices: np.ndarray, faces: np.ndarray, rounds: int = 8) -> np.ndarra
     adjacency = sparse.csr_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (count, count))
     mean = sparse.diags(1 / np.asarray(adjacency.sum(1)).ravel()) @ adjacency
     for _ in range(rounds):
-        normals = mesh_normals(vertices, faces)
+        normals = vertex_normals(vertices, faces)
         step = mean @ vertices - vertices
         vertices = vertices + 0.5 * (step - (step * normals).sum(1, keepdims=True) * normals)
     return vertices
 
 
-def mesh_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(P, 3) unit normals, area-weighted means of the faces around a vertex."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     face_normals = np.cross(b - a, c - a)

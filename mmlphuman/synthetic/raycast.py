@@ -64,7 +64,7 @@ def _smooth_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     )
 
 
-def skin_points(subject: ClothedSubject, points: np.ndarray, pose: np.ndarray, translation: np.ndarray):
+def pose_vertices(subject: ClothedSubject, points: np.ndarray, pose: np.ndarray, translation: np.ndarray):
     """(P, 3) float32 world positions of T-pose points. pose: (165,) axis-angle; translation: (3,)."""
     transforms = forward_kinematics(
         torch.from_numpy(np.asarray(pose, np.float64)), torch.from_numpy(subject.joints), list(sk.PARENTS)
@@ -79,7 +79,7 @@ def skin_points(subject: ClothedSubject, points: np.ndarray, pose: np.ndarray, t
 def pose_mesh(subject: ClothedSubject, cloth: Cloth, pose: np.ndarray, translation: np.ndarray) -> PosedMesh:
     """Displace by the cloth's folds, skin, and hand to the ray tracer. pose: (165,) SMPL-X axis-angle."""
     points, light = cloth.displace(subject, pose_drives(pose[3:66]))
-    vertices = skin_points(subject, points, pose, translation)
+    vertices = pose_vertices(subject, points, pose, translation)
     normals = _smooth_normals(vertices, subject.faces)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + np.float32(1e-12)
     attributes = np.concatenate([normals, subject.anatomy, light[:, None]], 1).astype(np.float32)

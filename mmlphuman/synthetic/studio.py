@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from mmlphuman.synthetic.garments import ClothedSubject, UnclothedBody
-from mmlphuman.synthetic.raycast import Camera, skin_points
+from mmlphuman.synthetic.raycast import Camera, pose_vertices
 
 RING_RADIUS = 3.4  # metres
 CAMERA_HEIGHTS = (1.05, 1.75)  # metres, alternating
@@ -52,7 +52,7 @@ def _extent(body: UnclothedBody, motion: dict[str, np.ndarray]) -> np.ndarray:
     points = body.vertices[chosen].astype(np.float32)
     frames = range(len(motion["transl"]))
     return np.concatenate(
-        [skin_points(skin, points, full_pose(motion, f), motion["transl"][f]) for f in frames]
+        [pose_vertices(skin, points, full_pose(motion, f), motion["transl"][f]) for f in frames]
     )
 
 

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.synthetic.capture_writer import Stage
 from mmlphuman.synthetic.folds import pose_drives
-from mmlphuman.synthetic.raycast import skin_points
+from mmlphuman.synthetic.raycast import pose_vertices
 
 SAMPLES = 100_000
 DIRECTIONS = 64
@@ -32,7 +32,7 @@ def true_canonical_surface(stage: Stage, frames: Sequence[int], samples: int = S
     drives = [pose_drives(stage.motion["body_pose"][frame]) for frame in frames]
     mean = sum(stage.cloth.displace(subject, drive)[0] for drive in drives) / len(drives)
     pose = canonical_pose().numpy().astype(np.float64)
-    vertices = skin_points(subject, mean.astype(np.float32), pose, np.zeros(3)).astype(np.float32)
+    vertices = pose_vertices(subject, mean.astype(np.float32), pose, np.zeros(3)).astype(np.float32)
     mesh = trimesh.Trimesh(vertices, subject.faces, process=False)
     points, faces = trimesh.sample.sample_surface(mesh, samples, seed=0)
     return points[_seen_from_outside(vertices, subject.faces, points, mesh.face_normals[faces])]
