@@ -14,7 +14,7 @@ from mmlphuman.types import Cameras, CanonicalGaussians, Pose
 
 
 def small_avatar(body_path, seed: int = 0, **settings) -> Avatar:
-    config = Config(init_num_gs=600, num_verts=120, num_features=10, seed=seed, **settings)
+    config = Config(**{"init_num_gs": 600, "num_verts": 120, "num_features": 10, "seed": seed, **settings})
     body = load_body(body_path, torch.zeros(10))
     template = trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
     return build_avatar(config, build_layout(config, body, template, build_weight_volume(body, 24)))

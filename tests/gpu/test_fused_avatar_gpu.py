@@ -1,5 +1,6 @@
 """The avatar's GPU kernels against plain PyTorch: values, gradients under random cotangents, and what drawing uses."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -14,12 +15,8 @@ from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import kernel_colors, view_colors
 from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
-from tests.builders import look_at_origin, random_pose, randomise, small_avatar
+from tests.builders import look_at_origin, random_pose
 from tests.outer_products import all_gradients
-
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="compares GPU kernels, which need a GPU"
-)
 
 SCHEDULES = {
     "everything": ActiveParts(),
@@ -30,8 +27,8 @@ SCHEDULES = {
 
 
 @pytest.fixture(scope="module")
-def avatar(synthetic_body):
-    return randomise(small_avatar(synthetic_body)).cuda()
+def avatar(pristine_avatar):
+    return copy.deepcopy(pristine_avatar)
 
 
 @pytest.fixture
@@ -68,7 +65,7 @@ def gradients_of(avatar, activations, active) -> dict[str, torch.Tensor | None]:
     found = {part: parameter.grad for part, parameter in avatar.named_parameters()}
     if not activations:
         return found
-    row = PoseRows(Ranks(torch.device("cuda")), 1)
+    row = PoseRows(Ranks(avatar.xyz.device), 1)
     row.add(pieces_of_row(dict(avatar.named_parameters()), activations), active)
     row.take()
     return found | all_gradients(avatar, row)
@@ -79,10 +76,10 @@ def largest(difference: torch.Tensor, size: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_fused_avatar_equals_the_plain_one(avatar, pose, name):
+def test_fused_avatar_equals_the_plain_one(avatar, pose, device, name):
     from mmlphuman.avatar.fused import FusedAvatar
 
-    active, cameras, pose = SCHEDULES[name], look_at_origin(views=3).to("cuda"), pose.to("cuda")
+    active, cameras, pose = SCHEDULES[name], look_at_origin(views=3).to(device), pose.to(device)
     generator = torch.Generator().manual_seed(3)
     results, gradients = [], []
     for forward, colors in ((avatar, view_colors), (FusedAvatar(avatar), kernel_colors)):
@@ -93,7 +90,7 @@ def test_fused_avatar_equals_the_plain_one(avatar, pose, name):
         total = 0.0
         for part, value in result.items():
             if part != "linear":
-                total = total + (value * torch.randn(value.shape, generator=generator).cuda()).sum()
+                total = total + (value * torch.randn(value.shape, generator=generator).to(device)).sum()
         total.backward()
         results.append({part: value.detach() for part, value in result.items()})
         gradients.append(gradients_of(avatar, activations, active))
@@ -111,11 +108,11 @@ def test_fused_avatar_equals_the_plain_one(avatar, pose, name):
     print(f"{name}: largest relative gradient error {worst:.1e}")
 
 
-def test_gradients_do_not_depend_on_chance(avatar, pose):
+def test_gradients_do_not_depend_on_chance(avatar, pose, device):
     """No atomic additions: two backward passes are equal bit for bit."""
     from mmlphuman.avatar.fused import FusedAvatar
 
-    fused, pose, first = FusedAvatar(avatar), pose.to("cuda"), None
+    fused, pose, first = FusedAvatar(avatar), pose.to(device), None
     for _ in range(2):
         avatar.zero_grad(set_to_none=True)
         output = fused(pose)
@@ -125,14 +122,11 @@ def test_gradients_do_not_depend_on_chance(avatar, pose):
         first = now
 
 
-@pytest.fixture(scope="module")
-def trained(avatar):
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="records CUDA graphs")
+def test_recorded_half_precision_draws_the_same_picture(avatar, pose):
     config = Config(init_num_gs=600, num_verts=120, num_features=10)
     space = PoseSpace.fit(0.2 * torch.randn(40, 63, generator=torch.Generator().manual_seed(0)), 20)
-    return TrainedAvatar(avatar, space, config, iteration=10**6).to("cuda")
-
-
-def test_recorded_half_precision_draws_the_same_picture(trained, pose):
+    trained = TrainedAvatar(avatar, space, config, iteration=10**6).to("cuda")
     cameras, white = look_at_origin(size=256).to("cuda"), torch.ones(3, device="cuda")
     prepared = trained.prepared(torch.device("cuda"))
     assert prepared.poser is not None and trained.poser is None
