@@ -15,6 +15,7 @@ from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import kernel_colors, view_colors
 from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
+from mmlphuman.types import PosedGaussians
 from tests.builders import look_at_origin, random_pose
 from tests.outer_products import all_gradients
 
@@ -144,9 +145,35 @@ def test_recorded_half_precision_draws_the_same_picture(avatar, pose):
             assert psnr > 50
 
 
-def test_bytes_equal_the_plain_conversion_but_for_exact_halves():
+def test_colors_and_their_gradients_equal_the_plain_ones(device):
+    """More Gaussians than a program takes, any 3 x 3 part, some colours cut off at zero, where no gradient is."""
+    generator, count = torch.Generator().manual_seed(0), 150
+    cameras = look_at_origin(distance=2.0, views=2).to(device)
+    xyz, linear, sh, cotangent = (
+        torch.randn(shape, generator=generator).to(device)
+        for shape in ((count, 3), (count, 3, 3), (count, 4, 3), (2, count, 3))
+    )
+    results = []
+    for colors in (view_colors, kernel_colors):
+        leaves = xyz.clone().requires_grad_(), sh.clone().requires_grad_()
+        posed = PosedGaussians(leaves[0], sh.new_zeros(count, 6), sh.new_ones(count), leaves[1], linear)
+        value = colors(posed, cameras)
+        results.append((value.detach(), *torch.autograd.grad((value * cotangent).sum(), leaves)))
+    plain, ours = results
+    assert (plain[0] == 0).any() and plain[1].any()
+    for expected, value in zip(plain, ours, strict=True):
+        assert largest(value - expected, expected) < 3e-6
+
+
+def test_bytes_equal_the_plain_conversion_but_for_exact_halves(device):
     from mmlphuman.render.color_kernels import bytes_of
 
-    image = torch.rand(37, 41, 3, device="cuda") * 1.4 - 0.2
-    plain = (image.clamp(0, 1) * 255).round().int()
-    assert (bytes_of(image).int() - plain).abs().max() <= 1
+    steps = torch.arange(0, 510) / 510  # every byte, and every half between two
+    beside = [steps.nextafter(steps.new_tensor(end)) for end in (-1.0, 2.0)]
+    image = torch.cat([torch.rand(4000) * 1.4 - 0.2, steps, *beside, torch.tensor([-7.0, 1.0, 7.0])]).to(device)
+    numbers = image.clamp(0, 1) * 255
+    plain, ours = numbers.round().int(), bytes_of(image).int()
+    halves = (numbers + 0.5) % 1 == 0  # torch takes the even byte. To single precision one below 0.5 is 0.5, too
+    assert 200 < halves.sum() < 400
+    assert torch.equal(ours[~halves], plain[~halves])
+    assert (ours - plain).abs().max() <= 1
