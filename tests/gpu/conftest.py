@@ -12,9 +12,10 @@ from mmlphuman.avatar.avatar import Avatar
 from tests.builders import randomise, small_avatar
 
 # For the interpreter, which takes milliseconds where a GPU takes none. As on a GPU no size is a multiple of what a
-# program works on, and some are larger: two programs of Gaussians, two steps through the first layer's outputs.
+# program works on, and some are larger: two programs of Gaussians, two steps through a layer's outputs, two through
+# the next one's inputs.
 FEW = {"init_num_gs": 150, "num_verts": 40, "num_features": 4, "num_gsparam_bases": 5, "num_position_bases": 3}
-NARROW = (72, 20, 20, 20)
+NARROW = (20, 72, 20, 20)
 
 
 @pytest.fixture(scope="session")

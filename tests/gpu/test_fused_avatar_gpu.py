@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mmlphuman.avatar import mlp_bank
 from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
@@ -107,6 +108,17 @@ def test_fused_avatar_equals_the_plain_one(avatar, pose, device, name):
         worst = max(worst, largest(ours - gradient, gradient))
         assert largest(ours - gradient, gradient) < 1e-5, part
     print(f"{name}: largest relative gradient error {worst:.1e}")
+
+
+def test_a_bank_with_more_inputs_than_a_program_reads_at_once(device, monkeypatch):
+    from mmlphuman.avatar.fused_functions import bank_forward
+
+    monkeypatch.setattr(mlp_bank, "HIDDEN", (264, 20))
+    bank = mlp_bank.MLPBank(2, 63, 7, torch.Generator().manual_seed(0)).to(device)
+    features = torch.randn(63, generator=torch.Generator().manual_seed(1)).to(device)
+    with torch.no_grad():
+        expected = bank(features)
+        assert largest(bank_forward(features, bank.weights, bank.biases)[-1] - expected, expected) < 3e-6
 
 
 def test_gradients_do_not_depend_on_chance(avatar, pose, device):
