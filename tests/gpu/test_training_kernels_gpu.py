@@ -110,7 +110,7 @@ def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(pristine_avatar, d
 
     avatar = copy.deepcopy(pristine_avatar)
     fused = FusedAvatar(avatar)
-    optimisers = Optimisers(avatar, Config(), 1.0, fused.tables, Ranks(device))
+    optimisers = Optimisers(avatar, default_config(), 1.0, fused.tables, Ranks(device))
     output = fused(random_pose(1).to(device))
     random_loss(output, 0).backward()
     pieces = pieces_of_row(dict(avatar.named_parameters()), output.activations)
