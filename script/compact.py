@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from mmlphuman.avatar.trained import TrainedAvatar  # noqa: E402
+from mmlphuman.backend import choose_backend  # noqa: E402
 from mmlphuman.capture.dataset import CaptureDataset  # noqa: E402
 from mmlphuman.capture.formats import open_capture  # noqa: E402
 from mmlphuman.capture.poses import read_smpl_params  # noqa: E402
@@ -36,7 +37,6 @@ from mmlphuman.export.compact_report import (  # noqa: E402
 )
 from mmlphuman.export.pruning import MIN_PSNR, Selection, prune, select, visible_change  # noqa: E402
 from mmlphuman.files import atomic_write  # noqa: E402
-from mmlphuman.render.rasterize import choose_backend  # noqa: E402
 from mmlphuman.training.checkpoint import load_model  # noqa: E402
 from mmlphuman.training.run_record import versions  # noqa: E402
 from mmlphuman.training.scene import test_dataset  # noqa: E402
@@ -85,7 +85,7 @@ class Test:
     project_pose: bool
 
     def score(self, trained: TrainedAvatar) -> ScoreTable:
-        backend = choose_backend(trained.config.rasterizer, trained.device.type)
+        backend = choose_backend(trained.config.rasterizer, trained.config.kernels, trained.device)
         pictures = rendered_pictures(trained, self.dataset, self.background, self.project_pose, backend)
         return ScoreTable.of([score_picture(picture, device=trained.device) for picture in pictures])
 

@@ -20,6 +20,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from mmlphuman.backend import choose_backend  # noqa: E402
 from mmlphuman.capture.formats import open_capture  # noqa: E402
 from mmlphuman.capture.poses import read_smpl_params  # noqa: E402
 from mmlphuman.command import choose_device, require_writable, run_command  # noqa: E402
@@ -46,7 +47,6 @@ from mmlphuman.evaluation.protocols import (  # noqa: E402
 from mmlphuman.evaluation.render_capture import rendered_pictures  # noqa: E402
 from mmlphuman.evaluation.score_table import ScoreTable, comparison  # noqa: E402
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT, share_of  # noqa: E402
-from mmlphuman.render.rasterize import choose_backend  # noqa: E402
 from mmlphuman.training.checkpoint import load_model  # noqa: E402
 from mmlphuman.training.distributed import Ranks  # noqa: E402
 
@@ -110,7 +110,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 def score_model(args: argparse.Namespace, config: Config, networks: Networks) -> None:
     """The first two forms. All that can be refused is read before the processes meet, so that it is told once."""
     protocol = named_protocol(args.protocol) if args.protocol else None
-    backend = choose_backend(config.rasterizer, choose_device(config.device).type)
+    backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     trained = load_model(args.model_dir)
     layout = open_capture(args.data_dir)
     poses = read_smpl_params(layout.pose_path)
@@ -132,7 +132,7 @@ def score_model(args: argparse.Namespace, config: Config, networks: Networks) ->
     }
     tables = {}
     with Ranks.from_environment(config.device, RENDER_TIMEOUT) as ranks:
-        trained, networks = trained.prepared(ranks.device, config.kernels), networks.to(ranks.device)
+        trained, networks = trained.prepared(ranks.device, backend), networks.to(ranks.device)
         if ranks.first:
             print(f"{args.model_dir}, iteration {trained.iteration:,}; {protocol.name}: {protocol.source}")
         for part, dataset in zip(protocol.parts, datasets, strict=True):

@@ -65,7 +65,7 @@ class AvatarOutput:
     scales: Tensor  # (N, 3) metres, for the scale penalty
     control_offsets: Tensor  # (C, 3) for the smoothness penalty
     # Only where GPU kernels pose the avatar: what went into each layer of the MLP bank, and the coefficients (A, K + L)
-    # that came out. The optimiser forms the large parameters' gradients from them (training.pose_rows).
+    # that came out. The optimiser forms the large parameters' gradients from them (gpu.pose_rows).
     activations: tuple[Tensor, ...] = ()
 
 

@@ -23,8 +23,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mmlphuman.command import ErrorOfOneProcess, choose_device
+from mmlphuman.memory_layout import in_memory_order
 from mmlphuman.training.lost_ranks import LOST, LostRankWatch
-from mmlphuman.training.memory_layout import in_memory_order
 
 # The longest that one rank may keep the others waiting: rank 0 builds the scene, tests and writes checkpoints while
 # they do. The death of a process is noticed by its connections and not by this; that of a whole host may be.

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmlphuman.avatar.avatar import ActiveParts, Avatar
+from mmlphuman.backend import Backend
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.training.event_log import EventLog
@@ -71,7 +72,7 @@ class Monitor:
         dataset: CaptureDataset,
         active: ActiveParts,
         background: Tensor,
-        backend: str,
+        backend: Backend,
     ) -> None:
         """Draws a few test views into TensorBoard, ground truth beside render, and logs their scores.
 

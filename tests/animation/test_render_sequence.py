@@ -14,6 +14,7 @@ from mmlphuman.animation.render_sequence import Look, render_sequence
 from mmlphuman.animation.shots import make_shots
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import PYTORCH
 from mmlphuman.config import Config
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.types import Cameras, Pose
@@ -48,7 +49,7 @@ def shots(sequence):
 
 
 def look(project_pose=False):
-    return Look(torch.tensor([0.2, 0.6, 1.0]), "torch", project_pose)
+    return Look(torch.tensor([0.2, 0.6, 1.0]), PYTORCH, project_pose)
 
 
 def by_hand(trained, sequence, view, index, project_pose):

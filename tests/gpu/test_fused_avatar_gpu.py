@@ -8,12 +8,13 @@ import torch
 from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import choose_backend
 from mmlphuman.body.kinematics import rotation_matrices
 from mmlphuman.config import Config
+from mmlphuman.gpu.pose_rows import PoseRows, pieces_of_row
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.render.shading import kernel_colors, view_colors
+from mmlphuman.render.shading import view_colors
 from mmlphuman.training.distributed import Ranks
-from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
 from tests.builders import look_at_origin, random_pose, randomise, small_avatar
 from tests.outer_products import all_gradients
 
@@ -80,7 +81,8 @@ def largest(difference: torch.Tensor, size: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_fused_avatar_equals_the_plain_one(avatar, pose, name):
-    from mmlphuman.avatar.fused import FusedAvatar
+    from mmlphuman.gpu.fused_avatar import FusedAvatar
+    from mmlphuman.gpu.view_colors import kernel_colors
 
     active, cameras, pose = SCHEDULES[name], look_at_origin(views=3).to("cuda"), pose.to("cuda")
     generator = torch.Generator().manual_seed(3)
@@ -113,7 +115,7 @@ def test_fused_avatar_equals_the_plain_one(avatar, pose, name):
 
 def test_gradients_do_not_depend_on_chance(avatar, pose):
     """No atomic additions: two backward passes are equal bit for bit."""
-    from mmlphuman.avatar.fused import FusedAvatar
+    from mmlphuman.gpu.fused_avatar import FusedAvatar
 
     fused, pose, first = FusedAvatar(avatar), pose.to("cuda"), None
     for _ in range(2):
@@ -134,7 +136,8 @@ def trained(avatar):
 
 def test_recorded_half_precision_draws_the_same_picture(trained, pose):
     cameras, white = look_at_origin(size=256).to("cuda"), torch.ones(3, device="cuda")
-    prepared = trained.prepared(torch.device("cuda"))
+    backend = choose_backend("auto", "auto", "cuda")
+    prepared = trained.prepared(torch.device("cuda"), backend)
     assert prepared.poser is not None and trained.poser is None
     for project in (False, True):
         for seed in (
@@ -143,15 +146,15 @@ def test_recorded_half_precision_draws_the_same_picture(trained, pose):
             1,
         ):  # the second call overwrites the first's Gaussians; the third is the first again
             moved = replace(random_pose(seed), rotation=pose.rotation, translation=torch.zeros(3))
-            plain = rasterize(trained.pose(moved, project), cameras, white, "gsplat").colors.clamp(0, 1)
-            fast = rasterize(prepared.pose(moved, project), cameras, white, "gsplat").colors.clamp(0, 1)
+            plain = rasterize(trained.pose(moved, project), cameras, white, backend).colors.clamp(0, 1)
+            fast = rasterize(prepared.pose(moved, project), cameras, white, backend).colors.clamp(0, 1)
             psnr = -10 * (fast - plain).square().mean().log10()
             print(f"recorded against plain: {psnr:.1f} dB")
             assert psnr > 50
 
 
 def test_bytes_equal_the_plain_conversion_but_for_exact_halves():
-    from mmlphuman.render.color_kernels import bytes_of
+    from mmlphuman.gpu.view_colors import bytes_of
 
     image = torch.rand(37, 41, 3, device="cuda") * 1.4 - 0.2
     plain = (image.clamp(0, 1) * 255).round().int()

@@ -1,6 +1,7 @@
 """The training step's GPU kernels against plain PyTorch: LPIPS, and Adam with the gradients that it puts together."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_feature_distance_equals_the_plain_formula():
-    from mmlphuman.training.fast_perceptual import FeatureDistance
+    from mmlphuman.gpu.fast_lpips import FeatureDistance
 
     generator = torch.Generator().manual_seed(0)
     ours, theirs = (
@@ -43,7 +44,7 @@ def plain_distance(ours, theirs, head):
 
 @pytest.mark.parametrize("views", [1, 2])
 def test_fast_lpips_is_lpips_up_to_bfloat16(views):
-    from mmlphuman.training.fast_perceptual import FastLPIPS
+    from mmlphuman.gpu.fast_lpips import FastLPIPS
 
     lpips = LPIPS.with_random_weights(0).cuda()
     fast, generator = FastLPIPS(lpips), torch.Generator().manual_seed(0)
@@ -64,7 +65,8 @@ def test_fast_lpips_is_lpips_up_to_bfloat16(views):
 
 def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(synthetic_body):
     """Two poses a step, the parts of the avatar switched on one after the other, rates with and without decay."""
-    from mmlphuman.avatar.fused import FusedAvatar
+    from mmlphuman.gpu.fused_avatar import FusedAvatar
+    from mmlphuman.gpu.kernel_adam import KernelAdam
 
     torch.backends.cuda.matmul.allow_tf32 = False
     config = Config(init_num_gs=600, num_verts=120, num_features=10, iterations=2 * len(SWITCHED_ON))
@@ -76,7 +78,7 @@ def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(synthetic_bod
         ranks = Ranks(torch.device("cuda"))
         return [
             Optimisers(plain, config, 1.0, None, ranks, poses=2),
-            Optimisers(ours, config, 1.0, fused.tables, ranks, poses=2),
+            Optimisers(ours, config, 1.0, partial(KernelAdam, tables=fused.tables), ranks, poses=2),
         ]
 
     steppers = fresh()
@@ -109,17 +111,18 @@ SWITCHED_ON = (
 
 @pytest.mark.parametrize("piece", ["sh0", "bank.biases.2", "inputs.5", "control_offsets"])
 def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(piece, synthetic_body):
-    from mmlphuman.avatar.fused import FusedAvatar
+    from mmlphuman.gpu.fused_avatar import FusedAvatar
+    from mmlphuman.gpu.kernel_adam import KernelAdam
 
     config, ranks = Config(init_num_gs=600, num_verts=120, num_features=10), Ranks(torch.device("cuda"))
     avatar = randomise(small_avatar(synthetic_body)).cuda()
     fused = FusedAvatar(avatar)
-    optimisers = Optimisers(avatar, config, 1.0, fused.tables, ranks)
+    optimisers = Optimisers(avatar, config, 1.0, partial(KernelAdam, tables=fused.tables), ranks)
     for broken in (False, True):
         output = fused(random_pose(1).to("cuda"))
         random_loss(output, 0).backward()
         optimisers.add_pose(output, ActiveParts())
-        begin, count = optimisers.rows.layout[piece]
+        begin, count = optimisers.stepper.rows.layout[piece]
         if broken:
-            optimisers.rows.rows[0, 0, begin + count // 2] = torch.nan
+            optimisers.stepper.rows.rows[0, 0, begin + count // 2] = torch.nan
         assert optimisers.step().isfinite() == (not broken)

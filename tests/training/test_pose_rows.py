@@ -7,8 +7,8 @@ import torch
 from processes import run_all
 
 from mmlphuman.avatar.avatar import ActiveParts
+from mmlphuman.gpu.pose_rows import PoseRows, pieces_of_row
 from mmlphuman.training.distributed import Ranks
-from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
 from tests.builders import random_loss, random_pose, randomise, small_avatar
 from tests.outer_products import all_gradients
 
