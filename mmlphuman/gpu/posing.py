@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmlphuman.avatar.avatar import ActiveParts
-from mmlphuman.gpu.interpolation import coefficient, three
-from mmlphuman.gpu.tables import BLOCK, WARPS, FusedTables
+from mmlphuman.gpu.interpolation import WARPS, coefficient, three
+from mmlphuman.gpu.tables import BLOCK, FusedTables
 
 
 @triton.jit

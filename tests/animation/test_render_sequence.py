@@ -64,7 +64,7 @@ def by_hand(trained, sequence, view, index, project_pose):
     with torch.no_grad():
         posed = trained.avatar(pose, trained.active, features).posed
         camera = Cameras(w2c, intrinsics, view.width, view.height)
-        image = rasterize(posed, camera, look().background, "torch").colors[0]
+        image = rasterize(posed, camera, look().background, PYTORCH).colors[0]
     return (image.numpy().clip(0, 1) * 255).round().astype(np.uint8)
 
 

@@ -226,7 +226,7 @@ def blobs(*places, size: float = 0.02, shape=(1.0, 1.0, 1.0)) -> PosedGaussians:
 
 def subject(trained, gaussians: PosedGaussians, camera: CameraView) -> Subject:
     return Subject(
-        trained, random_pose(), gaussians, to_cameras(camera, "cpu"), torch.tensor([0.1, 0.5, 0.3]), "torch"
+        trained, random_pose(), gaussians, to_cameras(camera, "cpu"), torch.tensor([0.1, 0.5, 0.3]), PYTORCH
     )
 
 
