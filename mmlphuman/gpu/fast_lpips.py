@@ -30,8 +30,9 @@ def _unit(features, eps):
 
 @triton.jit
 def feature_forward(
-    ours, theirs, head, partial, P, eps, F: tl.constexpr, BLOCK: tl.constexpr
-):  # (P, F) of any precision twice, (F), (programs)
+    ours, theirs, head, partial,  # (P, F) of any precision twice, (F), (programs)
+    P, eps, F: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Sum over a block of pixels of the weighted squared differences of unit features."""
     p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     f = tl.arange(0, F)
@@ -46,8 +47,9 @@ def feature_forward(
 
 @triton.jit
 def feature_backward(
-    ours, theirs, head, grad, d_ours, P, eps, F: tl.constexpr, BLOCK: tl.constexpr
-):  # grad (): of the mean over pixels
+    ours, theirs, head, grad, d_ours,  # as above; (): of the mean over pixels; (P, F)
+    P, eps, F: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     f = tl.arange(0, F)
     inside = (p < P)[:, None]

@@ -115,10 +115,8 @@ class RecordedAvatar:
         self, pose: Pose, active: ActiveParts | None = None, features: Tensor | None = None
     ) -> AvatarOutput:
         active = active or ActiveParts()
-        drawing = (
-            features is not None or not torch.is_grad_enabled()
-        )  # in training the MLPs see the pose itself
-        if drawing:
+        # Drawing; in training the MLPs see the pose itself.
+        if features is not None or not torch.is_grad_enabled():
             return self.fused(pose, active, features)
         numbers = (pose.joints, pose.translation, pose.rotation)
         if active != self.active:

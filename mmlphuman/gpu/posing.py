@@ -239,9 +239,10 @@ def pose_backward(
     g0, g1, g2, g3, g4, g5, g6, g7, g8 = _product(
         u0, u1, u2, u1, u4, u5, u2, u5, u8, g0, g1, g2, g3, g4, g5, g6, g7, g8
     )
+    # dL/d(R S)
     g0, g1, g2, g3, g4, g5, g6, g7, g8 = _product(
         m0, m3, m6, m1, m4, m7, m2, m5, m8, g0, g1, g2, g3, g4, g5, g6, g7, g8
-    )  # dL/d(R S)
+    )
     k0, k1, k2 = _load3(grad_scales + 3 * n, 1, mask)
     s0 = (r0 * g0 + r3 * g3 + r6 * g6 + k0) * e0
     s1 = (r1 * g1 + r4 * g4 + r7 * g7 + k1) * e1
