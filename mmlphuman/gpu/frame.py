@@ -54,7 +54,6 @@ class FrameGraph:
     def __init__(self, avatar: Avatar, active: ActiveParts, features: Callable[[Pose, bool], Tensor]):
         """features: of TrainedAvatar."""
         device = avatar.xyz.device
-        assert device.type == "cuda"
         self.fused, self.active, self.features = FusedAvatar(avatar, half=True), active, features
         self.numbers = torch.zeros(POSE_DIM + 12, device=device)  # joints, rotation, translation
         joints, rotation, translation = self.numbers.split((POSE_DIM, 9, 3))
