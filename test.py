@@ -27,6 +27,7 @@ from mmlphuman.animation.render_sequence import Look
 from mmlphuman.animation.shots import make_shots
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
+from mmlphuman.capture.dataset import test_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import choose_device, require_writable, run_command
@@ -35,10 +36,9 @@ from mmlphuman.evaluation.render_animation import render_animation
 from mmlphuman.evaluation.render_capture import render_capture
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT
 from mmlphuman.evaluation.speed import measure_speed
-from mmlphuman.training.checkpoint import load_model
-from mmlphuman.training.distributed import Ranks, started_processes
-from mmlphuman.training.perceptual import load_lpips
-from mmlphuman.training.scene import test_dataset
+from mmlphuman.measures.lpips import load_lpips
+from mmlphuman.model_folder import load_model
+from mmlphuman.processes import Ranks, started_processes
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from mmlphuman.backend import RASTERIZERS, choose_backend
 from mmlphuman.command import choose_device, run_command
+from mmlphuman.model_folder import load_model
 from mmlphuman.streaming.answers import Answers
 from mmlphuman.streaming.scene import scene_of_model
 from mmlphuman.streaming.viewer_arguments import add_viewer_arguments, viewer_address
-from mmlphuman.training.checkpoint import load_model
 
 WAIT_SECONDS = 1.0  # asleep at a time while nobody asks for a picture
 

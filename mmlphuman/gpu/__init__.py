@@ -12,7 +12,7 @@ The files in the order of the data path, each with its plain twin, which tests/g
     view_colors      render.shading
     tile_pairs       render.gsplat_rasterizer.gsplat_pairs
     frame            TrainedAvatar.pose and rasterize, recorded, for drawing
-    fast_lpips       training.perceptual.LPIPS
+    fast_lpips       measures.lpips.LPIPS
     pose_rows        autograd's gradients, in short
     kernel_adam      torch.optim.Adam and AdamW
     backend          backend.Backend: who gets which of these

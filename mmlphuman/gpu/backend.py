@@ -15,7 +15,7 @@ from mmlphuman.gpu.fused_avatar import RecordedAvatar
 from mmlphuman.gpu.kernel_adam import KernelAdam
 from mmlphuman.gpu.tile_pairs import PairFinder
 from mmlphuman.gpu.view_colors import bytes_of, kernel_colors
-from mmlphuman.training.perceptual import LPIPS
+from mmlphuman.measures.lpips import LPIPS
 from mmlphuman.types import Cameras, Pose, PosedGaussians
 
 

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mmlphuman.training.perceptual import LPIPS, NORM_EPS
+from mmlphuman.measures.lpips import LPIPS, NORM_EPS
 
 BLOCK_NUMBERS = 4096  # features a program holds
 

@@ -25,7 +25,7 @@ from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
 from mmlphuman.gpu.interpolation import coefficient, three
 from mmlphuman.gpu.pose_rows import ADDED_TO, BIASES, INPUTS, PoseRows, active_bases, pieces_of_row
 from mmlphuman.gpu.tables import FusedTables
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.processes import Ranks
 
 VECTOR_BLOCK = 1024  # numbers a program
 LAYER_BLOCK, LAYER_WARPS = (8, 64), 2  # outputs and inputs that a program has at a time; measured on an H200

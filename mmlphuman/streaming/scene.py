@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmlphuman.animation.camera_file import CameraView, camera_from_json, read_camera_list
+from mmlphuman.animation.camera_file import CameraView, camera_from_json, camera_list, read_camera_list
 from mmlphuman.animation.hands import hand_pose
 from mmlphuman.animation.pose_file import UP_ROTATIONS, read_pose_file
 from mmlphuman.animation.render_sequence import to_cameras
@@ -35,7 +35,6 @@ from mmlphuman.streaming.messages import (
     RenderRequest,
     Welcome,
 )
-from mmlphuman.training.run_record import camera_list
 from mmlphuman.types import Pose, PosedGaussians
 
 if TYPE_CHECKING:

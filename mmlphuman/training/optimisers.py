@@ -16,7 +16,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
 from mmlphuman.config import Config
 from mmlphuman.memory_layout import laid_out_like
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.processes import Ranks
 
 BETAS = (0.9, 0.999)
 EPS = 1e-15  # published; gradients of single Gaussians are tiny, since losses are means over the image

@@ -10,11 +10,11 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
 from mmlphuman.body.kinematics import rotation_matrices
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.gpu.pose_rows import PoseRows, pieces_of_row
+from mmlphuman.processes import Ranks
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import view_colors
-from mmlphuman.training.distributed import Ranks
 from tests.builders import look_at_origin, random_pose, randomise, small_avatar
 from tests.outer_products import all_gradients
 
@@ -129,7 +129,7 @@ def test_gradients_do_not_depend_on_chance(avatar, pose):
 
 @pytest.fixture(scope="module")
 def trained(avatar):
-    config = Config(init_num_gs=600, num_verts=120, num_features=10)
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10)
     space = PoseSpace.fit(0.2 * torch.randn(40, 63, generator=torch.Generator().manual_seed(0)), 20)
     return TrainedAvatar(avatar, space, config, iteration=10**6).to("cuda")
 

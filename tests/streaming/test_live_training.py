@@ -11,17 +11,16 @@ import torch
 from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.backend import PYTORCH
 from mmlphuman.config import Config
+from mmlphuman.model_folder import load_model
 from mmlphuman.streaming import live_training as module
 from mmlphuman.streaming.job_queue import Job
 from mmlphuman.streaming.live_training import BURST_SECONDS, DrawingBudget, LiveTraining, live_training
 from mmlphuman.streaming.messages import MAX_HISTORY, SHOW, PoseRequest, RenderRequest
 from mmlphuman.streaming.scene import scene_of_model, scene_of_run
 from mmlphuman.streaming.viewer_arguments import Address
-from mmlphuman.training.checkpoint import load_model
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.monitor import Monitor
-from mmlphuman.training.run_record import write_run_record
-from mmlphuman.training.scene import build_scene
+from mmlphuman.training.run_setup import build_scene, write_run_record
 from tests.training.conftest import capture, tiny_config  # noqa: F401
 from tests.training.test_loop import assert_same_state
 

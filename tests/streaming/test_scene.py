@@ -15,7 +15,7 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import PYTORCH
 from mmlphuman.body.kinematics import canonical_pose
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.pose_layout import BODY_POSE
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import to_bytes
@@ -41,7 +41,9 @@ FRAMES = 12
 def trained(synthetic_body) -> TrainedAvatar:
     avatar = randomise(small_avatar(synthetic_body, num_gsparam_bases=3, num_position_bases=3))
     poses = torch.stack([random_pose(seed).joints[BODY_POSE] for seed in range(FRAMES)])
-    config = Config(num_features=10, iteration_dxyz_basis=0, iteration_gsparam_basis=0, iteration_sh_degree=0)
+    config = default_config(
+        num_features=10, iteration_dxyz_basis=0, iteration_gsparam_basis=0, iteration_sh_degree=0
+    )
     return TrainedAvatar(avatar, PoseSpace.fit(poses, 4), config, 100)
 
 
