@@ -26,6 +26,7 @@ from mmlphuman.animation.camera_path import make_shots
 from mmlphuman.animation.pose_file import read_pose_file
 from mmlphuman.animation.render_sequence import Look
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import choose_backend
 from mmlphuman.capture.dataset import test_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
@@ -37,7 +38,6 @@ from mmlphuman.evaluation.speed import measure_speed
 from mmlphuman.measures.lpips import load_lpips
 from mmlphuman.model_folder import load_model
 from mmlphuman.processes import Ranks, started_processes
-from mmlphuman.render.rasterize import choose_backend
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -77,6 +77,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
     """All that can be refused is read before the processes meet, so that a mistake is told once."""
+    backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     layout = open_capture(args.data_dir)
     dataset = test_dataset(config, layout, read_smpl_params(layout.pose_path))
     lpips = load_lpips(config.vgg_path) if Path(config.vgg_path).is_file() else None
@@ -88,11 +89,12 @@ def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvat
                 "(see smpl_model/README.md)"
             )
         table = render_capture(
-            trained.prepared(ranks.device, config.kernels),
+            trained.prepared(ranks.device, backend),
             dataset,
             training_cameras=trained.config.train_cam_ids or range(len(layout.cameras)),
             out_dir=args.out_dir,
             background=config.background,
+            backend=backend,
             project_pose=args.test,
             title=f"{args.model_dir.name}, iteration {trained.iteration:,}"
             + (", projected poses" if args.test else ""),
@@ -107,14 +109,14 @@ def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvat
 def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
     """All that can be refused is read before the processes meet, so that a mistake is told once."""
     cameras, sequence = read_cameras(args), read_pose_file(args.pose_path, pose_options(args))
-    backend = choose_backend(config.rasterizer, choose_device(config.device).type)
+    backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     shots = make_shots(cameras, sequence, trained.avatar.joints[0].cpu().numpy(), camera_motion(args))
     fps = video_fps(args, sequence)
     require_writable(args.out_dir)
     with Ranks.from_environment(config.device, RENDER_TIMEOUT) as ranks:
         look = Look(torch.tensor(config.background, device=ranks.device), backend, args.test)
         distances = render_animation(
-            trained.prepared(ranks.device, config.kernels),
+            trained.prepared(ranks.device, backend),
             sequence,
             shots,
             args.out_dir,
@@ -134,11 +136,10 @@ def time_frames(args: argparse.Namespace, config: Config, trained: TrainedAvatar
         raise ValueError("--test_speed measures one process; start it without torchrun")
     camera, sequence = read_cameras(args)[0], read_pose_file(args.pose_path, pose_options(args))
     device = choose_device(config.device)
-    backend = choose_backend(config.rasterizer, device.type)
+    backend = choose_backend(config.rasterizer, config.kernels, device)
     look = Look(torch.tensor(config.background, device=device), backend, args.test)
-    report = measure_speed(
-        trained.prepared(device, config.kernels), sequence, camera, look, args.speed_frames
-    )
+    prepared = trained.prepared(device, backend)
+    report = measure_speed(prepared, sequence, camera, look, args.speed_frames)
     print(report.text())
     print(json.dumps({"test_speed": report.to_json()}))
 

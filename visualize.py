@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mmlphuman.backend import RASTERIZERS, choose_backend
 from mmlphuman.command import choose_device, run_command
 from mmlphuman.model_folder import load_model
-from mmlphuman.render.rasterize import BACKENDS, choose_backend
 from mmlphuman.streaming.live_scene import Answers, scene_of_model
 from mmlphuman.streaming.server import add_viewer_arguments, viewer_address
 
@@ -26,16 +26,16 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_viewer_arguments(parser)
     parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:N")
-    parser.add_argument("--rasterizer", default="auto", choices=("auto", *sorted(BACKENDS)))
+    parser.add_argument("--rasterizer", default="auto", choices=("auto", *RASTERIZERS))
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
     device = choose_device(args.device)
-    backend = choose_backend(args.rasterizer, device.type)
+    backend = choose_backend(args.rasterizer, "auto", device)
     viewer_address(args).check()
-    trained = load_model(args.model_dir).prepared(device)
+    trained = load_model(args.model_dir).prepared(device, backend)
     scene = scene_of_model(args.model_dir, trained, backend)
     server = viewer_address(args).serve(scene.welcome(training=False))
     answers = Answers(server, scene)

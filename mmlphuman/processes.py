@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mmlphuman.command import ErrorOfOneProcess, choose_device, leave_at_once
-from mmlphuman.training.memory_layout import in_memory_order
+from mmlphuman.memory_layout import in_memory_order
 
 # The longest that one rank may keep the others waiting: rank 0 builds the scene, tests and writes checkpoints while
 # they do. The death of a process is noticed by its connections and not by this; that of a whole host may be.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import choose_backend
 from mmlphuman.capture.dataset import CaptureDataset, test_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
@@ -33,7 +34,6 @@ from mmlphuman.export.compact_report import (
 from mmlphuman.export.pruning import MIN_PSNR, Selection, prune, select, visible_change
 from mmlphuman.files import atomic_write
 from mmlphuman.model_folder import load_model
-from mmlphuman.render.rasterize import choose_backend
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -79,7 +79,7 @@ class Test:
     project_pose: bool
 
     def score(self, trained: TrainedAvatar) -> ScoreTable:
-        backend = choose_backend(trained.config.rasterizer, trained.device.type)
+        backend = choose_backend(trained.config.rasterizer, trained.config.kernels, trained.device)
         pictures = rendered_pictures(trained, self.dataset, self.background, self.project_pose, backend)
         return ScoreTable.of([score_picture(picture, device=trained.device) for picture in pictures])
 

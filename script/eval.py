@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from mmlphuman.backend import choose_backend
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import choose_device, require_writable, run_command
@@ -43,7 +44,6 @@ from mmlphuman.evaluation.score_table import ScoreTable, comparison
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT, share_of
 from mmlphuman.model_folder import load_model
 from mmlphuman.processes import Ranks
-from mmlphuman.render.rasterize import choose_backend
 from mmlphuman.text import ranges
 
 MACHINE_KEYS = ("device", "rasterizer", "kernels", "vgg_path")  # settings that do not change what is scored
@@ -105,7 +105,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 def score_model(args: argparse.Namespace, config: Config, networks: Networks) -> None:
     """The first two forms. All that can be refused is read before the processes meet, so that it is told once."""
     protocol = named_protocol(args.protocol) if args.protocol else None
-    backend = choose_backend(config.rasterizer, choose_device(config.device).type)
+    backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     trained = load_model(args.model_dir)
     layout = open_capture(args.data_dir)
     poses = read_smpl_params(layout.pose_path)
@@ -127,7 +127,7 @@ def score_model(args: argparse.Namespace, config: Config, networks: Networks) ->
     }
     tables = {}
     with Ranks.from_environment(config.device, RENDER_TIMEOUT) as ranks:
-        trained, networks = trained.prepared(ranks.device, config.kernels), networks.to(ranks.device)
+        trained, networks = trained.prepared(ranks.device, backend), networks.to(ranks.device)
         if ranks.first:
             print(f"{args.model_dir}, iteration {trained.iteration:,}; {protocol.name}: {protocol.source}")
         for part, dataset in zip(protocol.parts, datasets, strict=True):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmlphuman.avatar.avatar import Avatar
-from mmlphuman.training.pose_rows import ADDED_TO, BIASES, INPUTS, PoseRows, active_bases
+from mmlphuman.gpu.pose_rows import ADDED_TO, BIASES, INPUTS, PoseRows, active_bases
 
 
 def outer_products(avatar: Avatar, poses: PoseRows) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.animation.camera_path import Shot
 from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.kernels import have_triton
+from mmlphuman.backend import Backend
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.types import Cameras, Pose
 
@@ -34,7 +34,7 @@ class Look:
     """How to draw, besides pose and camera."""
 
     background: Tensor  # (3,) on the avatar's device
-    backend: str  # of rasterize
+    backend: Backend
     project_pose: bool = False  # novel poses into the space of the training poses (`--test`)
 
 
@@ -76,18 +76,10 @@ def render_sequence(
 def draw(trained: TrainedAvatar, pose: Pose, cameras: Sequence[Cameras], look: Look) -> list[Tensor]:
     """Poses the avatar once; (H, W, 3) uint8 pictures on its device, of the one view of each of `cameras`."""
     posed = trained.pose(pose, look.project_pose)
-    if trained.drawer is not None and look.backend == "gsplat":
+    if trained.drawer is not None:
         return [trained.drawer(posed, camera, look.background) for camera in cameras]
-    return [to_bytes(rasterize(posed, camera, look.background, look.backend).colors[0]) for camera in cameras]
-
-
-def to_bytes(image: Tensor) -> Tensor:
-    """Colours in [0, 1] (what is outside is cut off) -> uint8, on the same device."""
-    if image.device.type == "cuda" and have_triton():
-        from mmlphuman.render.color_kernels import bytes_of
-
-        return bytes_of(image)
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    renders = (rasterize(posed, camera, look.background, look.backend) for camera in cameras)
+    return [look.backend.to_bytes(render.colors[0]) for render in renders]
 
 
 def to_cameras(view: CameraView, device: torch.device | str) -> Cameras:

@@ -65,11 +65,24 @@ class AvatarOutput:
     scales: Tensor  # (N, 3) metres, for the scale penalty
     control_offsets: Tensor  # (C, 3) for the smoothness penalty
     # Only where GPU kernels pose the avatar: what went into each layer of the MLP bank, and the coefficients (A, K + L)
-    # that came out. The optimiser forms the large parameters' gradients from them (training.pose_rows).
+    # that came out. The optimiser forms the large parameters' gradients from them (gpu.pose_rows).
     activations: tuple[Tensor, ...] = ()
 
 
 class Avatar(nn.Module):
+    """A clothed person as 3D Gaussians that a pose moves and changes (paper sec. 3).
+
+    `forward` is the method, a stage a line: the MLP bank maps the pose to coefficients at A anchors
+    (`coefficients`); interpolated by position they blend position bases of the control points
+    (`offset_control_points`) and property bases of the Gaussians (`canonical_gaussians`); linear blend
+    skinning takes the result from the canonical pose to the world (`skinning_transforms`,
+    `pose_gaussians`). Each stage's docstring gives its formula. Whoever needs a part of it (export, the
+    speed test) calls the stages; gpu.fused_avatar does the same by GPU kernels.
+
+    Parameters are the neutral properties, all bases and the MLPs; buffers hold the AvatarLayout, so that a
+    state_dict is all that drawing needs.
+    """
+
     def __init__(
         self,
         layout: AvatarLayout,
@@ -130,11 +143,18 @@ class Avatar(nn.Module):
         return AvatarOutput(posed, canonical.scales, control_offsets)
 
     def coefficients(self, features: Tensor, active: ActiveParts) -> Tensor | None:
-        """(A, K + L) outputs of every anchor's MLP, or None before anything uses them."""
+        """(A, K + L) outputs of every anchor's MLP, z_a = MLP_a(features), or None before anything uses them.
+
+        The first K columns are coefficients of the property bases, the other L of the position bases.
+        """
         return self.bank(features) if active.position_bases or active.property_bases else None
 
     def offset_control_points(self, coefficients: Tensor | None, active: ActiveParts) -> Tensor:
-        """(C, 3) displacement of every control point in the canonical pose."""
+        """(C, 3) displacement of every control point in the canonical pose: d_c + sum_l z_cl B_cl.
+
+        d_c is its neutral offset, B_cl (3,) its position bases, and z_c the mean of the 3 nearest anchors'
+        coefficients, weighted by 1 / distance.
+        """
         if not active.position_bases:
             return self.control_offsets
         at_controls = self.control_to_anchor(coefficients[:, self.num_gsparam_bases :])
@@ -147,7 +167,12 @@ class Avatar(nn.Module):
         return self.apply_offsets(self.property_offsets(coefficients, active), control_offsets, active)
 
     def property_offsets(self, coefficients: Tensor | None, active: ActiveParts) -> PropertyOffsets | None:
-        """The blended offset bases, linear in the coefficients (A, K + L); None before they are switched on."""
+        """The blended offset bases sum_k z_nk B_nk, linear in the coefficients (A, K + L); None before they are
+        switched on.
+
+        B_nk (11 + 9,) are the Gaussian's bases, and z_n the mean of the 3 nearest anchors' coefficients,
+        weighted by 1 / distance.
+        """
         if not active.property_bases:
             return None
         at_gaussians = self.gaussian_to_anchor(coefficients[:, : self.num_gsparam_bases])
@@ -160,6 +185,11 @@ class Avatar(nn.Module):
     def apply_offsets(
         self, offsets: PropertyOffsets | None, control_offsets: Tensor, active: ActiveParts
     ) -> CanonicalGaussians:
+        """exp, normalise and sigmoid of neutral + offset; the centre is x_n + v_n + r tanh(o_n).
+
+        v_n is the mean of the 3 nearest control points' offsets, weighted by 1 / distance; the free offset o_n
+        keeps a Gaussian within r = xyz_offset_range of the surface that control points move.
+        """
         xyz = self.xyz + self.gaussian_to_control(control_offsets)
         xyz = xyz + self.xyz_offset_range * torch.tanh(self.xyz_offsets)
         sh0, log_scales, quats, opacity_logits = self.sh0, self.log_scales, self.quats, self.opacity_logits
@@ -181,11 +211,15 @@ class Avatar(nn.Module):
         )
 
     def skinning_transforms(self, pose: Pose) -> Tensor:
-        """(J, 4, 4) G_j = A_j(pose) A_j(canonical)^-1."""
+        """(J, 4, 4) G_j = A_j(pose) A_j(canonical)^-1, with A_j the joints' transforms by forward kinematics."""
         return forward_kinematics(pose.joints, self.joints, self.bone_parents) @ self.canonical_inverse
 
     def pose_gaussians(self, canonical: CanonicalGaussians, skinning: Tensor, pose: Pose) -> PosedGaussians:
-        """Linear blend skinning of centres and covariances; the blended 3x3 part is used as it is."""
+        """Linear blend skinning with T_n = sum_j w_nj G_j; its 3x3 part is no rotation, and is used as it is.
+
+        Centres Rh T_n [x; 1] + Th, covariances (Rh T_n) R S S^T R^T (Rh T_n)^T, of the canonical rotation R
+        and scales S and the pose's Rh and Th.
+        """
         blended = blend_transforms(self.lbs_weights, skinning)  # (N, 4, 4)
         xyz = apply_transforms(blended, canonical.xyz) @ pose.rotation.T + pose.translation
         linear = pose.rotation @ blended[:, :3, :3]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from torch import Tensor
 from mmlphuman.avatar.avatar import ActiveParts, Avatar
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.config import Config
-from mmlphuman.kernels import use_kernels
 from mmlphuman.types import Cameras, Pose, PosedGaussians
+
+if TYPE_CHECKING:
+    from mmlphuman.backend import Backend
 
 
 def active_parts(config: Config, iteration: int) -> ActiveParts:
@@ -52,15 +55,11 @@ class TrainedAvatar:
         self.pose_space.to(device)
         return self
 
-    def prepared(self, device: torch.device, kernels: str = "auto") -> TrainedAvatar:
-        """On `device` and posed by the fastest way there is, for drawing a finished avatar. kernels: the setting."""
+    def prepared(self, device: torch.device, backend: Backend) -> TrainedAvatar:
+        """On `device` and posed and drawn as the backend does it, for drawing a finished avatar."""
         self.to(device)
-        if not use_kernels(kernels, device):
-            return self
-        from mmlphuman.avatar.frame_graph import FrameGraph  # these need Triton
-        from mmlphuman.render.recorded import RecordedDrawing
-
-        return replace(self, poser=FrameGraph(self), drawer=RecordedDrawing())
+        poser = backend.frame_poser(self.avatar, self.active, self.features)
+        return replace(self, poser=poser, drawer=backend.frame_drawer())
 
     @torch.no_grad()
     def pose(self, pose: Pose, project: bool = False) -> PosedGaussians:

@@ -21,7 +21,6 @@ from mmlphuman.benchmark.subject import Subject
 from mmlphuman.evaluation.speed import SpeedReport, Timing, measure_speed
 from mmlphuman.export.compact import encode, load_compact, pack
 from mmlphuman.export.pruning import PROBES, prune, select, visible_change
-from mmlphuman.kernels import use_kernels
 
 ROUNDS = 5  # every way takes its turn in each, so that a machine that slows down slows all of them
 FEWEST_FRAMES = 2 * ROUNDS  # of one pose only, nothing would be computed anew from frame to frame
@@ -36,9 +35,7 @@ class RenderRow:
     name: str
     frame: Timing
     stages: dict[str, Timing]  # empty where only whole frames are timed
-    psnr: float | None = (
-        None  # dB against the plain picture of the full avatar, mean of squared errors over poses
-    )
+    psnr: float | None = None  # dB to the plain picture of the full avatar, mean of squared errors over poses
 
     def to_json(self) -> dict:
         return {
@@ -92,9 +89,10 @@ def ways_to_draw(subject: Subject, keep: float | None) -> list[Way]:
     """The fastest first. Without GPU kernels there is only the plain way, with and without projected poses."""
     full, device = subject.trained, subject.trained.device
     look, projected = subject.look(), subject.look(project_pose=True)
-    plain = Way("plain", full.prepared(device, "plain"), look)
-    if use_kernels("auto", device):
-        fast = full.prepared(device)
+    plain_look = subject.look(kernels="plain")
+    plain = Way("plain", full.prepared(device, plain_look.backend), plain_look)
+    if look.backend.kernels:
+        fast = full.prepared(device, look.backend)
         ways = [
             Way("kernels", fast, look),
             Way("kernels, --test", fast, projected, compare=False),
@@ -103,7 +101,7 @@ def ways_to_draw(subject: Subject, keep: float | None) -> list[Way]:
     else:
         ways = [plain, Way("plain, --test", plain.trained, projected, compare=False)]
     if not full.avatar.is_compact:
-        ways.append(Way("compact", compacted(full, keep).prepared(device), look))
+        ways.append(Way("compact", compacted(full, keep).prepared(device, look.backend), look))
     return ways
 
 

@@ -21,13 +21,13 @@ from mmlphuman.avatar.avatar import Avatar
 from mmlphuman.avatar.build import build_avatar, build_layout, load_template
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import Backend, choose_backend
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.body.weight_volume import build_weight_volume
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import Config
 from mmlphuman.pose_layout import BODY_POSE, POSE_DIM
 from mmlphuman.render.projection import project
-from mmlphuman.render.rasterize import choose_backend
 from mmlphuman.types import Pose, PosedGaussians
 
 # What training makes of the parameters, as far as speed depends on it: 200,000 Gaussians then reach 760,000 tiles
@@ -35,10 +35,7 @@ from mmlphuman.types import Pose, PosedGaussians
 HIDDEN = 0.1  # share of the Gaussians whose opacity has fallen below what is drawn
 HIDDEN_OPACITY, OPACITY = 1e-3, 0.95
 SHRINKING = 0.86  # of the first sizes, which overlap generously
-PROPERTY_BASIS, SH1_BASIS = (
-    0.02,
-    0.005,
-)  # deviations; the MLPs' outputs are some 0.05, and there are 15 of them
+PROPERTY_BASIS, SH1_BASIS = 0.02, 0.005  # deviations; there are 15 MLP outputs, of some 0.05
 POSITION_BASIS = 0.005  # metres: a millimetre of movement
 NEUTRAL_NOISE = {"sh1": 0.02, "log_scales": 0.1, "quats": 0.3, "xyz_offsets": 0.1, "control_offsets": 1e-3}
 COLOR_WAVES, COLOR_AMPLITUDE = 25.0, 0.8  # radians a metre; of degree-0 spherical harmonics
@@ -57,10 +54,13 @@ class Subject:
     view: CameraView
     center: np.ndarray  # (3,) what the camera looks at
 
-    def look(self, project_pose: bool = False, white: bool = True) -> Look:
-        device = self.trained.device
-        color = torch.ones(3, device=device) if white else torch.zeros(3, device=device)
-        return Look(color, choose_backend(self.trained.config.rasterizer, device.type), project_pose)
+    def backend(self, kernels: str = "auto") -> Backend:
+        """kernels: the setting."""
+        return choose_backend(self.trained.config.rasterizer, kernels, self.trained.device)
+
+    def look(self, project_pose: bool = False, white: bool = True, kernels: str = "auto") -> Look:
+        color = torch.full((3,), float(white), device=self.trained.device)
+        return Look(color, self.backend(kernels), project_pose)
 
     def ring(self, count: int) -> list[CameraView]:
         """`count` cameras round the person, the first in front."""

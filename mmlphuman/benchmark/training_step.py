@@ -30,7 +30,6 @@ from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import POSE_PARTS, read_smpl_params
 from mmlphuman.config import Config
 from mmlphuman.evaluation.speed import Timing
-from mmlphuman.kernels import use_kernels
 from mmlphuman.measures.lpips import LPIPS
 from mmlphuman.processes import Ranks
 from mmlphuman.training.loop import Trainer
@@ -232,7 +231,7 @@ def measure_training(subject: Subject, folder: Path, steps: int) -> list[StepRow
     """steps: that are timed in each of three ways (synchronised, back to back, by stages). folder: empty, for files."""
     dataset = training_capture(subject, folder, subject.trained.config.edge_radius)
     device = subject.trained.device
-    ways = ("auto", "plain") if use_kernels("auto", device) else ("plain",)
+    ways = ("auto", "plain") if subject.backend().kernels else ("plain",)
     rows = []
     for views in VIEWS:
         runs = [Run(subject, dataset, kernels, views) for kernels in ways]

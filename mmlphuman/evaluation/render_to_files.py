@@ -23,8 +23,9 @@ import torch
 from mmlphuman.animation.camera_path import Shot
 from mmlphuman.animation.pose_bar import add_pose_bar
 from mmlphuman.animation.pose_file import PoseSequence
-from mmlphuman.animation.render_sequence import Look, draw, render_sequence, to_bytes
+from mmlphuman.animation.render_sequence import Look, draw, render_sequence
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import Backend
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.drawing import SheetRow, contact_sheet
 from mmlphuman.evaluation.image_folders import read_mask, read_picture
@@ -35,7 +36,6 @@ from mmlphuman.files import atomic_write
 from mmlphuman.measures.comparison import paint
 from mmlphuman.picture_files import IMAGE_KINDS, ImageWriter, VideoWriter, image_name
 from mmlphuman.processes import Ranks
-from mmlphuman.render.rasterize import choose_backend
 from mmlphuman.types import Sample
 
 SHEET_CELLS = 8
@@ -45,7 +45,7 @@ MAX_PNG_THREADS = 8  # more wait for the disk
 
 @torch.no_grad()
 def render_sample(
-    trained: TrainedAvatar, sample: Sample, background: torch.Tensor, project_pose: bool, backend: str
+    trained: TrainedAvatar, sample: Sample, background: torch.Tensor, project_pose: bool, backend: Backend
 ) -> np.ndarray:
     """(H, W, 3) uint8 render of a sample with one view, on the CPU."""
     look = Look(background, backend, project_pose)
@@ -57,22 +57,23 @@ def rendered_pictures(
     dataset: CaptureDataset,
     background: Sequence[float],
     project_pose: bool,
-    backend: str,
+    backend: Backend,
     pairs: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[ImagePair]:
     """Every (frame, camera) of `dataset`, rendered; the ground truth on `background` outside its mask.
 
-    background: RGB in [0, 1]; backend: "torch" or "gsplat" (see choose_backend); pairs: only these of the dataset's.
+    background: RGB in [0, 1]; pairs: only these of the dataset's.
     Works on the avatar's device.
     """
     device = trained.device
     color = torch.tensor(background, device=device)
     for frame, camera in dataset.pairs if pairs is None else pairs:
         sample = dataset.sample(frame, (camera,)).to(device)
+        truth = paint(sample.images.float() / 255, sample.masks, color)[0]
         yield ImagePair(
             camera=camera,
             frame=frame,
-            ground_truth=to_bytes(paint(sample.images.float() / 255, sample.masks, color)[0]).cpu().numpy(),
+            ground_truth=backend.to_bytes(truth).cpu().numpy(),
             render=render_sample(trained, sample, color, project_pose, backend),
             mask=sample.masks[0].cpu().numpy(),
         )
@@ -85,6 +86,7 @@ def render_capture(
     out_dir: Path,
     *,
     background: list[float],
+    backend: Backend,
     project_pose: bool = False,
     title: str = "",
     lpips: Callable | None = None,
@@ -94,7 +96,6 @@ def render_capture(
     """Renders and scores every (frame, camera) of `dataset`; writes gt/, render/, mask/, scores.json and
     contact_sheet.png into `out_dir`. Of several ranks each renders its share, and rank 0 alone gets the table."""
     ranks = ranks or Ranks(trained.device)
-    backend = choose_backend(trained.config.rasterizer, trained.device.type)
     pairs = share_of(dataset.pairs, ranks)
     pictures = rendered_pictures(trained, dataset, background, project_pose, backend, pairs)
     share = []

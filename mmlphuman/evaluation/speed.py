@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.animation.pose_file import PoseSequence
-from mmlphuman.animation.render_sequence import Look, draw, to_bytes, to_cameras
+from mmlphuman.animation.render_sequence import Look, draw, to_cameras
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.render.projection import project
 from mmlphuman.render.rasterize import rasterize
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class StagedPoser(Protocol):
-    """A poser that can be taken apart (avatar.frame_graph)."""
+    """A poser that can be taken apart (gpu.frame)."""
 
     def time_stages(self, pose: Pose, project: bool, timed: Callable) -> PosedGaussians: ...
 
@@ -192,7 +192,7 @@ def _time_stages(
             "skinning", lambda: avatar.pose_gaussians(canonical, avatar.skinning_transforms(pose), pose)
         )
     render = timed("rasterise", lambda: rasterize(posed, camera, look.background, look.backend))
-    timed("convert", lambda: to_bytes(render.colors[0]))
+    timed("convert", lambda: look.backend.to_bytes(render.colors[0]))
     return {name: times[name] for name in STAGES}, posed
 
 
@@ -223,9 +223,9 @@ def _facts(trained: TrainedAvatar, look: Look, camera: Cameras, posed: PosedGaus
     return {
         "device": device_name(device),
         "torch": torch.__version__,
-        "gsplat": metadata.version("gsplat") if look.backend == "gsplat" else None,
+        "gsplat": metadata.version("gsplat") if look.backend.rasterizer == "gsplat" else None,
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "rasterizer": look.backend,
+        "rasterizer": look.backend.rasterizer,
         "kernels": trained.poser is not None,
         "projected": look.project_pose,
         "gaussians": len(posed),

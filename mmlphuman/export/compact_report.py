@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import choose_backend
 from mmlphuman.export.pruning import Probe, probes
-from mmlphuman.render.rasterize import choose_backend, rasterize
+from mmlphuman.render.rasterize import rasterize
 from mmlphuman.text import aligned
 from mmlphuman.types import PosedGaussians, Render
 
@@ -114,7 +115,7 @@ def _draw(trained: TrainedAvatar, probe: Probe) -> tuple[PosedGaussians, Render]
     """Poses and draws one picture, to the end of the work on the device."""
     device = trained.device
     posed = trained.avatar(probe.pose, trained.active).posed
-    backend = choose_backend(trained.config.rasterizer, device.type)
+    backend = choose_backend(trained.config.rasterizer, trained.config.kernels, trained.device)
     render = rasterize(posed, probe.cameras, torch.ones(3, device=device), backend)
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from mmlphuman.avatar.avatar import COLOR, LOG_SCALE, OPACITY, QUAT, Avatar, PropertyOffsets
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import choose_backend
 from mmlphuman.pose_layout import BODY_POSE, POSE_DIM
-from mmlphuman.render.rasterize import choose_backend, rasterize
+from mmlphuman.render.rasterize import rasterize
 from mmlphuman.types import Cameras, Pose
 
 MEAN_POSES = 256  # at most, spread over the training poses: for the mean offsets
@@ -129,7 +130,7 @@ def visible_change(trained: TrainedAvatar, count: int = PROBES, quiet: bool = Fa
     change = torch.zeros(2, len(avatar.xyz), device=trained.device)
     if mean is None:
         return VisibleChange(*change)
-    backend = choose_backend(trained.config.rasterizer, trained.device.type)
+    backend = choose_backend(trained.config.rasterizer, trained.config.kernels, trained.device)
     generator = torch.Generator().manual_seed(trained.config.seed)
     covered = 0.0
     for probe in tqdm(probes(trained, count), total=count, desc="looking at the bases", disable=quiet):

@@ -45,7 +45,7 @@ def rasterize_torch(
 ) -> tuple[Tensor, Tensor]:
     """Draws N Gaussians for V cameras.
 
-    xyz (N, 3), covariances (N, 3, 3), opacities (N,), colors (V, N, 3).
+    xyz (N, 3), covariances (N, 6) upper triangles (xx, xy, xz, yy, yz, zz), opacities (N,), colors (V, N, 3).
     Returns premultiplied colours (V, H, W, 3), without background, and alphas (V, H, W).
     """
     splats = project(xyz, covariances, opacities, cameras)
@@ -190,9 +190,8 @@ class _BlendTiles(torch.autograd.Function):
         behind = channels.new_zeros(grad_blended.shape[:2])  # sum over what lies behind of weight * along
         for slab in reversed(ctx.slabs):
             grad = grad_blended[slab.active]  # (T', P, 4)
-            along = (channels[slab.entries].transpose(0, 1) @ grad.transpose(1, 2)).transpose(
-                0, 1
-            )  # (S, T', P)
+            # (S, T', P)
+            along = (channels[slab.entries].transpose(0, 1) @ grad.transpose(1, 2)).transpose(0, 1)
             grad_channels[slab.entries] = (slab.weights.transpose(0, 1) @ grad).transpose(0, 1)
             grad_exponents, behind[slab.active] = _backward_slab(slab, along, behind[slab.active])
             grad_coefficients[slab.entries] = grad_exponents @ monomials.T

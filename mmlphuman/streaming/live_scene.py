@@ -23,8 +23,9 @@ from torch import Tensor
 from mmlphuman.animation.camera_file import CameraView, camera_from_json, camera_list, read_camera_list
 from mmlphuman.animation.hands import hand_pose
 from mmlphuman.animation.pose_file import UP_ROTATIONS, read_pose_file
-from mmlphuman.animation.render_sequence import to_bytes, to_cameras
+from mmlphuman.animation.render_sequence import to_cameras
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import Backend
 from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.pose_layout import BODY_POSE, LEFT_HAND_POSE, POSE_DIM, RIGHT_HAND_POSE
 from mmlphuman.streaming.handover import Job
@@ -75,7 +76,7 @@ class LiveScene:
     def __init__(
         self,
         trained: TrainedAvatar,
-        backend: str,  # of rasterize
+        backend: Backend,
         poses: np.ndarray,  # (F, 165) of the training frames
         translations: np.ndarray,  # (F, 3) metres
         frames: Collection[int],  # (F,) their numbers in the capture
@@ -129,7 +130,7 @@ class LiveScene:
             background=torch.tensor(request.background, dtype=torch.float32, device=device),
             backend=self.backend,
         )
-        image = _to_host(to_bytes(draw_mode(request.show, view)))
+        image = _to_host(self.backend.to_bytes(draw_mode(request.show, view)))
         return Drawn(
             image=image,
             iteration=self.trained.iteration,
@@ -216,7 +217,7 @@ class Answers:
 # --- scenes of what there is -------------------------------------------------------------------------------
 
 
-def scene_of_model(path: Path, trained: TrainedAvatar, backend: str) -> LiveScene:
+def scene_of_model(path: Path, trained: TrainedAvatar, backend: Backend) -> LiveScene:
     """A finished avatar that `load_model(path)` gave. A compact file has no training cameras and frames: the body
     poses of its pose space, at the origin, stand for them. Raises ValueError for damaged files."""
     folder = path if (path / "poses.npz").is_file() else path.parent.parent  # path: one checkpoint's folder

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mmlphuman.animation.pose_bar import COLOURS
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import Backend
 from mmlphuman.render.projection import NEAR_PLANE
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import SH_DEGREE_0
@@ -43,7 +44,7 @@ class PosedView:
     gaussians: PosedGaussians
     cameras: Cameras  # one
     background: Tensor  # (3,)
-    backend: str  # of rasterize
+    backend: Backend
 
     def draw(self, colors: Tensor | None = None, background: Tensor | None = None) -> Render:
         """With the Gaussians' own colours or with these (N, 3)."""

@@ -15,16 +15,14 @@ from typing import Any, Protocol
 
 import torch
 
-from mmlphuman.avatar.avatar import Avatar, AvatarOutput
 from mmlphuman.avatar.trained import TrainedAvatar, active_parts
+from mmlphuman.backend import choose_backend
 from mmlphuman.capture.crop import crop_to_person
 from mmlphuman.capture.loader import SampleStream
 from mmlphuman.capture.sampler import EndlessSampler
 from mmlphuman.config import Config
-from mmlphuman.kernels import use_kernels
-from mmlphuman.measures.lpips import LPIPS
 from mmlphuman.processes import ErrorOfAll, Ranks
-from mmlphuman.render.rasterize import choose_backend, rasterize
+from mmlphuman.render.rasterize import rasterize
 from mmlphuman.training.checkpoint import save_checkpoint, unsaved
 from mmlphuman.training.guarding import Diverged, Logged, LossGuard, Preemption, StepNumbers, recover
 from mmlphuman.training.losses import TrainingLoss, choose_crops
@@ -42,24 +40,6 @@ class Watcher(Protocol):
     def note_loss(self, iteration: int, loss: float) -> None: ...
 
     def after_step(self, iteration: int) -> None: ...
-
-
-def recorded_avatar(avatar: Avatar) -> Callable[..., AvatarOutput]:
-    from mmlphuman.avatar.recorded import RecordedAvatar  # needs Triton
-
-    return RecordedAvatar(avatar)
-
-
-def pair_finder() -> Callable:
-    from mmlphuman.render.pair_finder import PairFinder  # needs Triton
-
-    return PairFinder()
-
-
-def fast_lpips(lpips: LPIPS) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    from mmlphuman.training.fast_perceptual import FastLPIPS  # needs Triton
-
-    return FastLPIPS(lpips)
 
 
 def poses_per_step(config: Config, ranks: Ranks) -> int:
@@ -92,19 +72,18 @@ class Trainer:
         self.config, self.scene, self.device, self.iteration = config, scene, device, iteration
         self.ranks = ranks or Ranks(device)
         self.poses_per_step = poses_per_step(config, self.ranks)
-        self.backend = choose_backend(config.rasterizer, device.type)
+        self.backend = choose_backend(config.rasterizer, config.kernels, device)
         self.avatar = scene.avatar.to(device)
         self.ranks.broadcast(self.avatar.state_dict().values())  # exactly equal, whatever computed them
-        kernels = use_kernels(config.kernels, device)
-        self.pose_avatar = recorded_avatar(self.avatar) if kernels else self.avatar
-        self.find_pairs = pair_finder() if kernels and self.backend == "gsplat" else None
-        tables = self.pose_avatar.fused.tables if kernels else None
+        self.pose_avatar = self.backend.training_avatar(self.avatar)
+        self.find_pairs = self.backend.pair_finder()
+        stepper = self.backend.stepper(self.pose_avatar)
         self.optimisers = Optimisers(
-            self.avatar, config, scene.training.scene_scale(), tables, self.ranks, self.poses_per_step
+            self.avatar, config, scene.training.scene_scale(), stepper, self.ranks, self.poses_per_step
         )
         self.share_of_mean = torch.tensor(1 / self.poses_per_step, device=device)  # that a pose's loss has
         if lpips is not None:
-            lpips = fast_lpips(lpips.to(device)) if kernels else lpips.to(device)
+            lpips = self.backend.perceptual_loss(lpips.to(device))
         self.loss = TrainingLoss(config, lpips)
         self.draws = torch.Generator().manual_seed(config.seed)  # backgrounds and patches
         sampler = EndlessSampler(scene.training.pairs, config.views_per_pose, config.seed)

@@ -24,6 +24,7 @@ from torch.utils.tensorboard import summary
 from tqdm import tqdm
 
 from mmlphuman.avatar.avatar import ActiveParts, Avatar
+from mmlphuman.backend import Backend
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.measures.comparison import paint, regions
 from mmlphuman.measures.held_out_scores import FILE_NAME, HeldOutScore, scores_until, write_scores
@@ -82,7 +83,7 @@ class Monitor:
         dataset: CaptureDataset,
         active: ActiveParts,
         background: Tensor,
-        backend: str,
+        backend: Backend,
     ) -> None:
         """Draws a few test views into TensorBoard, ground truth beside render, and logs their scores.
 

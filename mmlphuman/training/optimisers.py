@@ -7,19 +7,16 @@ Data path: gradients of one pose or several -> [of all ranks] -> parameters, equ
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch.optim import Adam, AdamW, Optimizer
 
 from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
 from mmlphuman.config import Config
+from mmlphuman.memory_layout import laid_out_like
 from mmlphuman.processes import Ranks
-from mmlphuman.training.memory_layout import laid_out_like
-from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
-
-if TYPE_CHECKING:
-    from mmlphuman.avatar.fused_tables import FusedTables  # needs Triton
 
 BETAS = (0.9, 0.999)
 EPS = 1e-15  # published; gradients of single Gaussians are tiny, since losses are means over the image
@@ -40,6 +37,14 @@ PARAMETERS = {
 SCALED_BY_SCENE = ("position", "position_basis")
 
 
+class Stepper(Protocol):
+    """Who steps in torch.optim's place, with its state and to the same results."""
+
+    def add_pose(self, output: AvatarOutput, active: ActiveParts) -> None: ...
+
+    def step(self) -> torch.Tensor: ...
+
+
 class Optimisers:
     """Both optimisers behind one step; their whole state is in `state_dict`."""
 
@@ -48,11 +53,11 @@ class Optimisers:
         avatar: Avatar,
         config: Config,
         scene_scale: float,
-        tables: FusedTables | None = None,
+        stepper: Callable[..., Stepper] | None = None,
         ranks: Ranks | None = None,
         poses: int = 1,
     ):
-        """tables: of the avatar's GPU kernels, if it was posed by them: then GPU kernels step, to the same results.
+        """stepper: (optimisers, avatar, ranks, poses) -> Stepper, of the avatar's backend; None: torch.optim steps.
         poses: whose mean gradient a step takes. With n times as many poses the mean has 1 / sqrt(n) of the noise, and
         Adam, which divides by the gradient's size, takes as much larger steps: the square-root rule."""
         self.iterations = config.iterations
@@ -66,15 +71,10 @@ class Optimisers:
         encoder = self._group(list(avatar.bank.parameters()), "encoder", config, 1.0)
         encoder["weight_decay"] = config.encoder_weight_decay
         self.optimisers: list[Optimizer] = [
-            Adam(groups, betas=BETAS, eps=EPS, fused=tables is None),
-            AdamW([encoder], betas=BETAS, eps=EPS, fused=tables is None),
+            Adam(groups, betas=BETAS, eps=EPS, fused=stepper is None),
+            AdamW([encoder], betas=BETAS, eps=EPS, fused=stepper is None),
         ]
-        self.rows, self.by_kernels = None, None
-        if tables is not None:
-            from mmlphuman.training.kernel_adam import KernelAdam  # needs Triton
-
-            self.rows = PoseRows(self.ranks, poses)
-            self.by_kernels = KernelAdam(self.optimisers, avatar, tables)
+        self.stepper = stepper and stepper(self.optimisers, avatar, self.ranks, poses)
 
     @staticmethod
     def _group(parameters: list, name: str, config: Config, scale: float) -> dict:
@@ -95,29 +95,24 @@ class Optimisers:
 
     def add_pose(self, output: AvatarOutput, active: ActiveParts) -> None:
         """After the backward pass of each of this rank's poses: it is part of the step's gradient."""
-        if self.rows is None:
-            return  # autograd has added it to the gradients of the others
-        self.rows.add(pieces_of_row(self.named, output.activations), active)
-        self.forget_gradients()  # the row has them; a recorded backward pass would write over them
+        if self.stepper is not None:  # otherwise autograd has added it to the gradients of the others
+            self.stepper.add_pose(output, active)
 
     def step(self) -> torch.Tensor:
         """One step by the gradients of all poses of all ranks together.
 
         Returns a number on the device that is not finite if any gradient was not; the same on all ranks.
         """
-        if self.by_kernels is not None:
-            return self.by_kernels(self.rows)
+        if self.stepper is not None:
+            return self.stepper.step()
         gradients = [parameter.grad for parameter in self.named.values() if parameter.grad is not None]
         self.ranks.sum_all(gradients)
         norm = torch.nn.utils.get_total_norm(gradients)
         for optimiser in self.optimisers:
             optimiser.step()
-        self.forget_gradients()
-        return norm
-
-    def forget_gradients(self) -> None:
         for parameter in self.named.values():
             parameter.grad = None
+        return norm
 
     def state_dict(self) -> list[dict]:
         return [optimiser.state_dict() for optimiser in self.optimisers]

@@ -14,6 +14,7 @@ from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.animation.render_sequence import Look, render_sequence
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import PYTORCH
 from mmlphuman.config import default_config
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.types import Cameras, Pose
@@ -48,7 +49,7 @@ def shots(sequence):
 
 
 def look(project_pose=False):
-    return Look(torch.tensor([0.2, 0.6, 1.0]), "torch", project_pose)
+    return Look(torch.tensor([0.2, 0.6, 1.0]), PYTORCH, project_pose)
 
 
 def by_hand(trained, sequence, view, index, project_pose):
@@ -63,7 +64,7 @@ def by_hand(trained, sequence, view, index, project_pose):
     with torch.no_grad():
         posed = trained.avatar(pose, trained.active, features).posed
         camera = Cameras(w2c, intrinsics, view.width, view.height)
-        image = rasterize(posed, camera, look().background, "torch").colors[0]
+        image = rasterize(posed, camera, look().background, PYTORCH).colors[0]
     return (image.numpy().clip(0, 1) * 255).round().astype(np.uint8)
 
 

@@ -51,7 +51,7 @@ def by_hand(model, inputs, frame, camera="camera0", project=False):
     with torch.no_grad():
         posed = trained.avatar(pose, trained.active, trained.features(pose, project)).posed
         view = to_cameras(read_camera_file(inputs[camera]), "cpu")
-        image = rasterize(posed, view, torch.ones(3), "torch").colors[0]
+        image = rasterize(posed, view, torch.ones(3)).colors[0]
     return (image.clamp(0, 1).numpy() * 255).round().astype(np.uint8)
 
 

@@ -14,6 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from mmlphuman.animation.pose_file import read_pose_file
 from mmlphuman.animation.render_sequence import Look, draw, to_cameras
+from mmlphuman.backend import PYTORCH
 from mmlphuman.model_folder import load_model
 from mmlphuman.streaming.messages import (
     DEFAULT_HOST,
@@ -100,7 +101,7 @@ def test_visualize_shows_what_rendering_by_hand_gives(model):
             )
             connection.send(encode(request))
             answer = next_of(connection, Frame)
-            look = Look(torch.tensor(request.background), "torch", project)
+            look = Look(torch.tensor(request.background), PYTORCH, project)
             expected = draw(trained, sequence.pose(frame), [to_cameras(request.camera, "cpu")], look)[
                 0
             ].numpy()

@@ -11,6 +11,7 @@ from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.animation.render_sequence import Look, draw, to_cameras
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import PYTORCH, Backend
 from mmlphuman.config import default_config
 from mmlphuman.evaluation import speed
 from mmlphuman.evaluation.speed import STAGES, Timing, measure_speed
@@ -37,7 +38,7 @@ def view():
 
 
 def look(project_pose=True):
-    return Look(torch.ones(3), "torch", project_pose)
+    return Look(torch.ones(3), PYTORCH, project_pose)
 
 
 def test_every_stage_is_timed_and_the_numbers_are_json(trained):
@@ -57,19 +58,20 @@ def test_every_stage_is_timed_and_the_numbers_are_json(trained):
 
 def test_the_stages_together_are_the_real_path(trained, monkeypatch):
     """The last stage's picture is the one that drawing gives, projected or not."""
-    pictures, to_bytes = [], speed.to_bytes
+    pictures, staged, to_bytes = [], [], Backend.to_bytes
 
-    def noted(image):
-        pictures.append(to_bytes(image))
+    def noted(backend, image):
+        pictures.append(to_bytes(backend, image))
         return pictures[-1]
 
-    monkeypatch.setattr(speed, "to_bytes", noted)
+    monkeypatch.setattr(Backend, "to_bytes", noted)
     pose, camera = sequence().pose(1), to_cameras(view(), "cpu")
     for project_pose in (False, True):
         with torch.no_grad():
             speed._time_stages(trained, pose, camera, look(project_pose))
-        assert torch.equal(pictures[-1], draw(trained, pose, [camera], look(project_pose))[0])
-    assert not torch.equal(*pictures)
+        staged.append(pictures[-1])
+        assert torch.equal(staged[-1], draw(trained, pose, [camera], look(project_pose))[0])
+    assert not torch.equal(*staged)
 
 
 @pytest.mark.parametrize(

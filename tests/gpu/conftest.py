@@ -14,7 +14,13 @@ from tests.builders import randomise, small_avatar
 # For the interpreter, which takes milliseconds where a GPU takes none. As on a GPU no size is a multiple of what a
 # program works on, and some are larger: two programs of Gaussians, two steps through a layer's outputs, two through
 # the next one's inputs.
-FEW = {"init_num_gs": 150, "num_verts": 40, "num_features": 4, "num_gsparam_bases": 5, "num_position_bases": 3}
+FEW = {
+    "init_num_gs": 150,
+    "num_verts": 40,
+    "num_features": 4,
+    "num_gsparam_bases": 5,
+    "num_position_bases": 3,
+}
 NARROW = (20, 72, 20, 20)
 
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from mmlphuman.backend import choose_backend
 from mmlphuman.render.rasterize import rasterize
 from tests.builders import look_at_origin, random_pose, randomise, small_avatar
 
@@ -19,7 +20,10 @@ def test_avatar_on_gpu_equals_cpu(synthetic_body):
     weights = torch.rand(2, 96, 96, 3)
     images = {}
     for avatar, device in ((cpu, "cpu"), (gpu, "cuda")):
-        render = rasterize(avatar(pose.to(device)).posed, cameras.to(device), torch.ones(3, device=device))
+        backend = choose_backend("auto", "auto", device)
+        render = rasterize(
+            avatar(pose.to(device)).posed, cameras.to(device), torch.ones(3, device=device), backend
+        )
         (render.colors * weights.to(device)).sum().backward()
         images[device] = render.colors.detach().cpu()
     assert (images["cpu"] - images["cuda"]).abs().mean() < 1e-4

@@ -10,12 +10,14 @@ from mmlphuman.avatar import mlp_bank
 from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import choose_backend
 from mmlphuman.body.kinematics import rotation_matrices
 from mmlphuman.config import default_config
+from mmlphuman.gpu.pose_rows import PoseRows, pieces_of_row
+from mmlphuman.gpu.view_colors import kernel_colors
 from mmlphuman.processes import Ranks
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.render.shading import kernel_colors, view_colors
-from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
+from mmlphuman.render.shading import view_colors
 from mmlphuman.types import PosedGaussians
 from tests.builders import look_at_origin, random_pose
 from tests.outer_products import all_gradients
@@ -79,7 +81,7 @@ def largest(difference: torch.Tensor, size: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_fused_avatar_equals_the_plain_one(avatar, pose, device, name):
-    from mmlphuman.avatar.fused import FusedAvatar
+    from mmlphuman.gpu.fused_avatar import FusedAvatar
 
     active, cameras, pose = SCHEDULES[name], look_at_origin(views=3).to(device), pose.to(device)
     generator = torch.Generator().manual_seed(3)
@@ -111,19 +113,21 @@ def test_fused_avatar_equals_the_plain_one(avatar, pose, device, name):
 
 
 def test_a_bank_with_more_inputs_than_a_program_reads_at_once(device, monkeypatch):
-    from mmlphuman.avatar.fused_functions import bank_forward
+    from mmlphuman.gpu.bank import BankFunction
 
     monkeypatch.setattr(mlp_bank, "HIDDEN", (264, 20))
     bank = mlp_bank.MLPBank(2, 63, 7, torch.Generator().manual_seed(0)).to(device)
     features = torch.randn(63, generator=torch.Generator().manual_seed(1)).to(device)
     with torch.no_grad():
         expected = bank(features)
-        assert largest(bank_forward(features, bank.weights, bank.biases)[-1] - expected, expected) < 3e-6
+        assert (
+            largest(BankFunction.apply(features, *bank.weights, *bank.biases)[0] - expected, expected) < 3e-6
+        )
 
 
 def test_gradients_do_not_depend_on_chance(avatar, pose, device):
     """No atomic additions: two backward passes are equal bit for bit."""
-    from mmlphuman.avatar.fused import FusedAvatar
+    from mmlphuman.gpu.fused_avatar import FusedAvatar
 
     fused, pose, first = FusedAvatar(avatar), pose.to(device), None
     for _ in range(2):
@@ -141,7 +145,8 @@ def test_recorded_half_precision_draws_the_same_picture(avatar, pose):
     space = PoseSpace.fit(0.2 * torch.randn(40, 63, generator=torch.Generator().manual_seed(0)), 20)
     trained = TrainedAvatar(avatar, space, config, iteration=10**6).to("cuda")
     cameras, white = look_at_origin(size=256).to("cuda"), torch.ones(3, device="cuda")
-    prepared = trained.prepared(torch.device("cuda"))
+    backend = choose_backend("auto", "auto", "cuda")
+    prepared = trained.prepared(torch.device("cuda"), backend)
     assert prepared.poser is not None and trained.poser is None
     for project in (False, True):
         for seed in (
@@ -150,8 +155,8 @@ def test_recorded_half_precision_draws_the_same_picture(avatar, pose):
             1,
         ):  # the second call overwrites the first's Gaussians; the third is the first again
             moved = replace(random_pose(seed), rotation=pose.rotation, translation=torch.zeros(3))
-            plain = rasterize(trained.pose(moved, project), cameras, white, "gsplat").colors.clamp(0, 1)
-            fast = rasterize(prepared.pose(moved, project), cameras, white, "gsplat").colors.clamp(0, 1)
+            plain = rasterize(trained.pose(moved, project), cameras, white, backend).colors.clamp(0, 1)
+            fast = rasterize(prepared.pose(moved, project), cameras, white, backend).colors.clamp(0, 1)
             psnr = -10 * (fast - plain).square().mean().log10()
             print(f"recorded against plain: {psnr:.1f} dB")
             assert psnr > 50
@@ -178,14 +183,18 @@ def test_colors_and_their_gradients_equal_the_plain_ones(device):
 
 
 def test_bytes_equal_the_plain_conversion_but_for_exact_halves(device):
-    from mmlphuman.render.color_kernels import bytes_of
+    from mmlphuman.gpu.view_colors import bytes_of
 
     steps = torch.arange(0, 510) / 510  # every byte, and every half between two
     beside = [steps.nextafter(steps.new_tensor(end)) for end in (-1.0, 2.0)]
-    image = torch.cat([torch.rand(4000) * 1.4 - 0.2, steps, *beside, torch.tensor([-7.0, 1.0, 7.0])]).to(device)
+    image = torch.cat([torch.rand(4000) * 1.4 - 0.2, steps, *beside, torch.tensor([-7.0, 1.0, 7.0])]).to(
+        device
+    )
     numbers = image.clamp(0, 1) * 255
     plain, ours = numbers.round().int(), bytes_of(image).int()
-    halves = (numbers + 0.5) % 1 == 0  # torch takes the even byte. To single precision one below 0.5 is 0.5, too
+    halves = (
+        numbers + 0.5
+    ) % 1 == 0  # torch takes the even byte. To single precision one below 0.5 is 0.5, too
     assert 200 < halves.sum() < 400
     assert torch.equal(ours[~halves], plain[~halves])
     assert (ours - plain).abs().max() <= 1

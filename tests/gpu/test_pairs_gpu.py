@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mmlphuman.backend import choose_backend
 from mmlphuman.capture.loader import SampleStream
 from mmlphuman.capture.sampler import EndlessSampler
 from mmlphuman.render.gsplat_rasterizer import rasterize_gsplat
@@ -139,7 +140,7 @@ def draw(finder, leaves, colors, cameras):
     ("views", "size"), [(1, 64), (3, 301), (4, 1100)]
 )  # the last: more tiles than short keys
 def test_pictures_and_gradients_are_gsplat_s(views, size):
-    from mmlphuman.render.pair_finder import PairFinder
+    from mmlphuman.gpu.tile_pairs import PairFinder
 
     leaves = [leaf.requires_grad_() for leaf in splats()]
     colors = torch.rand(views, COUNT, 3, device="cuda").requires_grad_()
@@ -159,7 +160,7 @@ def test_pictures_and_gradients_are_gsplat_s(views, size):
 
 @needs_gpu
 def test_fewer_pairs_than_boxes_hold_and_room_grows():
-    from mmlphuman.render.pair_finder import GRANULE, PairFinder
+    from mmlphuman.gpu.tile_pairs import GRANULE, PairFinder
 
     finder, seen = PairFinder(), []
     cameras = look_at_origin(distance=2.0, size=1024, views=1).to("cuda")
@@ -183,9 +184,10 @@ def test_fewer_pairs_than_boxes_hold_and_room_grows():
 @needs_gpu
 @pytest.mark.parametrize("opacity", [1.0, 0.02])
 def test_recorded_drawing_follows_gaussians_cameras_and_background(opacity):
-    from mmlphuman.render.recorded import RecordedDrawing
+    from mmlphuman.gpu.frame import RecordedDrawing
 
     drawer, gaussians = RecordedDrawing(), posed(opacity=opacity)
+    backend = choose_backend("auto", "auto", "cuda")
     for step in range(4):
         cameras = look_at_origin(distance=1.5 + 0.7 * step, size=256, views=1)
         background = torch.tensor([0.9, 0.1, 0.3]).roll(step)
@@ -193,7 +195,7 @@ def test_recorded_drawing_follows_gaussians_cameras_and_background(opacity):
         if step == 2:
             gaussians.covariances.mul_(400)  # far more pairs than there was room for
         image = drawer(gaussians, cameras, background)
-        expected = rasterize(gaussians, cameras.to("cuda"), background.cuda(), "gsplat").colors[0]
+        expected = rasterize(gaussians, cameras.to("cuda"), background.cuda(), backend).colors[0]
         difference = (image.float() - expected.clamp(0, 1) * 255).abs()
         assert difference.max() <= 0.51
         assert (expected - background.cuda()).abs().mean() > 0.01  # there is something to see
@@ -202,7 +204,7 @@ def test_recorded_drawing_follows_gaussians_cameras_and_background(opacity):
 
 @needs_gpu
 def test_recordings_are_few():
-    from mmlphuman.render.recorded import MOST_RECORDINGS, RecordedDrawing
+    from mmlphuman.gpu.frame import MOST_RECORDINGS, RecordedDrawing
 
     drawer, gaussians = RecordedDrawing(), posed()
     for size in range(32, 32 + 16 * (MOST_RECORDINGS + 2), 16):
@@ -235,7 +237,7 @@ def test_samples_arrive_on_the_gpu_in_order_and_whole(tiny_capture):
 
 @needs_gpu
 def test_a_view_behind_everything_is_background():
-    from mmlphuman.render.pair_finder import PairFinder
+    from mmlphuman.gpu.tile_pairs import PairFinder
 
     cameras = look_at_origin(distance=2.0, size=64, views=1)
     away = cameras.w2c.clone()

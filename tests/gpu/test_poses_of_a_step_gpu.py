@@ -8,8 +8,8 @@ from mmlphuman.benchmark.subject import untrained_subject
 from mmlphuman.benchmark.training_step import make_trainer, training_capture
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.config import default_config
+from mmlphuman.gpu.pose_rows import PoseRows
 from mmlphuman.synthetic.motion import BETAS, make_motion
-from mmlphuman.training.pose_rows import PoseRows
 from tests.outer_products import all_gradients
 
 pytestmark = pytest.mark.skipif(
@@ -31,15 +31,15 @@ def subject(synthetic_body, tmp_path_factory):
 
 def take_gradients(trainer) -> dict[str, torch.Tensor]:
     """Of all poses that were added."""
-    trainer.optimisers.rows.take()
-    return all_gradients(trainer.avatar, trainer.optimisers.rows)
+    trainer.optimisers.stepper.rows.take()
+    return all_gradients(trainer.avatar, trainer.optimisers.stepper.rows)
 
 
 def test_two_poses_by_recorded_work_give_the_mean_of_their_gradients(subject, tmp_path):
     """The second time as well, when everything is replayed. Adam hides a wrong factor: looked at before it."""
     dataset = training_capture(subject, tmp_path, edge_radius=1)
     trainer = make_trainer(subject, dataset, "auto", 1)
-    assert trainer.optimisers.by_kernels is not None
+    assert trainer.optimisers.stepper is not None
     pairs = [trainer.next_samples() + trainer.next_samples() for _ in range(2)]
     assert len({sample.name() for pair in pairs for sample in pair}) == 4
     draws = trainer.draws.get_state()
@@ -54,7 +54,7 @@ def test_two_poses_by_recorded_work_give_the_mean_of_their_gradients(subject, tm
     trainer.draws.set_state(draws)
     trainer.poses_per_step = 2
     trainer.share_of_mean = torch.tensor(0.5, device="cuda")
-    trainer.optimisers.rows = PoseRows(trainer.ranks, 2)
+    trainer.optimisers.stepper.rows = PoseRows(trainer.ranks, 2)
     seen = []
 
     def look() -> torch.Tensor:

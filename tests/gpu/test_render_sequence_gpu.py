@@ -10,9 +10,9 @@ from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.animation.render_sequence import Look, draw, render_sequence, to_cameras
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import choose_backend
 from mmlphuman.config import default_config
 from mmlphuman.evaluation.speed import STAGES, measure_speed
-from mmlphuman.render.rasterize import choose_backend
 from tests.builders import look_at_origin, random_pose, randomise, small_avatar
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -43,7 +43,7 @@ def shots(sequence):
 
 
 def look(project_pose=False):
-    return Look(torch.ones(3, device="cuda"), choose_backend("auto", "cuda"), project_pose)
+    return Look(torch.ones(3, device="cuda"), choose_backend("auto", "auto", "cuda"), project_pose)
 
 
 @pytest.mark.parametrize("in_flight", [0, 4, 50])

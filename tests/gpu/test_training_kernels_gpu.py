@@ -1,25 +1,28 @@
 """The training step's GPU kernels against plain PyTorch: LPIPS, and Adam with the gradients that it puts together."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 
 from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.config import default_config
+from mmlphuman.gpu.pose_rows import pieces_of_row
 from mmlphuman.measures.lpips import LPIPS
 from mmlphuman.processes import Ranks
 from mmlphuman.training.optimisers import Optimisers
-from mmlphuman.training.pose_rows import pieces_of_row
 from tests.builders import random_loss, random_pose
 
 
 def test_feature_distance_equals_the_plain_formula(device):
-    from mmlphuman.training.fast_perceptual import FeatureDistance
+    from mmlphuman.gpu.fast_lpips import FeatureDistance
 
     generator = torch.Generator().manual_seed(0)
     ours, theirs = (
-        torch.randn(2, 64, 24, 20, generator=generator).to(device).contiguous(memory_format=torch.channels_last)
+        torch.randn(2, 64, 24, 20, generator=generator)
+        .to(device)
+        .contiguous(memory_format=torch.channels_last)
         for _ in range(2)
     )
     head = torch.rand(64, generator=generator).to(device)
@@ -41,7 +44,7 @@ def plain_distance(ours, theirs, head):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN in bfloat16, recorded as a CUDA graph")
 @pytest.mark.parametrize("views", [1, 2])
 def test_fast_lpips_is_lpips_up_to_bfloat16(views):
-    from mmlphuman.training.fast_perceptual import FastLPIPS
+    from mmlphuman.gpu.fast_lpips import FastLPIPS
 
     lpips = LPIPS.with_random_weights(0).cuda()
     fast, generator = FastLPIPS(lpips), torch.Generator().manual_seed(0)
@@ -62,10 +65,13 @@ def test_fast_lpips_is_lpips_up_to_bfloat16(views):
 
 def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(pristine_avatar, device):
     """Two poses a step, the parts of the avatar switched on one after the other, rates with and without decay."""
-    from mmlphuman.avatar.fused import FusedAvatar
+    from mmlphuman.gpu.fused_avatar import FusedAvatar
+    from mmlphuman.gpu.kernel_adam import KernelAdam
 
     torch.backends.cuda.matmul.allow_tf32 = False
-    config = default_config(iterations=2 * len(SWITCHED_ON), encoder_weight_decay=0.5)  # enough to be seen in a step
+    config = default_config(
+        iterations=2 * len(SWITCHED_ON), encoder_weight_decay=0.5
+    )  # enough to be seen in a step
     plain = copy.deepcopy(pristine_avatar)
     ours = copy.deepcopy(plain)
     fused = FusedAvatar(ours)
@@ -74,7 +80,7 @@ def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(pristine_avat
         ranks = Ranks(device)
         return [
             Optimisers(plain, config, 1.0, None, ranks, poses=2),
-            Optimisers(ours, config, 1.0, fused.tables, ranks, poses=2),
+            Optimisers(ours, config, 1.0, partial(KernelAdam, tables=fused.tables), ranks, poses=2),
         ]
 
     steppers = fresh()
@@ -87,7 +93,9 @@ def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(pristine_avat
         for pose in (random_pose(2 * iteration + each).to(device) for each in range(2)):
             for forward, optimisers in zip((plain, fused), steppers, strict=True):
                 output = forward(pose, active)
-                (1e-6 * random_loss(output, iteration)).backward()  # gradients as small as in training: eps matters
+                (
+                    1e-6 * random_loss(output, iteration)
+                ).backward()  # gradients as small as in training: eps matters
                 optimisers.add_pose(output, active)
         for optimisers in steppers:
             optimisers.set_rates(2 * iteration)
@@ -106,7 +114,7 @@ SWITCHED_ON = (
 
 
 def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(pristine_avatar, device):
-    from mmlphuman.avatar.fused import FusedAvatar
+    from mmlphuman.gpu.fused_avatar import FusedAvatar
 
     avatar = copy.deepcopy(pristine_avatar)
     fused = FusedAvatar(avatar)

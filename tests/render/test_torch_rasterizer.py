@@ -1,9 +1,7 @@
 """The PyTorch rasteriser against a per-pixel loop that follows the blending rules word for word."""
 
-import pytest
 import torch
 
-from mmlphuman.render import rasterize as dispatch
 from mmlphuman.render.projection import MIN_ALPHA, project
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.torch_rasterizer import MAX_ALPHA, MIN_TRANSMITTANCE, rasterize_torch
@@ -125,13 +123,3 @@ def test_nothing_in_sight_is_background_and_has_gradients():
     torch.testing.assert_close(render.colors, background.expand(1, 30, 45, 3))
     render.colors.sum().backward()
     assert xyz.grad.abs().max() == 0
-
-
-def test_backends_are_chosen_by_device_or_by_name():
-    assert dispatch.choose_backend("auto", "cpu") == "torch"
-    assert dispatch.choose_backend("auto", "cuda") == "gsplat"
-    assert dispatch.choose_backend("torch", "cuda") == "torch"
-    with pytest.raises(ValueError, match="needs an NVIDIA GPU"):
-        dispatch.choose_backend("gsplat", "cpu")
-    with pytest.raises(ValueError, match="none of auto"):
-        dispatch.choose_backend("opengl", "cpu")

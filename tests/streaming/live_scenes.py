@@ -7,6 +7,7 @@ import torch
 from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import PYTORCH
 from mmlphuman.config import default_config
 from mmlphuman.pose_layout import BODY_POSE
 from mmlphuman.streaming.live_scene import LiveScene
@@ -30,7 +31,7 @@ def trained(synthetic_body) -> TrainedAvatar:
 def scene(trained) -> LiveScene:
     poses = np.stack([random_pose(seed).joints.numpy() for seed in range(FRAMES)])
     translations = np.random.default_rng(0).normal(0, 0.1, (FRAMES, 3)).astype(np.float32)
-    return LiveScene(trained, "torch", poses, translations, range(100, 100 + FRAMES), {3: view()}, "a test")
+    return LiveScene(trained, PYTORCH, poses, translations, range(100, 100 + FRAMES), {3: view()}, "a test")
 
 
 def view(angle: float = 0.0, size: int = 64, distance: float = 3.0, fovx: float = 50.0) -> CameraView:

@@ -9,9 +9,11 @@ import torch
 
 from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.animation.hands import hand_pose
-from mmlphuman.animation.render_sequence import to_bytes, to_cameras
+from mmlphuman.animation.render_sequence import to_cameras
+from mmlphuman.backend import PYTORCH
 from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.render.rasterize import rasterize
+from mmlphuman.render.shading import to_bytes
 from mmlphuman.streaming.live_scene import LiveScene, scene_of_model, world_up
 from mmlphuman.streaming.messages import MAX_SIDE, RENDER_MODES, PoseRequest, RenderRequest
 from mmlphuman.streaming.protocol import decode_server, encode
@@ -82,7 +84,7 @@ def upside_down(camera: CameraView) -> CameraView:
 )
 def test_the_person_stands_up_where_the_cameras_do(trained, camera, up):
     poses, translations = np.zeros((2, 165)), np.array([[2.0, 3, 4], [2, 3, 6]])
-    scene = LiveScene(trained, "torch", poses, translations, range(2), {0: camera}, "")
+    scene = LiveScene(trained, PYTORCH, poses, translations, range(2), {0: camera}, "")
     assert scene.welcome(False).up == up and tuple(world_up([camera])) == up
     root = trained.avatar.joints[0].numpy()
     np.testing.assert_allclose(scene.welcome(False).center, translations.mean(0) + root, atol=1e-6)
@@ -99,7 +101,7 @@ def test_without_cameras_up_is_y():
 
 def test_welcome_survives_the_wire(trained):
     wide = replace(view(), width=MAX_SIDE * 2, height=MAX_SIDE)
-    scene = LiveScene(trained, "torch", np.zeros((2, 165)), np.ones((2, 3)), [8, 5], {4: wide}, "some/model")
+    scene = LiveScene(trained, PYTORCH, np.zeros((2, 165)), np.ones((2, 3)), [8, 5], {4: wide}, "some/model")
     welcome = decode_server(encode(scene.welcome(training=True)))
     assert (welcome.title, welcome.gaussians, welcome.training) == ("some/model", 600, True)
     assert welcome.frames == (8, 5) and [entry.id for entry in welcome.cameras] == [4]
@@ -108,7 +110,7 @@ def test_welcome_survives_the_wire(trained):
 
 
 def test_a_compact_file_lends_its_pose_space(trained):
-    scene = scene_of_model(Path("avatar.safetensors"), trained, "torch")
+    scene = scene_of_model(Path("avatar.safetensors"), trained, PYTORCH)
     welcome = scene.welcome(training=False)
     assert welcome.cameras == () and welcome.frames == tuple(range(FRAMES))
     pose = scene.pose(PoseRequest(frame=3))

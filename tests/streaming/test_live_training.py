@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mmlphuman.animation.camera_file import CameraView
+from mmlphuman.backend import PYTORCH
 from mmlphuman.config import Config
 from mmlphuman.model_folder import load_model
 from mmlphuman.streaming import live_training as module
@@ -233,7 +234,7 @@ def test_the_run_and_its_folder_welcome_alike(trainer, tiny_config, tmp_path):  
     trainer.save(tmp_path)
     running = scene_of_run(trainer, "title")
     for path in (tmp_path, next((tmp_path / "checkpoints").iterdir())):
-        saved = scene_of_model(path, load_model(path), "torch")
+        saved = scene_of_model(path, load_model(path), PYTORCH)
         ours, theirs = running.welcome(training=True), saved.welcome(training=False)
         assert ours.training and not theirs.training
         assert (ours.gaussians, ours.frames, ours.up) == (theirs.gaussians, theirs.frames, theirs.up)

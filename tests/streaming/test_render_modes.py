@@ -7,8 +7,10 @@ import torch
 
 from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.animation.pose_bar import COLOURS
-from mmlphuman.animation.render_sequence import to_bytes, to_cameras
+from mmlphuman.animation.render_sequence import to_cameras
+from mmlphuman.backend import PYTORCH
 from mmlphuman.render.rasterize import rasterize
+from mmlphuman.render.shading import to_bytes
 from mmlphuman.streaming.messages import PoseRequest
 from mmlphuman.streaming.render_modes import (
     PosedView,
@@ -35,7 +37,7 @@ def blobs(*places, size: float = 0.02, shape=(1.0, 1.0, 1.0)) -> PosedGaussians:
 
 def subject(trained, gaussians: PosedGaussians, camera: CameraView) -> PosedView:
     return PosedView(
-        trained, random_pose(), gaussians, to_cameras(camera, "cpu"), torch.tensor([0.1, 0.5, 0.3]), "torch"
+        trained, random_pose(), gaussians, to_cameras(camera, "cpu"), torch.tensor([0.1, 0.5, 0.3]), PYTORCH
     )
 
 

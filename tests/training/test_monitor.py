@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mmlphuman.backend import PYTORCH
 from mmlphuman.evaluation.metrics import score_picture
 from mmlphuman.evaluation.render_to_files import rendered_pictures
 from mmlphuman.measures.held_out_scores import HeldOutScore, read_scores
@@ -95,7 +96,7 @@ def test_scores_are_those_of_the_evaluation(config, capture, tmp_path):
     last = run(trainer, tmp_path)[-1]
     dataset = trainer.scene.held_out
     assert len(dataset.pairs) <= 4  # all of them are shown
-    pictures = rendered_pictures(load_model(tmp_path), dataset, config.background, False, "torch")
+    pictures = rendered_pictures(load_model(tmp_path), dataset, config.background, False, PYTORCH)
     scores = [score_picture(picture) for picture in pictures]
     assert last.psnr == pytest.approx(sum(score.psnr for score in scores) / len(scores), abs=TOLERANCE)
     inside = sum(score.psnr_inside for score in scores) / len(scores)

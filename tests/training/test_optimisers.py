@@ -21,7 +21,7 @@ def take_step(optimisers: Optimisers, avatar, iteration: int) -> None:
 
 
 def in_kernels_layout(states: list[dict], fused: bool) -> list[dict]:
-    """The averages of bases with the Gaussians last in memory (fused_tables.lanes_together). fused: what is saved."""
+    """The averages of bases with the Gaussians last in memory (gpu.tables.coalesced). fused: what is saved."""
     states = copy.deepcopy(states)
     for state in states:
         for group in state["param_groups"]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mmlphuman.avatar.avatar import ActiveParts
+from mmlphuman.gpu.pose_rows import PoseRows, pieces_of_row
 from mmlphuman.processes import Ranks
-from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
 from tests.builders import random_loss, random_pose, randomise, small_avatar
 from tests.local_processes import run_all
 from tests.outer_products import all_gradients

@@ -13,10 +13,15 @@ colour, K bases, A anchors, C control points, J joints, S joints that move a Gau
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from mmlphuman.avatar.kernels.interpolation import coefficient, three
+from mmlphuman.avatar.avatar import ActiveParts
+from mmlphuman.gpu.interpolation import WARPS, coefficient, three
+from mmlphuman.gpu.tables import BLOCK, FusedTables
 
 
 @triton.jit
@@ -234,9 +239,10 @@ def pose_backward(
     g0, g1, g2, g3, g4, g5, g6, g7, g8 = _product(
         u0, u1, u2, u1, u4, u5, u2, u5, u8, g0, g1, g2, g3, g4, g5, g6, g7, g8
     )
+    # dL/d(R S)
     g0, g1, g2, g3, g4, g5, g6, g7, g8 = _product(
         m0, m3, m6, m1, m4, m7, m2, m5, m8, g0, g1, g2, g3, g4, g5, g6, g7, g8
-    )  # dL/d(R S)
+    )
     k0, k1, k2 = _load3(grad_scales + 3 * n, 1, mask)
     s0 = (r0 * g0 + r3 * g3 + r6 * g6 + k0) * e0
     s1 = (r1 * g1 + r4 * g4 + r7 * g7 + k1) * e1
@@ -283,3 +289,72 @@ def pose_backward(
                 b0, b1, b2 = _load3(basis1 + 6 * sh1_d, sh1_d, mask)
                 d += h6 * b0 + h7 * b1 + h8 * b2
             tl.store(d_coefficients + k * N + n, d, mask)
+
+
+class PosingFunction(torch.autograd.Function):
+    """Avatar.canonical_gaussians and Avatar.pose_gaussians; neither the bases nor the pose itself get a gradient."""
+
+    @staticmethod
+    def forward(
+        ctx, coefficients, control_offsets, bases, sh1_bases, sh0, sh1, log_scales, quats, opacity_logits, xyz_offsets,
+        rest, transforms, tables: FusedTables, offset_range: float, active: ActiveParts,
+    ):  # fmt: skip
+        """Shapes as `pose_forward` says; bases in any memory order and precision; no coefficients before any are used.
+
+        Returns xyz (N, 3), covariances (N, 6), opacities (N,), sh (N, 4, 3), linear (N, 3, 3) and scales (N, 3).
+        """
+        count = len(rest)
+        shapes = ((3,), (6,), (), (4, 3), (3, 3), (3,), (4,))
+        out = [torch.empty(count, *shape, device=rest.device) for shape in shapes]
+        pose_forward[(triton.cdiv(count, BLOCK),)](
+            coefficients, coefficients.shape[1] if coefficients is not None else 0,
+            tables.anchor_index, tables.anchor_weight, bases, sh1_bases,
+            sh0, sh1, log_scales, quats, opacity_logits, xyz_offsets, rest,
+            control_offsets, tables.control_index, tables.control_weight,
+            tables.lbs_joints, tables.lbs_weights, tables.lbs_counts, transforms, *out,
+            count, len(bases), len(sh1_bases), *bases.stride(), *sh1_bases.stride(), offset_range,
+            K=bases.shape[1], WITH_BASES=active.property_bases, WITH_SH1=active.sh1, BLOCK=BLOCK, num_warps=WARPS,
+        )  # fmt: skip
+        xyz, covariances, opacities, sh, linear, scales, raw_quats = out
+        ctx.save_for_backward(
+            coefficients, bases, sh1_bases, xyz_offsets, linear, scales, raw_quats, opacities
+        )
+        ctx.tables, ctx.offset_range, ctx.active = tables, offset_range, active
+        ctx.controls = len(control_offsets)
+        ctx.mark_non_differentiable(linear)
+        return xyz, covariances, opacities, sh, linear, scales
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads: Tensor):
+        coefficients, bases, sh1_bases, xyz_offsets, linear, scales, quats, opacities = ctx.saved_tensors
+        tables, active, count, bases_each = ctx.tables, ctx.active, len(xyz_offsets), bases.shape[1]
+        assert len(bases) == len(sh1_bases) == count, "a compact avatar is not trained"
+        grad_xyz, grad_covariance, grad_opacity, grad_sh, _, grad_scales = (
+            grad.contiguous() for grad in grads
+        )
+
+        def like(*shape: int) -> Tensor:
+            return torch.empty(count, *shape, device=xyz_offsets.device)
+
+        each = torch.empty(bases_each, count, device=bases.device) if active.property_bases else bases
+        d_sh0, d_sh1, d_log_scales, d_quats = like(3), like(3, 3), like(3), like(4)
+        d_opacity, d_xyz_offsets, d_position = like(), like(3), like(3)
+        pose_backward[(triton.cdiv(count, BLOCK),)](
+            bases, sh1_bases, xyz_offsets, linear, scales, quats, opacities,
+            grad_xyz, grad_covariance, grad_opacity, grad_sh, grad_scales,
+            each, d_sh0, d_sh1, d_log_scales, d_quats, d_opacity, d_xyz_offsets, d_position,
+            count, *bases.stride(), *sh1_bases.stride(), ctx.offset_range,
+            K=bases_each, WITH_BASES=active.property_bases, WITH_SH1=active.sh1, BLOCK=BLOCK, num_warps=WARPS,
+        )  # fmt: skip
+        d_coefficients = None
+        if active.property_bases:
+            d_coefficients = torch.zeros_like(coefficients)
+            tables.anchor_transpose.sum_back(each, 1, count, d_coefficients, 0, bases_each)
+        d_controls = torch.empty(ctx.controls, 3, device=bases.device)
+        tables.control_transpose.sum_back(d_position, 3, 1, d_controls, 0, 3)
+        given = (
+            d_coefficients, d_controls, None, None,
+            d_sh0, d_sh1 if active.sh1 else None, d_log_scales, d_quats, d_opacity, d_xyz_offsets,
+        )  # fmt: skip
+        return *given, None, None, None, None, None

@@ -2,7 +2,11 @@
 
 Data path: PoseRows -> each parameter's gradient, which exists in registers alone -> parameters, averages.
 
-Plain twin: torch.optim's own step; state and results are the same, so that either can resume the other.
+Plain twins: torch.optim's own step, and the outer products in tests/outer_products.py; tests/gpu compares both. State
+and results are torch.optim's, so that either can resume the other.
+
+Shape letters: B poses of the step, each a row of F numbers; T tensors of a launch; A anchors, I and O a layer's inputs
+and outputs; N Gaussians or control points, K bases of each, D numbers of a basis.
 """
 
 from __future__ import annotations
@@ -13,17 +17,130 @@ from dataclasses import dataclass
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mmlphuman.avatar.avatar import Avatar
-from mmlphuman.avatar.fused_tables import FusedTables
-from mmlphuman.training.adam_kernels import adam_of_bases, adam_of_layer, adam_of_vectors
-from mmlphuman.training.pose_rows import ADDED_TO, BIASES, INPUTS, PoseRows, active_bases
+from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
+from mmlphuman.gpu.interpolation import coefficient, three
+from mmlphuman.gpu.pose_rows import ADDED_TO, BIASES, INPUTS, PoseRows, active_bases, pieces_of_row
+from mmlphuman.gpu.tables import FusedTables
+from mmlphuman.processes import Ranks
 
 VECTOR_BLOCK = 1024  # numbers a program
 LAYER_BLOCK, LAYER_WARPS = (8, 64), 2  # outputs and inputs that a program has at a time; measured on an H200
 BASES_BLOCK, BASES_WARPS = 128, 4  # Gaussians a program; measured on an H200
+
+
+@triton.jit
+def _step(parameter, average, square, at, inside, g, numbers, beta1, beta2, eps):
+    """torch.optim.AdamW (Adam for decay 0) of the numbers at `at`, whose gradient is g.
+
+    numbers (4): rate, weight decay, and the corrections 1 - beta1^step and the root of 1 - beta2^step.
+    """
+    rate, decay = tl.load(numbers), tl.load(numbers + 1)
+    correction1, correction2_root = tl.load(numbers + 2), tl.load(numbers + 3)
+    m = tl.load(average + at, inside, 0.0)
+    m = m + (1 - beta1) * (g - m)
+    v = beta2 * tl.load(square + at, inside, 0.0) + (1 - beta2) * g * g
+    tl.store(average + at, m, inside)
+    tl.store(square + at, v, inside)
+    p = tl.load(parameter + at, inside, 0.0) * (1 - rate * decay)
+    tl.store(parameter + at, p - rate / correction1 * m / (tl.sqrt(v) / correction2_root + eps), inside)
+
+
+@triton.jit
+def _pointer(table, entry):
+    return tl.load(table + entry).to(tl.pointer_type(tl.float32))
+
+
+@triton.jit
+def adam_of_vectors(
+    table, numbers, tensor_of_block, first_block,  # (T, 5), (T, 4), (blocks), (T)
+    rows, F, B,  # (B, F)
+    not_finite,  # () set to 1 if any gradient is not finite
+    beta1, beta2, eps, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Parameters whose gradient is in the rows.
+
+    table: addresses of parameter, average and average square; how many numbers; where in a row their gradient begins.
+    """
+    block = tl.program_id(0)
+    tensor = tl.load(tensor_of_block + block)
+    entry = 5 * tensor
+    at = (block - tl.load(first_block + tensor)) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < tl.load(table + entry + 3)
+    of_row = rows + tl.load(table + entry + 4) + at
+    g = tl.zeros([BLOCK], tl.float32)
+    for _ in range(B):
+        g += tl.load(of_row, inside, 0.0)
+        of_row += F
+    if tl.sum(((g - g) != 0).to(tl.int32), 0) > 0:
+        tl.store(not_finite, 1.0)
+    _step(
+        _pointer(table, entry), _pointer(table, entry + 1), _pointer(table, entry + 2), at, inside, g,
+        numbers + 4 * tensor, beta1, beta2, eps,
+    )  # fmt: skip
+
+
+@triton.jit
+def adam_of_layer(
+    parameter, average, square, numbers,  # (A, O, I) thrice; (4)
+    inputs, own_inputs, biases,  # where in a row they begin; the inputs that are each anchor's own: I, or 0 if shared
+    rows, F, B, not_finite,  # as above
+    ins, outs, beta1, beta2, eps, BLOCK_O: tl.constexpr, BLOCK_I: tl.constexpr,
+):  # fmt: skip
+    """A layer's weights in the MLP bank: for each pose what went into the layer times its biases' gradient."""
+    anchor = tl.program_id(0)
+    o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
+    own = o < outs
+    for start in range(0, ins, BLOCK_I):
+        i = start + tl.arange(0, BLOCK_I)
+        inside = own[:, None] & (i < ins)[None, :]
+        g = tl.zeros([BLOCK_O, BLOCK_I], tl.float32)
+        for b in range(B):
+            x = tl.load(rows + b * F + inputs + anchor * own_inputs + i, i < ins, 0.0)
+            d = tl.load(rows + b * F + biases + anchor * outs + o, own, 0.0)
+            g += d[:, None] * x[None, :]
+        if tl.sum(tl.sum(((g - g) != 0).to(tl.int32), 1), 0) > 0:
+            tl.store(not_finite, 1.0)
+        first = anchor.to(tl.int64) * outs * ins
+        at = (o * ins)[:, None] + i[None, :]
+        _step(
+            parameter + first, average + first, square + first, at, inside, g, numbers, beta1, beta2, eps
+        )  # fmt: skip
+
+
+@triton.jit
+def adam_of_bases(
+    parameter, average, square, numbers,  # (N, K, D) with the strides below, thrice; (4)
+    index, weight, coefficients, width,  # (3, N), (3, N): of anchors; where in a row those of (A, width) begin
+    channels,  # (2, D): where in a row the gradient of each of the D numbers begins, and its step from n to n + 1
+    rows, F, B, not_finite,
+    N, basis_n, basis_k, basis_d, beta1, beta2, eps,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Bases: for each pose their coefficient times the gradient of what they are added to. A program takes basis k of
+    some n; those of the same n follow each other, for they read the same gradients."""
+    k = tl.program_id(0)
+    n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    d = tl.arange(0, BLOCK_D)
+    own, known = n < N, d < D
+    inside = known[:, None] & own[None, :]
+    i0, i1, i2 = three(index + n, N, own)
+    i0, i1, i2 = i0 * width, i1 * width, i2 * width
+    w0, w1, w2 = three(weight + n, N, own)
+    at_row = (
+        tl.load(channels + d, known, 0)[:, None] + tl.load(channels + D + d, known, 0)[:, None] * n[None, :]
+    )
+    g = tl.zeros([BLOCK_D, BLOCK], tl.float32)
+    for b in range(B):
+        a = coefficient(rows + b * F + coefficients, i0, i1, i2, w0, w1, w2, k, own)
+        g += a[None, :] * tl.load(rows + b * F + at_row, inside, 0.0)
+    if tl.sum(tl.sum(((g - g) != 0).to(tl.int32), 1), 0) > 0:
+        tl.store(not_finite, 1.0)
+    at = (n * basis_n)[None, :] + (d * basis_d)[:, None] + k * basis_k
+    _step(parameter, average, square, at, inside, g, numbers, beta1, beta2, eps)
 
 
 @dataclass(frozen=True)
@@ -40,10 +157,14 @@ class _Stepped:
 
 
 class KernelAdam:
-    """`step()` of several optimisers with the same betas and eps, whose parameters are one avatar's on one GPU."""
+    """Steps for several optimisers with the same betas and eps, whose parameters are one avatar's on one GPU."""
 
-    def __init__(self, optimisers: Sequence[Optimizer], avatar: Avatar, tables: FusedTables):
+    def __init__(
+        self, optimisers: Sequence[Optimizer], avatar: Avatar, ranks: Ranks, poses: int, tables: FusedTables
+    ):
+        """poses: of a step, of all ranks. tables: of the FusedAvatar that poses the avatar."""
         self.avatar, self.tables, self.named = avatar, tables, dict(avatar.named_parameters())
+        self.rows = PoseRows(ranks, poses)
         self.owner = {  # and the number of the group: loading a state replaces the groups themselves
             id(parameter): (optimiser, number)
             for optimiser in optimisers
@@ -56,10 +177,16 @@ class KernelAdam:
         self.blocks: tuple[Tensor, Tensor] | None = None  # of the launch for vectors
         self.channels: dict[str, Tensor] = {}  # of bases: where in a row the gradients of their numbers are
 
+    def add_pose(self, output: AvatarOutput, active: ActiveParts) -> None:
+        """The pose's gradients become a row; a recorded backward pass would write over them."""
+        self.rows.add(pieces_of_row(self.named, output.activations), active)
+        for parameter in self.named.values():
+            parameter.grad = None
+
     @torch.no_grad()
-    def __call__(self, poses: PoseRows) -> Tensor:
+    def step(self) -> Tensor:
         """One step by the sum of the poses' gradients. Returns 1, or infinity if any gradient was not finite."""
-        rows = poses.take()
+        poses, rows = self.rows, self.rows.take()
         if poses.layout != self.layout:
             self.layout, self.blocks, self.channels = poses.layout, None, {}
         weights = self.avatar.bank.weights if f"{BIASES}.0" in self.layout else ()

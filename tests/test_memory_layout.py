@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmlphuman.training.memory_layout import in_memory_order, laid_out_like
+from mmlphuman.memory_layout import in_memory_order, laid_out_like
 
 DENSE = (
     torch.arange(24.0).view(2, 3, 4),

@@ -1,8 +1,9 @@
 """LPIPS for training on a GPU: VGG16 in bfloat16, channels last, features compared by a kernel, all of it recorded.
 
-Data path: as LPIPS.forward, its plain twin. The sum and the features' lengths are computed in single precision.
-A call has some hundred small kernels, which take longer to start than to run: forward and backward are recorded as
-CUDA graphs at the first call and replayed from then on.
+Data path: as LPIPS.forward, its plain twin; tests compare values and gradients. The sum and the features' lengths are
+computed in single precision. A call has some hundred small kernels, which take longer to start than to run: forward and
+backward are recorded as CUDA graphs at the first call and replayed from then on.
+Shape letters: V views, P pixels of all views, F feature channels.
 """
 
 from __future__ import annotations
@@ -11,13 +12,53 @@ import copy
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mmlphuman.measures.lpips import LPIPS, NORM_EPS
-from mmlphuman.training.perceptual_kernels import feature_backward, feature_forward
 
 BLOCK_NUMBERS = 4096  # features a program holds
+
+
+@triton.jit
+def _unit(features, eps):
+    """(P, F) -> the same with each pixel's vector made unit length, and the lengths."""
+    length = tl.sqrt(tl.sum(features * features, 1) + eps)[:, None]
+    return features / length, length
+
+
+@triton.jit
+def feature_forward(
+    ours, theirs, head, partial,  # (P, F) of any precision twice, (F), (programs)
+    P, eps, F: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Sum over a block of pixels of the weighted squared differences of unit features."""
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    f = tl.arange(0, F)
+    inside = (p < P)[:, None]
+    at = p.to(tl.int64)[:, None] * F + f[None, :]
+    a, _ = _unit(tl.load(ours + at, inside, 0.0).to(tl.float32), eps)
+    b, _ = _unit(tl.load(theirs + at, inside, 0.0).to(tl.float32), eps)
+    difference = a - b
+    each = tl.sum(difference * difference * tl.load(head + f)[None, :], 1)
+    tl.store(partial + tl.program_id(0), tl.sum(tl.where(p < P, each, 0.0), 0))
+
+
+@triton.jit
+def feature_backward(
+    ours, theirs, head, grad, d_ours,  # as above; (): of the mean over pixels; (P, F)
+    P, eps, F: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    f = tl.arange(0, F)
+    inside = (p < P)[:, None]
+    at = p.to(tl.int64)[:, None] * F + f[None, :]
+    a, length = _unit(tl.load(ours + at, inside, 0.0).to(tl.float32), eps)
+    b, _ = _unit(tl.load(theirs + at, inside, 0.0).to(tl.float32), eps)
+    d = 2 * tl.load(grad) / P * (a - b) * tl.load(head + f)[None, :]
+    d = (d - a * tl.sum(a * d, 1)[:, None]) / length
+    tl.store(d_ours + at, d.to(d_ours.dtype.element_ty), inside)
 
 
 class FastLPIPS:

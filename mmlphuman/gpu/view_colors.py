@@ -1,6 +1,8 @@
 """Colours by view and the conversion to bytes as GPU kernels.
 
-Plain twins: shading.view_colors, to_bytes; tests compare values and gradients.   Shape letters: N Gaussians, V views.
+Data path: PosedGaussians + Cameras -> colours (V, N, 3); a picture -> uint8.
+Plain twins: view_colors and to_bytes of render.shading; tests compare values and gradients.
+Shape letters: N Gaussians, V views.
 """
 
 from __future__ import annotations
@@ -8,6 +10,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mmlphuman.types import Cameras, PosedGaussians
 
 BLOCK = 128  # Gaussians a program
 BYTES_BLOCK = 4096  # colours a program
@@ -109,8 +115,35 @@ def colors_backward(xyz, linear, sh, w2c, colors, grad, d_xyz, d_sh, N, V, BLOCK
     tl.store(d_xyz + 3 * n + 2, sz * SH_DEGREE_1, mask)
 
 
+def kernel_colors(gaussians: PosedGaussians, cameras: Cameras) -> Tensor:
+    """`view_colors` by a GPU kernel."""
+    return _Colors.apply(gaussians.xyz, gaussians.linear, gaussians.sh, cameras.w2c)
+
+
+class _Colors(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, xyz: Tensor, linear: Tensor, sh: Tensor, w2c: Tensor) -> Tensor:
+        xyz, linear, sh, w2c = xyz.contiguous(), linear.contiguous(), sh.contiguous(), w2c.contiguous()
+        colors = torch.empty(len(w2c), len(xyz), 3, device=xyz.device)
+        colors_forward[(triton.cdiv(len(xyz), BLOCK), len(w2c))](
+            xyz, linear, sh, w2c, colors, len(xyz), BLOCK=BLOCK
+        )
+        ctx.save_for_backward(xyz, linear, sh, w2c, colors)
+        return colors
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        xyz, linear, sh, w2c, colors = ctx.saved_tensors
+        d_xyz, d_sh = torch.empty_like(xyz), torch.empty_like(sh)
+        colors_backward[(triton.cdiv(len(xyz), BLOCK),)](
+            xyz, linear, sh, w2c, colors, grad.contiguous(), d_xyz, d_sh, len(xyz), len(w2c), BLOCK=BLOCK
+        )  # fmt: skip
+        return d_xyz, None, d_sh, None
+
+
 @triton.jit
-def to_bytes(image, out, count, BLOCK: tl.constexpr):
+def bytes_forward(image, out, count, BLOCK: tl.constexpr):
     """Colours in [0, 1] -> uint8, clamped and rounded."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     value = tl.load(image + at, at < count, 0.0)
@@ -118,10 +151,10 @@ def to_bytes(image, out, count, BLOCK: tl.constexpr):
     tl.store(out + at, value.to(tl.uint8), at < count)
 
 
-def bytes_of(image: torch.Tensor) -> torch.Tensor:
+def bytes_of(image: Tensor) -> Tensor:
     """Any shape, on a GPU."""
     image = image.contiguous()
     out = torch.empty_like(image, dtype=torch.uint8)
     count = image.numel()
-    to_bytes[(triton.cdiv(count, BYTES_BLOCK),)](image, out, count, BLOCK=BYTES_BLOCK, num_warps=8)
+    bytes_forward[(triton.cdiv(count, BYTES_BLOCK),)](image, out, count, BLOCK=BYTES_BLOCK, num_warps=8)
     return out

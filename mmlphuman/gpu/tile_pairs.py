@@ -1,6 +1,7 @@
 """Which Gaussians touch which tile, found on the GPU without asking the host anything.
 
 Data path: projected Gaussians -> front to back -> pairs counted, written, sorted by tile -> gsplat's pixel kernel.
+Plain twin: gsplat_pairs of render.gsplat_rasterizer; tests compare pictures.
 
 gsplat's own step waits for the number of pairs to know how much memory they need, which leaves the GPU idle and keeps
 the step out of a CUDA graph. Here the memory is given, and a pair is left out where no pixel of the tile would be
@@ -10,6 +11,7 @@ Shape letters: V views, N Gaussians, P pairs that there is room for.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +23,8 @@ BLOCK = 64  # Gaussians a program; all wait for the one with the most tiles
 LOG_255 = tl.constexpr(5.541263545158426)  # below 1 / 255 a contribution is skipped
 SLACK = tl.constexpr(1e-3)  # of an exponent: pairs in doubt are kept
 HALVINGS = tl.constexpr(31)  # of an interval of pairs, until one is left
+MARGIN = 1.5  # times the most pairs that any picture has needed
+GRANULE = 2**16  # pairs; memory of few different sizes is easily used again
 SHORT_KEYS = 2**16 - 1  # so many tiles can be sorted by 16-bit keys, which takes half as long
 
 
@@ -29,9 +33,8 @@ class TilePairs:
     """The last pairs of `gaussians` belong to the tiles, in their order and within a tile front to back; the first
     are room that was not needed. Where there was too little room the farthest pairs are missing."""
 
-    offsets: (
-        Tensor  # (V, rows, columns) int32, where a tile's pairs begin; they end where the next tile's begin
-    )
+    # (V, rows, columns) int32, where a tile's pairs begin; they end where the next tile's begin
+    offsets: Tensor
     gaussians: Tensor  # (P,) int32 index into the V * N projected Gaussians
     needed: Tensor  # () int32, how many pairs there are
 
@@ -158,3 +161,34 @@ def find_pairs(
     tile_starts[(triton.cdiv(tiles, BLOCK),)](keys, offsets, tiles, room, unused + 1, BLOCK=BLOCK)
     # Unused room holds whatever memory held; nobody reads it but this line.
     return TilePairs(offsets, gaussians.index_select(0, by_tile), ends[-1])
+
+
+def room_for(needed: int) -> int:
+    return math.ceil(MARGIN * max(needed, 1) / GRANULE) * GRANULE
+
+
+class PairFinder:
+    """For a series of pictures of similar content (training). The first waits for the GPU's count and every other
+    one looks at the count of the one before, which is there by then. A picture with half as many pairs again as any
+    before lacks its farthest ones."""
+
+    def __init__(self):
+        self.room = 0
+        self.needed: Tensor | None = None  # in pinned memory, of the last picture
+        self.counted = torch.cuda.Event()
+
+    def __call__(self, *splats_and_grid) -> tuple[Tensor, Tensor]:
+        """The arguments and results of FindPairs."""
+        with torch.no_grad():
+            if self.needed is None:
+                self._note(find_pairs(*splats_and_grid, room=room_for(1)))
+            self.counted.synchronize()
+            self.room = max(self.room, room_for(int(self.needed)))
+            pairs = find_pairs(*splats_and_grid, room=self.room)
+            self._note(pairs)
+        return pairs.offsets, pairs.gaussians
+
+    def _note(self, pairs: TilePairs) -> None:
+        self.needed = torch.empty((), dtype=torch.int32, pin_memory=True)
+        self.needed.copy_(pairs.needed, non_blocking=True)
+        self.counted.record()

@@ -1,7 +1,6 @@
-"""What the GPU kernels read besides parameters, laid out for them.
+"""What the GPU kernels read of an avatar besides parameters, laid out for them.
 
-Interpolations are turned round for the backward pass (`Takers`): every anchor and control point sums what its takers
-pass back, in a fixed order, so that gradients do not depend on the order of atomic additions.
+Data path: Avatar -> FusedTables, once; plain twins: the avatar's buffers.
 
 Shape letters: N Gaussians, the first P with property bases, C control points, A anchors, J joints, S joints that move a
 Gaussian at most.
@@ -12,43 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import triton
 from torch import Tensor
 
 from mmlphuman.avatar.avatar import Avatar
-from mmlphuman.avatar.kernels.blending import gather_back
 from mmlphuman.avatar.neighbours import InterpolationTable
+from mmlphuman.gpu.interpolation import TransposedInterpolation
 
 BLOCK = 128  # Gaussians or control points a program; of 64 to 512 the fastest on an H200
-WARPS = 4
 MAX_JOINTS = 64
 NEGLIGIBLE_WEIGHT = 1e-7  # of skinning; together they move a point by less than a micrometre
-
-
-@dataclass(frozen=True)
-class Takers:
-    """The transpose of an interpolation: who takes from each point, and with what weight."""
-
-    starts: Tensor  # (points + 1,) int32
-    takers: Tensor  # (entries,) int32
-    weights: Tensor  # (entries,)
-
-    @classmethod
-    def of(cls, index: Tensor, weight: Tensor, points: int) -> Takers:
-        flat = index.flatten()
-        order = flat.argsort(stable=True)
-        starts = flat.new_zeros(points + 1, dtype=torch.int32)
-        starts[1:] = torch.bincount(flat, minlength=points).cumsum(0)
-        return cls(starts, (order // index.shape[1]).int(), weight.flatten()[order].contiguous())
-
-    def sum_back(
-        self, values: Tensor, taker_stride: int, channel_stride: int, out: Tensor, first: int, channels: int
-    ):
-        """Adds up per-taker values into columns `first`... of `out` (points, width)."""
-        gather_back[(len(out),)](
-            self.starts, self.takers, self.weights, values, taker_stride, channel_stride, out, out.shape[1], first,
-            D=channels, BLOCK_D=triton.next_power_of_2(channels), BLOCK=128 if channels > 4 else 64, num_warps=WARPS,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,13 +28,13 @@ class FusedTables:
 
     anchor_index: Tensor  # (3, P) int32
     anchor_weight: Tensor  # (3, P)
-    anchor_takers: Takers
+    anchor_transpose: TransposedInterpolation
     control_index: Tensor  # (3, N) int32
     control_weight: Tensor  # (3, N)
-    control_takers: Takers
+    control_transpose: TransposedInterpolation
     control_anchor_index: Tensor  # (3, C) int32
     control_anchor_weight: Tensor  # (3, C)
-    control_anchor_takers: Takers
+    control_anchor_transpose: TransposedInterpolation
     lbs_joints: Tensor  # (S, N) uint8, the strongest first
     lbs_weights: Tensor  # (S, N)
     lbs_counts: Tensor  # (blocks,) int32: joints that any Gaussian of the block needs
@@ -86,9 +57,9 @@ class FusedTables:
         blocks = torch.nn.functional.pad(needed, (0, -len(needed) % BLOCK)).view(-1, BLOCK)
         assert len(avatar.joints) <= MAX_JOINTS
         return cls(
-            *_columns(to_anchor), Takers.of(to_anchor.index, to_anchor.weight, anchors),
-            *_columns(to_control), Takers.of(to_control.index, to_control.weight, controls),
-            *_columns(control_anchor), Takers.of(control_anchor.index, control_anchor.weight, anchors),
+            *_columns(to_anchor), TransposedInterpolation.of(to_anchor.index, to_anchor.weight, anchors),
+            *_columns(to_control), TransposedInterpolation.of(to_control.index, to_control.weight, controls),
+            *_columns(control_anchor), TransposedInterpolation.of(control_anchor.index, control_anchor.weight, anchors),
             lbs_joints=joints[:, :most].t().to(torch.uint8).contiguous(),
             lbs_weights=weights[:, :most].t().contiguous(),
             lbs_counts=blocks.amax(1).contiguous(),
@@ -101,6 +72,6 @@ def _columns(table: InterpolationTable) -> tuple[Tensor, Tensor]:
     return table.index.t().int().contiguous(), table.weight.t().contiguous()
 
 
-def lanes_together(bases: Tensor) -> Tensor:
+def coalesced(bases: Tensor) -> Tensor:
     """(P, K, D) -> the same, lying in memory as (K, D, P): a kernel's neighbouring lanes read neighbouring numbers."""
     return bases.permute(1, 2, 0).contiguous().permute(2, 0, 1)

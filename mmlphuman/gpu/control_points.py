@@ -1,15 +1,20 @@
-"""Control points' offsets as a GPU kernel, forward and backward; and the transpose of an interpolation (paper sec. 3).
+"""Control points' offsets as a GPU kernel, forward and backward.
 
-Plain twins: Avatar.offset_control_points, and autograd's of Interpolation; tests compare values and gradients.
-Shape letters: C control points, A anchors, L bases of positions, E entries of an interpolation.
+Data path: coefficients at anchors + position bases -> offsets of the control points.
+Plain twin: Avatar.offset_control_points (paper sec. 3); tests compare values and gradients.
+Shape letters: C control points, A anchors, L bases of positions.
 """
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from mmlphuman.avatar.kernels.interpolation import coefficient, three
+from mmlphuman.gpu.interpolation import WARPS, coefficient, three
+from mmlphuman.gpu.tables import BLOCK, FusedTables
 
 
 @triton.jit
@@ -57,22 +62,30 @@ def blend_backward(
         tl.store(d_coefficients + k * C + c, d, mask)
 
 
-@triton.jit
-def gather_back(
-    starts, takers, weights,  # (A + 1), (E), (E): who takes from a point, and how much
-    values, value_stride, channel_stride,  # per taker
-    out, width, first,  # (A, width), columns from `first`
-    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The transpose of an interpolation: each point sums its takers' values, always in the same order."""
-    point = tl.program_id(0)
-    begin, end = tl.load(starts + point), tl.load(starts + point + 1)
-    d = tl.arange(0, BLOCK_D)
-    total = tl.zeros([BLOCK_D, BLOCK], tl.float32)
-    for start in range(begin, end, BLOCK):
-        e = start + tl.arange(0, BLOCK)
-        taker = tl.load(takers + e, e < end, 0)
-        weight = tl.load(weights + e, e < end, 0.0)
-        at = values + taker[None, :] * value_stride + d[:, None] * channel_stride
-        total += weight[None, :] * tl.load(at, (d < D)[:, None] & (e < end)[None, :], 0.0)
-    tl.store(out + point * width + first + d, tl.sum(total, 1), d < D)
+class ControlFunction(torch.autograd.Function):
+    """Avatar.offset_control_points; their coefficients begin at column `first`. The bases get no gradient."""
+
+    @staticmethod
+    def forward(ctx, coefficients, bases, neutral, tables: FusedTables, first: int) -> Tensor:
+        out, count = torch.empty_like(neutral), len(neutral)
+        blend_forward[(triton.cdiv(count, BLOCK),)](
+            coefficients, coefficients.shape[1], first, tables.control_anchor_index, tables.control_anchor_weight,
+            bases, neutral, out, count, *bases.stride(), L=bases.shape[1], BLOCK=BLOCK, num_warps=WARPS,
+        )  # fmt: skip
+        ctx.save_for_backward(coefficients, bases)
+        ctx.tables, ctx.first = tables, first
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        coefficients, bases = ctx.saved_tensors
+        tables, count, blended = ctx.tables, bases.shape[0], bases.shape[1]
+        grad = grad.contiguous()
+        each = torch.empty(blended, count, device=grad.device)
+        blend_backward[(triton.cdiv(count, BLOCK),)](
+            bases, grad, each, count, *bases.stride(), L=blended, BLOCK=BLOCK, num_warps=WARPS,
+        )  # fmt: skip
+        d_coefficients = torch.zeros_like(coefficients)
+        tables.control_anchor_transpose.sum_back(each, 1, count, d_coefficients, ctx.first, blended)
+        return d_coefficients, None, grad, None, None

@@ -1,12 +1,20 @@
 """The skeleton's forward kinematics as one GPU kernel: 55 joints in one program, in place of some hundred launches.
 
+Data path: pose -> skinning transforms, the pose's own rotation and translation included.
 Plain twin: Avatar.skinning_transforms.   Shape letter: J joints.
 """
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
+from mmlphuman.gpu.tables import MAX_JOINTS, FusedTables
+from mmlphuman.types import Pose
+
+MAX_DEPTH = 16  # steps from any joint to the root, at most (SMPL-X: 11)
 
 
 @triton.jit
@@ -112,3 +120,15 @@ def kinematics(
         a0, a1, a2, a3, a4, a5, a6, a7, a8, u0, u1, u2, r0, r1, r2, r3, r4, r5, r6, r7, r8, t0, t1, t2
     )
     _store12(out + 12 * j, r0, r1, r2, r3, r4, r5, r6, r7, r8, t0, t1, t2, mask)
+
+
+@torch.no_grad()
+def world_transforms(joints: Tensor, tables: FusedTables, pose: Pose) -> Tensor:
+    """(J, 12) rows of each joint's skinning transform followed by the pose's world transform."""
+    world = torch.cat([pose.rotation, pose.translation[:, None]], 1)
+    out, scratch = (torch.empty(len(joints), 12, device=joints.device) for _ in range(2))
+    kinematics[(1,)](
+        pose.joints.contiguous(), world, joints, tables.parents, tables.canonical_inverse, scratch, out, len(joints),
+        DEPTH=MAX_DEPTH, BLOCK=MAX_JOINTS, num_warps=2,
+    )  # fmt: skip
+    return out
