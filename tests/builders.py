@@ -8,13 +8,16 @@ from pathlib import Path
 import torch
 import trimesh
 
-from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
+from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarLayout, AvatarOutput
 from mmlphuman.avatar.build import build_avatar, build_layout
+from mmlphuman.avatar.neighbours import Interpolation
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.body.kinematics import canonical_pose, forward_kinematics
 from mmlphuman.body.smplx_model import Body, load_body
 from mmlphuman.body.weight_volume import WeightVolume, build_weight_volume
 from mmlphuman.config import default_config
+from mmlphuman.pose_layout import NUM_JOINTS
 from mmlphuman.types import Cameras, CanonicalGaussians, Pose
 
 
@@ -89,3 +92,30 @@ def look_at_origin(distance: float = 3.0, size: int = 48, views: int = 1) -> Cam
         w2c[view, 2, 3] = distance
     intrinsics = torch.tensor([[1.2 * size, 0, size / 2], [0, 1.2 * size, size / 2], [0, 0, 1]])
     return Cameras(w2c, intrinsics.repeat(views, 1, 1), size, size)
+
+
+def random_layout(
+    generator: torch.Generator, gaussians: int = 12, controls: int = 9, anchors: int = 4
+) -> AvatarLayout:
+    """Of random numbers, on no body: where nothing but the arithmetic counts. Made in no time."""
+
+    def table(rows: int, values: int) -> Interpolation:
+        weight = 0.1 + torch.rand(rows, 3, generator=generator)
+        index = torch.stack([torch.randperm(values, generator=generator)[:3] for _ in range(rows)])
+        return Interpolation(index, weight / weight.sum(1, keepdim=True))
+
+    parents = (-1, *(int(torch.randint(0, joint, (), generator=generator)) for joint in range(1, NUM_JOINTS)))
+    joints = torch.randn(NUM_JOINTS, 3, generator=generator)
+    lbs_weights = torch.rand(gaussians, NUM_JOINTS, generator=generator) ** 8
+    return AvatarLayout(
+        xyz=torch.randn(gaussians, 3, generator=generator),
+        lbs_weights=lbs_weights / lbs_weights.sum(1, keepdim=True),
+        gaussian_to_anchor=table(gaussians, anchors),
+        gaussian_to_control=table(gaussians, controls),
+        control_to_anchor=table(controls, anchors),
+        control_neighbours=torch.arange(7).repeat(controls, 1),
+        joints=joints,
+        parents=torch.tensor(parents),
+        canonical_transforms=forward_kinematics(canonical_pose(), joints, parents),
+        initial_log_scales=-4 + torch.rand(gaussians, generator=generator),
+    )

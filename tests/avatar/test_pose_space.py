@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.config import default_config
+from mmlphuman.types import Pose
 
 
 def training_poses(frames: int = 60) -> torch.Tensor:
@@ -63,3 +66,23 @@ def test_a_full_turn_is_no_distance():
     axis = pose[:3] / pose[:3].norm()
     pose[:3] += 2 * torch.pi * axis
     assert space.distance(pose) < 0.05
+
+
+def test_what_training_never_moved_stays_unmoved():
+    """Eight components of poses that move along five directions: the other three hold still."""
+    poses = training_poses()
+    space = PoseSpace.fit(poses, 8)
+    basis = torch.linalg.svd(poses - poses.mean(0), full_matrices=False)[2][:5]
+    away = space.project(torch.full((63,), 3.0)) - poses.mean(0)
+    assert (away - away @ basis.T @ basis).norm() < 1e-4
+
+
+@pytest.mark.parametrize("sigmas", [0.5, 2.0])
+def test_a_trained_avatar_projects_by_its_settings(sigmas):
+    space = PoseSpace.fit(training_poses(), 5)
+    trained = TrainedAvatar(None, space, default_config(pca_sigmas=sigmas), 0)
+    pose = Pose(torch.full((165,), 3.0), torch.zeros(3), torch.eye(3))
+    assert torch.equal(trained.features(pose, project=False), pose.joints[3:66])
+    coefficients = space.components @ (trained.features(pose, project=True) - space.mean)
+    farthest = (coefficients.abs() / space.sigmas).max().item()
+    assert farthest == pytest.approx(sigmas, rel=1e-3)

@@ -57,3 +57,12 @@ def test_drawing_a_window_is_the_window_of_the_drawing(synthetic_body):
         # Not equal bit for bit: tiles begin elsewhere, and a Gaussian's extent is cut off at other pixels.
         torch.testing.assert_close(part[view], full[view, rows, columns], atol=2e-3, rtol=0)
     assert (part < 0.99).any()
+
+
+def test_a_large_person_s_margin_is_a_tenth_of_its_longer_side():
+    masks = torch.zeros(1, 400, 400, dtype=torch.bool)
+    masks[0, 100:300, 150:200] = True
+    images = torch.zeros(1, 400, 400, 3, dtype=torch.uint8)
+    cut = crop_to_person(Sample(0, (0,), random_pose(), look_at_origin(size=400), images, masks, masks))
+    assert (cut.cameras.height, cut.cameras.width) == (200 + 2 * 20, 50 + 2 * 20)
+    assert cut.persons == (Box(20, 220, 20, 70),)

@@ -80,7 +80,7 @@ def boxes(centers, radii, columns, rows) -> torch.Tensor:
 @pytest.mark.parametrize("grid", [(1, 70, 5, 4), (2, 50, 3, 6)])
 def test_pairs_are_those_that_looking_at_every_pixel_finds(device, grid):
     """Front to back in each tile; none missing that a pixel would show, and none of a tile that none could."""
-    from mmlphuman.render.tile_kernels import find_pairs
+    from mmlphuman.gpu.tile_pairs import find_pairs
 
     views, count, columns, rows = grid
     splats = flat_splats(*grid)

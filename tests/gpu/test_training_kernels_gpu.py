@@ -115,16 +115,19 @@ SWITCHED_ON = (
 
 def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(pristine_avatar, device):
     from mmlphuman.gpu.fused_avatar import FusedAvatar
+    from mmlphuman.gpu.kernel_adam import KernelAdam
 
     avatar = copy.deepcopy(pristine_avatar)
     fused = FusedAvatar(avatar)
-    optimisers = Optimisers(avatar, default_config(), 1.0, fused.tables, Ranks(device))
+    optimisers = Optimisers(
+        avatar, default_config(), 1.0, partial(KernelAdam, tables=fused.tables), Ranks(device)
+    )
     output = fused(random_pose(1).to(device))
     random_loss(output, 0).backward()
     pieces = pieces_of_row(dict(avatar.named_parameters()), output.activations)
     for broken in (None, "sh0", "bank.biases.2", "inputs.5", "control_offsets"):
-        optimisers.rows.add(pieces, ActiveParts())
+        optimisers.stepper.rows.add(pieces, ActiveParts())
         if broken:
-            begin, count = optimisers.rows.layout[broken]
-            optimisers.rows.rows[0, 0, begin + count // 2] = torch.nan
+            begin, count = optimisers.stepper.rows.layout[broken]
+            optimisers.stepper.rows.rows[0, 0, begin + count // 2] = torch.nan
         assert optimisers.step().isfinite() == (broken is None), broken

@@ -1,11 +1,12 @@
-"""The PyTorch rasteriser against a per-pixel loop that follows the blending rules word for word."""
+"""The PyTorch rasteriser against its twin that follows gsplat's rules word for word, without tiles or extents."""
 
+import pytest
 import torch
 
-from mmlphuman.render.projection import MIN_ALPHA, project
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.render.torch_rasterizer import MAX_ALPHA, MIN_TRANSMITTANCE, rasterize_torch
+from mmlphuman.render.torch_rasterizer import rasterize_torch
 from mmlphuman.types import Cameras, PosedGaussians, upper_triangles
+from tests.render.twins import draw, random_cameras, six
 
 
 def make_scene(count: int, seed: int = 0, scale: float = 0.08):
@@ -22,35 +23,12 @@ def make_scene(count: int, seed: int = 0, scale: float = 0.08):
     return xyz, factors, opacities, colors, Cameras(w2c, intrinsics, width=45, height=30)
 
 
-def draw_by_loop(xyz, covariances, opacities, colors, cameras):
-    splats = project(xyz, covariances, opacities, cameras)
-    image = torch.zeros(len(cameras), cameras.height, cameras.width, 4, dtype=xyz.dtype)
-    for view in range(len(cameras)):
-        order = [i for i in splats.depths[view].argsort().tolist() if splats.radii[view, i, 0] > 0]
-        for row in range(cameras.height):
-            for column in range(cameras.width):
-                remaining = 1.0
-                for i in order:
-                    dx = splats.centers[view, i, 0] - (column + 0.5)
-                    dy = splats.centers[view, i, 1] - (row + 0.5)
-                    a, b, c = splats.conics[view, i]
-                    sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
-                    alpha = min(float(opacities[i] * torch.exp(-sigma)), MAX_ALPHA)
-                    if alpha < MIN_ALPHA:
-                        continue
-                    if remaining * (1 - alpha) <= MIN_TRANSMITTANCE:
-                        break
-                    image[view, row, column, :3] += remaining * alpha * colors[view, i]
-                    image[view, row, column, 3] += remaining * alpha
-                    remaining *= 1 - alpha
-    return image
-
-
 def test_draws_what_the_rules_say():
     xyz, factors, opacities, colors, cameras = make_scene(60)
     covariances = upper_triangles(factors @ factors.transpose(1, 2))
     image, alphas = rasterize_torch(xyz, covariances, opacities, colors, cameras)
-    expected = draw_by_loop(xyz, covariances, opacities, colors, cameras)
+    inputs = (xyz, factors @ factors.transpose(1, 2), opacities, colors)
+    expected = draw(*(each.double() for each in inputs), cameras).float()
     assert image.shape == (2, 30, 45, 3) and alphas.shape == (2, 30, 45)
     assert alphas.max() > 0.5
     torch.testing.assert_close(torch.cat([image, alphas[..., None]], -1), expected, atol=2e-5, rtol=1e-4)
@@ -123,3 +101,69 @@ def test_nothing_in_sight_is_background_and_has_gradients():
     torch.testing.assert_close(render.colors, background.expand(1, 30, 45, 3))
     render.colors.sum().backward()
     assert xyz.grad.abs().max() == 0
+
+
+def make_crowd(count: int = 50):
+    """Large and opaque ones in front of each other, so that alphas are cut and pixels stop; and faint ones."""
+    generator = torch.Generator().manual_seed(5)
+    xyz = 0.5 * torch.randn(count, 3, generator=generator, dtype=torch.double)
+    factors = 0.15 * torch.randn(count, 3, 3, generator=generator, dtype=torch.double)
+    factors += 0.15 * torch.eye(3, dtype=torch.double)
+    opacities = torch.rand(count, generator=generator, dtype=torch.double)
+    opacities[::3] = 1.0
+    opacities[1::9] = 0.01
+    colors = torch.rand(2, count, 3, generator=generator, dtype=torch.double)
+    return xyz, factors @ factors.transpose(1, 2), opacities, colors
+
+
+def test_equals_the_rules_written_out_without_tiles_values_and_gradients():
+    """Rules and constants are gsplat's, spelled in twins.py: 0.999, 1/255, 1e-4."""
+    cameras, given = random_cameras(37, 26), make_crowd()
+    cotangent = torch.randn(2, 26, 37, 4, generator=torch.Generator().manual_seed(6), dtype=torch.double)
+    found = []
+    for ours in (True, False):
+        xyz, covariances, opacities, colors = inputs = [each.clone().requires_grad_() for each in given]
+        if ours:
+            image, alphas = rasterize_torch(xyz, six(covariances), opacities, colors, cameras)
+            pictures = torch.cat([image, alphas[..., None]], -1)
+        else:
+            pictures = draw(xyz, covariances, opacities, colors, cameras)
+        gradients = torch.autograd.grad((pictures * cotangent).sum(), inputs)
+        found.append((pictures, *gradients[:1], six(gradients[1] + gradients[1].mT), *gradients[2:]))
+    assert found[1][0][..., 3].max() > 1 - 2e-4, "some pixels have stopped"
+    for name, a, b in zip(("pictures", "xyz", "covariances", "opacities", "colors"), *found, strict=True):
+        assert b.abs().max() > 0.01, name
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7 * float(b.detach().abs().max()), msg=name)
+
+
+def test_a_single_gaussian_is_its_own_formula():
+    """Opacity 1 two metres ahead, 5 cm wide, 100 pixels of focal length: 2.5 pixels and the blur."""
+    camera = Cameras(
+        torch.eye(4)[None], torch.tensor([[[100.0, 0, 12], [0, 100, 12], [0, 0, 1]]]), width=24, height=24
+    )
+    square = torch.tensor([[0.0025, 0, 0, 0.0025, 0, 0.0025]])
+    _, alphas = rasterize_torch(
+        torch.tensor([[0.0, 0, 2]]), square, torch.ones(1), torch.ones(1, 1, 3), camera
+    )
+    for row, column in ((12, 12), (12, 15), (5, 12), (17, 8), (2, 12), (3, 12)):
+        distance = (column + 0.5 - 12) ** 2 + (row + 0.5 - 12) ** 2
+        expected = torch.exp(torch.tensor(-0.5 * distance / (2.5**2 + 0.3))).item()
+        expected = 0.0 if expected < 1 / 255 else expected
+        assert alphas[0, row, column].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("backgrounds", [1, 2])
+def test_the_background_shows_by_what_is_left(backgrounds):
+    """One for all views, or one a view."""
+    xyz, covariances, opacities, _ = (each.float() for each in make_crowd(12))
+    cameras = random_cameras(37, 26)
+    cameras = Cameras(cameras.w2c.float(), cameras.intrinsics.float(), 37, 26)
+    gaussians = PosedGaussians(
+        xyz, six(covariances), opacities, torch.zeros(12, 4, 3), torch.eye(3).repeat(12, 1, 1)
+    )
+    background = torch.tensor([[0.2, 0.4, 0.9], [1.0, 0.1, 0.3]])[:backgrounds]
+    render = rasterize(gaussians, cameras, background[0] if backgrounds == 1 else background)
+    assert 0.1 < render.alphas.mean() < 0.9
+    left = 1 - render.alphas[..., None]
+    expected = 0.5 * render.alphas[..., None] + left * background[:, None, None]  # all are grey
+    torch.testing.assert_close(render.colors, expected, rtol=1e-5, atol=1e-5)

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from mmlphuman.model_folder import list_checkpoints, load_avatar, newest_checkpoint
+from mmlphuman.render.rasterize import rasterize
+from mmlphuman.training import loop
 from mmlphuman.training.guarding import NonFiniteError
 from mmlphuman.training.loop import Trainer
+from mmlphuman.training.losses import choose_crops
 from mmlphuman.training.monitor import Monitor
 from mmlphuman.training.resume import resume_run
 from mmlphuman.training.run_setup import build_scene
@@ -103,3 +106,60 @@ def test_resuming_under_other_settings_is_refused(tiny_config, capture, tmp_path
     with pytest.raises(ValueError, match="trained with color_lr: 0.0005, now it is 0.1"):
         resume_run(replace(tiny_config, color_lr=0.1), capture, tmp_path, None, CPU)
     resume_run(replace(tiny_config, num_workers=1, log_every=5), capture, tmp_path, None, CPU)
+
+
+def gradients_of(trainer: Trainer, samples) -> tuple[dict, dict]:
+    """Of one step that is not taken: its terms, and gradients by name."""
+    found = {}
+
+    def look() -> torch.Tensor:
+        for name, parameter in trainer.avatar.named_parameters():
+            found[name] = parameter.grad.clone()
+            parameter.grad = None
+        return torch.zeros(())
+
+    trainer.optimisers.step = look
+    return trainer.step(*samples)[0], found
+
+
+def test_a_step_of_two_poses_is_their_mean_at_the_rates_of_its_iteration(tiny_config, capture):
+    config = replace(tiny_config, iteration_dxyz_basis=0, iteration_gsparam_basis=0, iteration_sh_degree=0)
+    both, single = fresh(replace(config, poses_per_step=2), capture), fresh(config, capture)
+    both.iteration = single.iteration = 6
+    samples = both.next_samples()
+    terms, gradients = gradients_of(both, samples)
+    alone = [gradients_of(single, [sample]) for sample in samples]  # the same random numbers, in their order
+    for name, value in terms.items():
+        torch.testing.assert_close(value, (alone[0][0][name] + alone[1][0][name]) / 2, msg=name)
+    for name, gradient in gradients.items():
+        expected = (alone[0][1][name] + alone[1][1][name]) / 2
+        torch.testing.assert_close(
+            gradient, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()), msg=name
+        )
+    group = next(each for each in both.optimisers.optimisers[0].param_groups if each["name"] == "color")
+    assert group["lr"] == pytest.approx(2**0.5 * config.color_lr * 0.1 ** (6 / 12))
+
+
+def test_patches_begin_at_their_iteration_and_backgrounds_are_drawn_or_configured(
+    tiny_config, capture, monkeypatch
+):
+    asked, backgrounds = [], []
+
+    def choose(sample, patches, generator):
+        asked.append(patches)
+        return choose_crops(sample, patches, generator)
+
+    def draw(gaussians, cameras, background, *others):
+        backgrounds.append(background.tolist())
+        return rasterize(gaussians, cameras, background, *others)
+
+    monkeypatch.setattr(loop, "choose_crops", choose)
+    monkeypatch.setattr(loop, "rasterize", draw)
+    config = replace(tiny_config, iteration_lpips_random_patch=3, background=[0.1, 0.2, 0.7])
+    for random in (True, False):
+        trainer = fresh(replace(config, random_background=random), capture)
+        for trainer.iteration in (2, 3):
+            trainer.step(*trainer.next_samples())
+    assert asked == [False, True, False, True]
+    assert backgrounds[0] != backgrounds[1]
+    assert backgrounds[2] == backgrounds[3] == pytest.approx([0.1, 0.2, 0.7])

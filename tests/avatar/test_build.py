@@ -1,0 +1,77 @@
+"""Where a new avatar's Gaussians, control points and anchors sit, against brute force."""
+
+import math
+
+import pytest
+import torch
+import trimesh
+
+from mmlphuman.avatar.build import build_avatar, build_layout
+from mmlphuman.body.smplx_model import Body
+from mmlphuman.body.weight_volume import WeightVolume
+from mmlphuman.config import default_config
+
+JOINTS = 55
+
+
+@pytest.fixture(scope="module")
+def body() -> Body:
+    """A skeleton is all that a layout takes from it."""
+    joints = torch.randn(JOINTS, 3, generator=torch.Generator().manual_seed(0))
+    nothing = torch.zeros(0, 3)
+    return Body(
+        nothing, nothing, nothing.long(), joints, tuple(range(-1, JOINTS - 1)), torch.zeros(0, JOINTS)
+    )
+
+
+def layout_on(body: Body, size: float = 1.0, **settings):
+    grid = torch.rand(4, 4, 4, JOINTS, generator=torch.Generator().manual_seed(1))
+    volume = WeightVolume(grid, torch.full((3,), -1.0), torch.full((3,), 1.0))
+    config = default_config(init_num_gs=200, num_verts=40, num_features=12, **settings)
+    template = trimesh.creation.icosphere(3, radius=0.8 * size)
+    return config, build_layout(config, body, template, volume)
+
+
+def test_first_scales_are_the_root_mean_square_distance_to_three_neighbours(body):
+    _, layout = layout_on(body)
+    for n in range(200):
+        distances = sorted((layout.xyz - layout.xyz[n]).double().norm(dim=1).tolist())[1:4]
+        expected = math.log(math.sqrt(sum(d * d for d in distances) / 3))
+        assert layout.initial_log_scales[n].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_gaussians_that_coincide_start_a_tenth_of_a_millimetre_wide(body):
+    _, layout = layout_on(body, size=1e-6)
+    torch.testing.assert_close(layout.initial_log_scales, torch.full((200,), math.log(1e-4)))
+
+
+def test_everything_is_interpolated_from_three_of_the_right_kind(body):
+    _, layout = layout_on(body)
+    for table, rows, others in (
+        (layout.gaussian_to_anchor, 200, 12), (layout.gaussian_to_control, 200, 40), (layout.control_to_anchor, 40, 12)
+    ):  # fmt: skip
+        assert table.index.shape == table.weight.shape == (rows, 3)
+        assert set(table.index.flatten().tolist()) == set(range(others))
+        torch.testing.assert_close(table.weight.sum(1), torch.ones(rows))
+        assert (table.weight.diff(dim=1) <= 0).all(), "nearest first"
+
+
+def test_smoothness_sees_seven_control_points_itself_first(body):
+    _, layout = layout_on(body)
+    assert layout.control_neighbours.shape == (40, 7)
+    assert layout.control_neighbours[:, 0].tolist() == list(range(40))
+
+
+def test_gaussians_control_points_and_anchors_are_samples_of_their_own(body):
+    """Two runs of different seeds share none either."""
+    samples = [layout_on(body, seed=seed)[1].xyz for seed in (0, 1, 2)]
+    assert torch.cdist(samples[0], samples[1]).min() > 0 and torch.cdist(samples[1], samples[2]).min() > 0
+
+
+def test_settings_reach_the_avatar(body):
+    config, layout = layout_on(body, num_gsparam_bases=3, num_position_bases=2, xyz_offset_range=0.5, seed=4)
+    avatar = build_avatar(config, layout)
+    assert avatar.property_bases.shape == (200, 3, 11) and avatar.position_bases.shape == (40, 2, 3)
+    assert avatar.sh1_bases.shape == (200, 3, 9) and avatar.xyz_offset_range == 0.5
+    assert avatar.bank.weights[0].shape == (12, 512, 63) and avatar.bank.weights[4].shape == (12, 5, 256)
+    torch.testing.assert_close(avatar.lbs_weights.sum(1), torch.ones(200))
