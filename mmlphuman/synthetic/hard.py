@@ -25,24 +25,27 @@ from mmlphuman.synthetic.hard_motion import NUM_EXPRESSIONS
 from mmlphuman.synthetic.remesh import neighbour_means
 from mmlphuman.synthetic.surface import vertex_normals
 
-RING_RADIUS = 4.2  # metres; the person walks about
+RING_RADIUS = 5.0  # metres; the person walks about
 # A lamp high at the person's left, 70% of the light; 2 m away from it there is 30% less of it.
 LAMP_LIGHT = Light(
-    lamps=(((0.80, 0.62, 0.30), 0.70),), ambient=0.25, sky=0.08, wrap=0.15, fall_off=(0.167, 0.0, 0.062)
+    lamps=(((0.80, 0.62, 0.30), 0.74),), ambient=0.31, sky=0.08, wrap=0.15, fall_off=(0.167, 0.0, 0.062)
 )
 
-WEIGHT_ROUNDS = 12  # of smoothing over the mesh
-WEIGHT_CHANGE = 0.7  # logarithm; how much a joint's share of a vertex may grow or shrink
+WEIGHT_ROUNDS = 6  # of smoothing over the mesh
+WEIGHT_CHANGE = 0.4  # logarithm; how much a joint's share of a vertex may grow or shrink
 WEIGHT_WAVELENGTH = 0.30  # metres
-FLESH_SIZE = 0.016  # metres; the largest displacement by a joint's own blend shapes in the pose named here
+FLESH_JOINTS = (
+    *(sk.L_ELBOW, sk.R_ELBOW, sk.L_SHOULDER, sk.R_SHOULDER),
+    *(sk.L_HIP, sk.R_HIP, sk.L_KNEE, sk.R_KNEE),
+)
+FLESH_SIZE = 0.020  # metres; the largest displacement by a joint's own blend shapes when turned by FLESH_TURN
+FLESH_TURN = 1.6  # radians, about any of FLESH_AXES random axes
+FLESH_AXES = 64
 FLESH_WAVELENGTH = 0.20
-FLESH_POSES = {
-    **{sk.L_ELBOW: (0, -1.5, 0), sk.R_ELBOW: (0, 1.5, 0), sk.L_KNEE: (1.5, 0, 0), sk.R_KNEE: (1.5, 0, 0)},
-    **{sk.L_SHOULDER: (0, 0, -1.2), sk.R_SHOULDER: (0, 0, 1.2), sk.L_HIP: (-1.3, 0, 0), sk.R_HIP: (-1.3, 0, 0)},
-}  # fmt: skip
 
-FLUTTER_SIZE = 0.0045  # metres
-FLUTTER_VALLEY = 0.75  # share of a full valley
+FOLDS_SHARE = 0.6  # of the demo's smooth folds and bulges
+FLUTTER_SIZE = 0.0060  # metres
+FLUTTER_VALLEY = 0.90  # share of a full valley
 FLUTTER_WAVELENGTH = 0.055  # metres
 # Where fast wrinkles run (layer, side, from, to; metres of height, for sleeves of reach along the arm), and their
 # phase's radians per radian of angles near and far.
@@ -93,7 +96,10 @@ def own_pose_directions(body: Body, rng: np.random.Generator) -> np.ndarray:
     """(B, 3, 486) swellings and shifts at elbows, shoulders, hips and knees of up to FLESH_SIZE."""
     normals = vertex_normals(body.vertices, body.faces)
     directions = np.zeros((len(body.vertices), 3, 9 * (sk.NUM_JOINTS - 1)))
-    for joint, example in FLESH_POSES.items():
+    axes = rng.normal(size=(FLESH_AXES, 3))
+    turns = Rotation.from_rotvec(FLESH_TURN * axes / np.linalg.norm(axes, axis=1, keepdims=True))
+    features = (turns.as_matrix() - np.eye(3)).reshape(-1, 9).T
+    for joint in FLESH_JOINTS:
         beyond = [j for j in range(sk.NUM_JOINTS) if joint in _ancestors(j)]
         share = body.weights[:, beyond].sum(1)
         seam = 4 * share * (1 - share)
@@ -102,9 +108,8 @@ def own_pose_directions(body: Body, rng: np.random.Generator) -> np.ndarray:
         field = rng.normal(size=9) + 0.7 * np.sin(body.vertices @ frequency + rng.uniform(0, 2 * np.pi, 9))
         pattern = normals[:, :, None] * field[:, None] + 0.4 * rng.normal(size=(1, 3, 9))
         own = seam[:, None, None] * pattern
-        reached = own @ (Rotation.from_rotvec(example).as_matrix() - np.eye(3)).ravel()
-        columns = slice(9 * (joint - 1), 9 * joint)
-        directions[:, :, columns] = FLESH_SIZE / np.linalg.norm(reached, axis=1).max() * own
+        largest = np.linalg.norm(own @ features, axis=1).max()
+        directions[:, :, 9 * (joint - 1) : 9 * joint] = FLESH_SIZE / largest * own
     return directions
 
 
@@ -162,4 +167,7 @@ def make_hard_cloth(subject: ClothedSubject, rng: np.random.Generator) -> Cloth:
         index = np.flatnonzero(window > WINDOW_FLOOR)
         phase = 2 * np.pi * (along + WANDER * bend)[index]
         flutters.append(Flutter(speeds, index, window[index].astype(np.float32), phase.astype(np.float32)))
-    return replace(cloth, folds=cloth.folds + tuple(flutters))
+    share = np.float32(FOLDS_SHARE)
+    folds = tuple(replace(fold, window=share * fold.window) for fold in cloth.folds)
+    bulges = tuple(replace(bulge, offset=share * bulge.offset) for bulge in cloth.bulges)
+    return replace(cloth, folds=folds + tuple(flutters), bulges=bulges)

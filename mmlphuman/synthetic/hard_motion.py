@@ -43,13 +43,13 @@ class Reach:
     limit: float | None = None  # beyond training's range of every number; None: as far as it goes
 
 
-TRAINING = Reach(0.72, 0.80, 1.30, 0.10, 0.30, 0.45, 1.50, 0.42, 0.22, 0.18, 0.40, walk=0.75)
+TRAINING = Reach(0.72, 0.80, 1.30, 0.10, 0.30, 0.45, 1.50, 0.42, 0.22, 0.18, 0.40, walk=0.8)
 REACHES = {
-    "near": Reach(0.72, 0.80, 1.30, 0.10, 0.30, 0.45, 1.50, 0.42, 0.22, 0.18, 0.40, 0.75, limit=0.0),
+    "near": Reach(0.72, 0.80, 1.30, 0.10, 0.30, 0.45, 1.50, 0.42, 0.22, 0.18, 0.40, 0.8, limit=0.0),
     "middle": Reach(
-        0.95, 1.15, 1.20, 0.20, 0.72, 0.80, 1.88, 0.75, 0.40, 0.34, 0.60, 0.75, 0.25, MIDDLE_OUTSIDE
+        0.95, 1.15, 1.20, 0.20, 0.72, 0.80, 1.88, 0.75, 0.40, 0.34, 0.60, 0.8, 0.25, MIDDLE_OUTSIDE
     ),
-    "far": Reach(1.70, 1.50, 0.15, 0.45, 1.45, 1.00, 2.20, 1.50, 0.90, 0.70, 0.90, walk=0.75, least=0.45),
+    "far": Reach(1.70, 1.50, 0.15, 0.45, 1.45, 1.00, 2.20, 1.50, 0.90, 0.70, 0.90, walk=0.8, least=0.65),
 }
 
 # Activity -> cycles over the training part. Novel sets take one or two cycles, at other phases.
@@ -61,7 +61,7 @@ CYCLES = {
     **{f"{side} roll": 3 + (side == "right") for side in ("left", "right")},
     **{f"{side} wrist": 4 - (side == "right") for side in ("left", "right")},
     **{f"{side} {finger}": 3 + i for side in ("left", "right") for i, finger in enumerate(sk.LEFT_FINGERS)},
-    **{"jaw": 7, "walk x": 1, "walk z": 2, "turn": 1},
+    **{"jaw": 7, "out and in": 3, "round": 1, "turn": 1},
     **{f"expression {i}": 2 + i for i in range(NUM_EXPRESSIONS)},
 }
 TURNS_IN_TRAINING = 2
@@ -149,11 +149,15 @@ def _part(
     _arms_and_hands(pose, wave, reach)
     pose[:, sk.JAW, 0] = JAW_OPEN * lift(wave["jaw"])
     turns = TURNS_IN_TRAINING if training else 1
-    yaw = rng.uniform(0, 2 * np.pi) + 2 * np.pi * turns * np.arange(frames) / max(frames, 1)
+    time = np.arange(frames) / max(frames, 1)
+    yaw = rng.uniform(0, 2 * np.pi) - 2 * np.pi * turns * time
     pitch = 0.5 * pose[:, sk.SPINE1, 0]
     facing = np.stack([pitch, yaw + 0.5 * wave["turn"]], 1)
     pose[:, sk.PELVIS] = Rotation.from_euler("xy", facing).as_rotvec() if frames else 0
-    walk = reach.walk * np.stack([wave["walk x"], np.zeros(frames), wave["walk z"]], 1)
+    # Round the middle of the room, now near it, now far from it.
+    bearing = rng.uniform(0, 2 * np.pi) + 2 * np.pi * time + 0.6 * wave["round"]
+    distance = reach.walk * (0.25 + 0.75 * lift(wave["out and in"]))
+    walk = np.stack([distance * np.cos(bearing), np.zeros(frames), distance * np.sin(bearing)], 1)
     expression = np.stack([wave[f"expression {i}"] for i in range(NUM_EXPRESSIONS)], 1)
     return pose, walk, expression
 
@@ -169,12 +173,13 @@ def make_hard_motion(
     parts = [_part(num_frames, TRAINING, True, rng)]
     low, high = parts[0][0].min(0), parts[0][0].max(0)
     low[sk.PELVIS], high[sk.PELVIS] = -np.inf, np.inf  # the root turns as it likes
+    least, most = parts[0][2].min(0), parts[0][2].max(0)
     for name in SETS:
         reach = REACHES[name]
-        pose, *rest = _part(num_novel_frames, reach, False, rng)
+        pose, walk, expression = _part(num_novel_frames, reach, False, rng)
         if reach.limit is not None:
             pose = pose.clip(low - reach.limit, high + reach.limit)
-        parts.append((pose, *rest))
+        parts.append((pose, walk, expression.clip(least, most)))
     pose, walk, expression = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     count = len(pose)
     arrays = {
