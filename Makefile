@@ -12,9 +12,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --max-worker-restart 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --max-worker-restart 2 --dist loadfile --no-loadscope-reorder
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV) || (rm -rf $(VENV); echo "error: python3 cannot make virtual environments; on Debian: apt install python3-venv" >&2; exit 1)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@

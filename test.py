@@ -26,6 +26,7 @@ from mmlphuman.animation.render_arguments import (
 from mmlphuman.animation.render_sequence import Look
 from mmlphuman.animation.shots import make_shots
 from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.capture.dataset import test_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import choose_device, require_writable, run_command
@@ -34,11 +35,10 @@ from mmlphuman.evaluation.render_animation import render_animation
 from mmlphuman.evaluation.render_capture import render_capture
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT
 from mmlphuman.evaluation.speed import measure_speed
+from mmlphuman.measures.lpips import load_lpips
+from mmlphuman.model_folder import load_model
+from mmlphuman.processes import Ranks, started_processes
 from mmlphuman.render.rasterize import choose_backend
-from mmlphuman.training.checkpoint import load_model
-from mmlphuman.training.distributed import Ranks, started_processes
-from mmlphuman.training.perceptual import load_lpips
-from mmlphuman.training.scene import test_dataset
 
 
 def parse_arguments() -> argparse.Namespace:

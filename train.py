@@ -21,19 +21,23 @@ import torch
 
 from mmlphuman.command import run_command
 from mmlphuman.config import Config, load_config
+from mmlphuman.measures.lpips import load_lpips
+from mmlphuman.model_folder import list_checkpoints
+from mmlphuman.processes import Ranks
 from mmlphuman.streaming.live_training import live_training
-from mmlphuman.streaming.viewer_arguments import Address, add_viewer_arguments, viewer_address
-from mmlphuman.training.checkpoint import create_model_folder, list_checkpoints, refuse_occupied
-from mmlphuman.training.determinism import apply_determinism
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.streaming.server import ListenAddress, add_viewer_arguments, viewer_address
+from mmlphuman.training.guarding import EXIT_STATUS, Preemption
 from mmlphuman.training.loop import Trainer, poses_per_step
 from mmlphuman.training.monitor import Monitor, NoMonitor
-from mmlphuman.training.perceptual import load_lpips
-from mmlphuman.training.preemption import EXIT_STATUS, Preemption
 from mmlphuman.training.resume import resume_run
-from mmlphuman.training.run_lock import lock_run
-from mmlphuman.training.run_record import write_run_record
-from mmlphuman.training.scene import build_scene
+from mmlphuman.training.run_setup import (
+    apply_determinism,
+    build_scene,
+    create_model_folder,
+    lock_run,
+    refuse_occupied,
+    write_run_record,
+)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -112,7 +116,7 @@ def prepare(args: argparse.Namespace, config: Config, lpips: Callable | None, ra
     return trainer
 
 
-def train(model_dir: Path, trainer: Trainer, viewers: Address | None, preemption: Preemption) -> bool:
+def train(model_dir: Path, trainer: Trainer, viewers: ListenAddress | None, preemption: Preemption) -> bool:
     """To the last iteration, served to `viewers` meanwhile; False if it was asked to stop before."""
     config, ranks, device = trainer.config, trainer.ranks, trainer.device
     if device.type == "cuda":

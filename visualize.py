@@ -11,11 +11,10 @@ import argparse
 from pathlib import Path
 
 from mmlphuman.command import choose_device, run_command
+from mmlphuman.model_folder import load_model
 from mmlphuman.render.rasterize import BACKENDS, choose_backend
-from mmlphuman.streaming.answers import Answers
-from mmlphuman.streaming.scene import scene_of_model
-from mmlphuman.streaming.viewer_arguments import add_viewer_arguments, viewer_address
-from mmlphuman.training.checkpoint import load_model
+from mmlphuman.streaming.live_scene import Answers, scene_of_model
+from mmlphuman.streaming.server import add_viewer_arguments, viewer_address
 
 WAIT_SECONDS = 1.0  # asleep at a time while nobody asks for a picture
 

@@ -1,20 +1,25 @@
-"""What all commands share: errors as one line, the device, the run's folder of records."""
+"""What all commands share: errors as one line, the device, a folder for results, the versions for their record."""
 
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
+RECORDED_PACKAGES = ("torch", "gsplat", "numpy", "smplx", "opencv-python-headless", "opencv-python")
+
 
 class ErrorOfOneProcess(ValueError):
-    """Of one among several processes of a command (training.distributed); the others do not know it."""
+    """Of one among several processes of a command (processes.Ranks); the others do not know it."""
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -76,3 +81,24 @@ def require_writable(folder: Path, flag: str = "--out_dir") -> None:
         raise ValueError(
             f"{flag} {folder} cannot be written to ({error.strerror}); choose another folder"
         ) from error
+
+
+def versions() -> dict:
+    """Python, packages, GPU and the commit of this checkout, as far as they are known."""
+    packages = {}
+    for package in RECORDED_PACKAGES:
+        try:
+            packages[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        commit = None  # no git here
+    return {
+        "python": platform.python_version(),
+        "packages": packages,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "commit": commit,
+    }

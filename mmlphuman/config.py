@@ -1,124 +1,145 @@
-"""Typed settings of a run: config/default.yaml, one YAML per subject, `key=value` on the command line.
+"""Typed settings of a run: config/default.yaml, over it a subject's YAML, over both the command line's `key=value`.
 
-Every key is documented in config/default.yaml; the names are the published ones where a published setting
-exists, so that a user's YAML in that form runs unchanged.
+config/default.yaml documents every key and is the only place of the defaults; here stand the types. The names are the
+published ones where a published setting exists, so that a user's YAML in that form runs unchanged.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+DEFAULTS = Path(__file__).resolve().parent.parent / "config" / "default.yaml"  # of the checkout
 NAMED_COLORS = {"white": [1.0, 1.0, 1.0], "black": [0.0, 0.0, 0.0]}
 RETIRED = {"gradient_exchange"}  # keys that older versions wrote into model folders
 
 
 @dataclass
 class TestConfig:
-    cam_ids: list[int] = field(default_factory=lambda: [1])
-    num_frame: int = 500
-    begin_ith_frame: int = 0
-    frame_interval: int = 1
-    image_scaling: float = 1.0
+    cam_ids: list[int]
+    num_frame: int
+    begin_ith_frame: int
+    frame_interval: int
+    image_scaling: float
 
 
 @dataclass
 class LrDecay:
     """Factor that each learning rate has fallen to, exponentially, at the end of the run."""
 
-    position: float = 0.01
-    scaling: float = 0.1
-    rotation: float = 0.1
-    opacity: float = 0.1
-    color: float = 0.1
-    sh1: float = 0.1
-    xyz_offset: float = 0.1
-    position_basis: float = 0.1
-    gsparam_basis: float = 1.0
-    sh1_basis: float = 1.0
-    encoder: float = 0.1
+    position: float
+    scaling: float
+    rotation: float
+    opacity: float
+    color: float
+    sh1: float
+    xyz_offset: float
+    position_basis: float
+    gsparam_basis: float
+    sh1_basis: float
+    encoder: float
 
 
 @dataclass
 class Config:
-    seed: int = 0
-    deterministic: bool = False
-    device: str = "auto"
-    rasterizer: str = "auto"
-    kernels: str = "auto"
+    seed: int
+    deterministic: bool
+    device: str
+    rasterizer: str
+    kernels: str
     # capture
-    background: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
-    random_background: bool = True
-    train_cam_ids: list[int] = field(default_factory=list)
-    num_train_frame: int = 2000
-    begin_ith_frame: int = 0
-    frame_interval: int = 1
-    min_pose_change: float = 0.0
-    skip_frames: list[Any] = field(default_factory=list)  # [first, last] pairs; `validate` sees to it
-    image_scaling: float = 1.0
-    data_in_memory: bool = False
-    num_workers: int = 8
-    views_per_pose: int = 1
-    edge_radius: int | None = None
-    test: TestConfig = field(default_factory=TestConfig)
+    background: list[float]
+    random_background: bool
+    train_cam_ids: list[int]
+    num_train_frame: int
+    begin_ith_frame: int
+    frame_interval: int
+    min_pose_change: float
+    skip_frames: list[Any]  # [first, last] pairs; `validate` sees to it
+    image_scaling: float
+    data_in_memory: bool
+    num_workers: int
+    views_per_pose: int
+    edge_radius: int | None
+    test: TestConfig
     # body
-    smpl_pkl_path: str = "smpl_model/smplx/SMPLX_NEUTRAL.npz"
-    weight_volume_resolution: int = 128
+    smpl_pkl_path: str
+    weight_volume_resolution: int
     # avatar
-    init_num_gs: int = 200_000
-    num_verts: int = 10_000
-    num_features: int = 300
-    num_gsparam_bases: int = 15
-    num_position_bases: int = 15
-    xyz_offset_range: float = 0.008
-    pca_components: int = 20
-    pca_sigmas: float = 2.0
+    init_num_gs: int
+    num_verts: int
+    num_features: int
+    num_gsparam_bases: int
+    num_position_bases: int
+    xyz_offset_range: float
+    pca_components: int
+    pca_sigmas: float
     # schedule
-    iterations: int = 800_000
-    poses_per_step: int | None = None
-    iteration_dxyz_basis: int = 2_000
-    iteration_gsparam_basis: int = 2_000
-    iteration_sh_degree: int = 250_000
-    iteration_lpips: int = 6_000
-    iteration_lpips_random_patch: int = 300_000
-    test_iterations: list[int] = field(default_factory=list)
-    test_every: int = 10_000
-    checkpoint_iterations: list[int] = field(default_factory=list)
-    checkpoint_every: int = 10_000
-    checkpoints_kept: int = 2
-    log_every: int = 10
-    viewer_budget: float = 0.03
-    divergence_factor: float = 10.0
-    divergence_retries: int = 3
+    iterations: int
+    poses_per_step: int | None
+    iteration_dxyz_basis: int
+    iteration_gsparam_basis: int
+    iteration_sh_degree: int
+    iteration_lpips: int
+    iteration_lpips_random_patch: int
+    test_iterations: list[int]
+    test_every: int
+    checkpoint_iterations: list[int]
+    checkpoint_every: int
+    checkpoints_kept: int
+    log_every: int
+    viewer_budget: float
+    divergence_factor: float
+    divergence_retries: int
     # losses
-    lambda_l1: float = 1.0
-    lambda_lpips: float = 0.1
-    lambda_ssim: float = 0.0
-    lambda_dxyz_smooth: float = 0.1
-    lambda_scaling: float = 1.0
-    scaling_threshold: float = 0.01
-    vgg_path: str = "smpl_model/vgg16-397923af.pth"
+    lambda_l1: float
+    lambda_lpips: float
+    lambda_ssim: float
+    lambda_dxyz_smooth: float
+    lambda_scaling: float
+    scaling_threshold: float
+    vgg_path: str
     # learning rates
-    position_lr: float = 1.6e-4
-    scaling_lr: float = 5e-4
-    rotation_lr: float = 5e-4
-    opacity_lr: float = 5e-4
-    color_lr: float = 5e-4
-    sh1_lr: float = 2.5e-5
-    xyz_offset_lr: float = 1e-3
-    position_basis_lr: float = 1.6e-5
-    gsparam_basis_lr: float = 1e-4
-    sh1_basis_lr: float = 2.5e-6
-    encoder_lr: float = 5e-4
-    encoder_weight_decay: float = 1e-3
-    lr_decay: LrDecay = field(default_factory=LrDecay)
+    position_lr: float
+    scaling_lr: float
+    rotation_lr: float
+    opacity_lr: float
+    color_lr: float
+    sh1_lr: float
+    xyz_offset_lr: float
+    position_basis_lr: float
+    gsparam_basis_lr: float
+    sh1_basis_lr: float
+    encoder_lr: float
+    encoder_weight_decay: float
+    lr_decay: LrDecay
     # numerics
-    allow_tf32: bool = True
-    detect_anomaly: bool = False
+    allow_tf32: bool
+    detect_anomaly: bool
+
+
+def default_config(**settings: Any) -> Config:
+    """config/default.yaml with `settings` over it, not validated. OmegaConf's errors for what does not fit."""
+    return OmegaConf.to_object(OmegaConf.merge(_defaults(), settings))
+
+
+@functools.cache
+def _defaults() -> DictConfig:
+    """Every setting, typed. ValueError where config/default.yaml is missing or has other keys than Config."""
+    if not DEFAULTS.is_file():
+        raise ValueError(f"{DEFAULTS} is missing; install the package in its checkout: pip install -e .")
+    try:
+        defaults = OmegaConf.merge(OmegaConf.structured(Config), _read_yaml(DEFAULTS))
+    except OmegaConfBaseException as error:
+        raise _unfit(DEFAULTS, error) from error
+    if missing := OmegaConf.missing_keys(defaults):
+        raise ValueError(f"{DEFAULTS}: {', '.join(sorted(missing))}: no default is given")
+    return defaults
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
@@ -129,15 +150,20 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"config file {path} does not exist; the ones that ship are in config/")
+    user = _read_yaml(path)
+    for key in RETIRED & set(user):
+        del user[key]
+    return _merge([(str(path), user), ("command line", _dotlist(overrides or []))])
+
+
+def _read_yaml(path: Path) -> DictConfig:
     try:
         user = OmegaConf.load(path)
     except Exception as error:  # any YAML error: OmegaConf passes several parsers' types through
         raise ValueError(f"{path}: not a readable YAML file ({_first_line(error)})") from error
     if not OmegaConf.is_dict(user):
         raise ValueError(f"{path}: expected `key: value` lines")
-    for key in RETIRED & set(user):
-        del user[key]
-    return _merge([(str(path), user), ("command line", _dotlist(overrides or []))])
+    return user
 
 
 def change_config(config: Config, overrides: list[str], source: str) -> Config:
@@ -149,11 +175,14 @@ def change_config(config: Config, overrides: list[str], source: str) -> Config:
 
 
 def config_of_saved(settings: dict[str, Any]) -> Config:
-    """The settings that a model was saved with, not validated. TypeError and OmegaConf's for what does not fit."""
+    """The settings that a model was saved with, not validated; what its version did not have yet is the default.
+
+    TypeError and OmegaConf's errors for what does not fit.
+    """
     if not isinstance(settings, dict):
         raise TypeError(f"settings are a {type(settings).__name__}, not keys and values")
     kept = {key: value for key, value in settings.items() if key not in RETIRED}
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), kept))
+    return default_config(**kept)
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -168,7 +197,7 @@ def _dotlist(overrides: list[str]) -> Any:
 
 
 def _merge(layers: list[tuple[str, Any]]) -> Config:
-    merged = OmegaConf.structured(Config)
+    merged = _defaults()
     for source, layer in layers:
         background = layer.get("background")
         if isinstance(background, str):
@@ -181,14 +210,16 @@ def _merge(layers: list[tuple[str, Any]]) -> Config:
         try:
             merged = OmegaConf.merge(merged, layer)
         except OmegaConfBaseException as error:
-            key = getattr(error, "full_key", None) or "?"
-            raise ValueError(
-                f"{source}: {key}: {_first_line(error)}; config/default.yaml lists every key"
-            ) from error
+            raise _unfit(source, error) from error
     config = OmegaConf.to_object(merged)
     sources = {key: source for source, layer in layers for key in layer}  # the last one to say it
     validate(config, layers[0][0], sources)
     return config
+
+
+def _unfit(source: str | Path, error: OmegaConfBaseException) -> ValueError:
+    key = getattr(error, "full_key", None) or "?"
+    return ValueError(f"{source}: {key}: {_first_line(error)}; config/default.yaml lists every key")
 
 
 def _first_line(error: BaseException) -> str:

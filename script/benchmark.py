@@ -22,24 +22,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mmlphuman.benchmark import report
+from mmlphuman.benchmark.parallel_training import measure_parallel
+from mmlphuman.benchmark.rendering import FEWEST_FRAMES, measure_rendering
+from mmlphuman.benchmark.sample_reading import measure_samples
+from mmlphuman.benchmark.subject import Subject, trained_subject, untrained_subject, workload
+from mmlphuman.benchmark.training_step import FEWEST_STEADY, measure_steadiness, measure_training
+from mmlphuman.body.smplx_model import load_body
+from mmlphuman.command import run_command
+from mmlphuman.config import load_config
+from mmlphuman.files import atomic_write
+from mmlphuman.model_folder import load_model
+from mmlphuman.processes import Ranks, started_processes
+from mmlphuman.synthetic.body import write_body
+from mmlphuman.synthetic.motion import BETAS, make_motion
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from mmlphuman.benchmark import report  # noqa: E402
-from mmlphuman.benchmark.parallel_training import measure_parallel  # noqa: E402
-from mmlphuman.benchmark.rendering import FEWEST_FRAMES, measure_rendering  # noqa: E402
-from mmlphuman.benchmark.sample_reading import measure_samples  # noqa: E402
-from mmlphuman.benchmark.subject import Subject, trained_subject, untrained_subject, workload  # noqa: E402
-from mmlphuman.benchmark.training_step import FEWEST_STEADY, measure_steadiness, measure_training  # noqa: E402
-from mmlphuman.body.smplx_model import load_body  # noqa: E402
-from mmlphuman.command import run_command  # noqa: E402
-from mmlphuman.config import load_config  # noqa: E402
-from mmlphuman.files import atomic_write  # noqa: E402
-from mmlphuman.synthetic.body import write_body  # noqa: E402
-from mmlphuman.synthetic.motion import BETAS, make_motion  # noqa: E402
-from mmlphuman.training.checkpoint import load_model  # noqa: E402
-from mmlphuman.training.distributed import Ranks, started_processes  # noqa: E402
-
 PARTS = ("samples", "render", "train", "steady")  # samples first: nothing else runs in the process yet
 PUBLISHED_SIZE = (1500, 2048)
 MOTION_FRAMES = 60

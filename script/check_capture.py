@@ -13,20 +13,18 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from mmlphuman.command import run_command  # noqa: E402
-from mmlphuman.preparation.capture_check import check_capture  # noqa: E402
-from mmlphuman.preparation.findings import (  # noqa: E402
+from mmlphuman.command import run_command
+from mmlphuman.preparation.capture_check import check_capture
+from mmlphuman.preparation.findings import (
     EXIT_STATUS,
     closing_line,
     format_table,
     overall,
     write_report,
 )
-from mmlphuman.preparation.overlay import choose_cells, write_overlay_sheet  # noqa: E402
+from mmlphuman.preparation.overlay import choose_cells, write_overlay_sheet
 
+ROOT = Path(__file__).resolve().parent.parent
 SAMPLED_FRAMES = 24
 
 

@@ -10,36 +10,30 @@ opacity hardly change over the training poses lose their bases. Prints what it s
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from mmlphuman.avatar.trained import TrainedAvatar  # noqa: E402
-from mmlphuman.capture.dataset import CaptureDataset  # noqa: E402
-from mmlphuman.capture.formats import open_capture  # noqa: E402
-from mmlphuman.capture.poses import read_smpl_params  # noqa: E402
-from mmlphuman.command import choose_device, run_command  # noqa: E402
-from mmlphuman.config import load_config  # noqa: E402
-from mmlphuman.evaluation.metrics import score_picture  # noqa: E402
-from mmlphuman.evaluation.render_capture import rendered_pictures  # noqa: E402
-from mmlphuman.evaluation.score_table import ScoreTable, comparison  # noqa: E402
-from mmlphuman.export.compact import encode, load_compact, pack  # noqa: E402
-from mmlphuman.export.compact_report import (  # noqa: E402
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.capture.dataset import CaptureDataset, test_dataset
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.command import choose_device, run_command, versions
+from mmlphuman.config import load_config
+from mmlphuman.evaluation.metrics import score_picture
+from mmlphuman.evaluation.render_capture import rendered_pictures
+from mmlphuman.evaluation.score_table import ScoreTable, comparison
+from mmlphuman.export.compact import encode, load_compact, pack
+from mmlphuman.export.compact_report import (
     MEGABYTE,
     compare,
     full_tensors,
     part_sizes,
     size_table,
 )
-from mmlphuman.export.pruning import MIN_PSNR, Selection, prune, select, visible_change  # noqa: E402
-from mmlphuman.files import atomic_write  # noqa: E402
-from mmlphuman.render.rasterize import choose_backend  # noqa: E402
-from mmlphuman.training.checkpoint import load_model  # noqa: E402
-from mmlphuman.training.run_record import versions  # noqa: E402
-from mmlphuman.training.scene import test_dataset  # noqa: E402
+from mmlphuman.export.pruning import MIN_PSNR, Selection, prune, select, visible_change
+from mmlphuman.files import atomic_write
+from mmlphuman.model_folder import load_model
+from mmlphuman.render.rasterize import choose_backend
 
 
 def parse_arguments() -> argparse.Namespace:

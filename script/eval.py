@@ -12,28 +12,24 @@ Without the networks' weights (smpl_model/) LPIPS and FID are left out.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from mmlphuman.capture.formats import open_capture  # noqa: E402
-from mmlphuman.capture.poses import read_smpl_params  # noqa: E402
-from mmlphuman.command import choose_device, require_writable, run_command  # noqa: E402
-from mmlphuman.config import Config, load_config  # noqa: E402
-from mmlphuman.evaluation.evaluate import (  # noqa: E402
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.command import choose_device, require_writable, run_command
+from mmlphuman.config import DEFAULTS, Config, load_config
+from mmlphuman.evaluation.evaluate import (
     Networks,
     load_networks,
     metric_notes,
     score_pictures,
     write_scores,
 )
-from mmlphuman.evaluation.image_folders import match_folders  # noqa: E402
-from mmlphuman.evaluation.inception import WEIGHTS_NAME  # noqa: E402
-from mmlphuman.evaluation.protocols import (  # noqa: E402
+from mmlphuman.evaluation.image_folders import match_folders
+from mmlphuman.evaluation.inception import WEIGHTS_NAME
+from mmlphuman.evaluation.protocols import (
     Part,
     config_protocol,
     named_protocol,
@@ -43,14 +39,13 @@ from mmlphuman.evaluation.protocols import (  # noqa: E402
     training_note,
     training_views,
 )
-from mmlphuman.evaluation.render_capture import rendered_pictures  # noqa: E402
-from mmlphuman.evaluation.score_table import ScoreTable, comparison  # noqa: E402
-from mmlphuman.evaluation.shares import RENDER_TIMEOUT, share_of  # noqa: E402
-from mmlphuman.render.rasterize import choose_backend  # noqa: E402
-from mmlphuman.training.checkpoint import load_model  # noqa: E402
-from mmlphuman.training.distributed import Ranks  # noqa: E402
+from mmlphuman.evaluation.render_capture import rendered_pictures
+from mmlphuman.evaluation.score_table import ScoreTable, comparison
+from mmlphuman.evaluation.shares import RENDER_TIMEOUT, share_of
+from mmlphuman.model_folder import load_model
+from mmlphuman.processes import Ranks
+from mmlphuman.render.rasterize import choose_backend
 
-DEFAULT_CONFIG = ROOT / "config" / "default.yaml"
 MACHINE_KEYS = ("device", "rasterizer", "kernels", "vgg_path")  # settings that do not change what is scored
 
 
@@ -200,7 +195,7 @@ def main() -> None:
     check_arguments(args)
     if args.protocol:
         named_protocol(args.protocol)  # an unknown name ends here, before anything is made
-    config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
+    config = load_config(args.config or DEFAULTS, args.overrides)
     torch.backends.cudnn.allow_tf32 = False  # scores in full single precision
     networks = load_networks(Path(config.vgg_path), args.inception_path)
     if args.truth:

@@ -15,22 +15,18 @@ frames of ply or mesh_ply go to FOLDER/frame00000012.ply, numbered as in the pos
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from mmlphuman.animation.pose_arguments import add_pose_arguments, pose_options  # noqa: E402
-from mmlphuman.animation.pose_file import PoseSequence, read_pose_file  # noqa: E402
-from mmlphuman.avatar.trained import TrainedAvatar  # noqa: E402
-from mmlphuman.body.kinematics import canonical_pose  # noqa: E402
-from mmlphuman.command import choose_device, require_writable, run_command  # noqa: E402
-from mmlphuman.export.gltf import write_glb  # noqa: E402
-from mmlphuman.export.mesh import (  # noqa: E402
+from mmlphuman.animation.pose_arguments import add_pose_arguments, pose_options
+from mmlphuman.animation.pose_file import PoseSequence, read_pose_file
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.body.kinematics import canonical_pose
+from mmlphuman.command import choose_device, require_writable, run_command
+from mmlphuman.export.gltf import write_glb
+from mmlphuman.export.mesh import (
     attach_mesh,
     dress_mesh,
     pose_vertices,
@@ -38,9 +34,9 @@ from mmlphuman.export.mesh import (  # noqa: E402
     template_path,
     write_mesh_ply,
 )
-from mmlphuman.export.ply import write_gaussian_ply  # noqa: E402
-from mmlphuman.training.checkpoint import load_model  # noqa: E402
-from mmlphuman.types import Pose  # noqa: E402
+from mmlphuman.export.ply import write_gaussian_ply
+from mmlphuman.model_folder import load_model
+from mmlphuman.types import Pose
 
 SUFFIXES = {"ply": ".ply", "mesh_ply": ".ply", "glb": ".glb"}
 

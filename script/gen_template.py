@@ -16,23 +16,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from mmlphuman.body.smplx_model import load_body  # noqa: E402
-from mmlphuman.body.weight_volume import find_or_make_weight_volume  # noqa: E402
-from mmlphuman.capture.formats import open_capture  # noqa: E402
-from mmlphuman.capture.layout import CaptureLayout  # noqa: E402
-from mmlphuman.capture.poses import SmplParams, read_smpl_params  # noqa: E402
-from mmlphuman.command import run_command  # noqa: E402
-from mmlphuman.config import Config, load_config, validate  # noqa: E402
-from mmlphuman.evaluation.writer import write_png  # noqa: E402
-from mmlphuman.files import atomic_write  # noqa: E402
-from mmlphuman.preparation.frame_choice import well_spread_frames  # noqa: E402
-from mmlphuman.preparation.template import Template, TemplateSettings, make_template  # noqa: E402
-from mmlphuman.preparation.template_checks import template_warnings  # noqa: E402
-from mmlphuman.preparation.template_picture import template_picture, views_to_show  # noqa: E402
-from mmlphuman.training.scene import training_dataset  # noqa: E402
+from mmlphuman.body.smplx_model import load_body
+from mmlphuman.body.weight_volume import find_or_make_weight_volume
+from mmlphuman.capture.dataset import training_dataset
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.layout import CaptureLayout
+from mmlphuman.capture.poses import SmplParams, read_smpl_params
+from mmlphuman.command import run_command
+from mmlphuman.config import Config, default_config, load_config, validate
+from mmlphuman.evaluation.writer import write_png
+from mmlphuman.files import atomic_write
+from mmlphuman.preparation.frame_choice import well_spread_frames
+from mmlphuman.preparation.template import Template, TemplateSettings, make_template
+from mmlphuman.preparation.template_checks import template_warnings
+from mmlphuman.preparation.template_picture import template_picture, views_to_show
 
 DOUBTFUL = 3  # exit status
 LONGEST_SIDE = 1024  # pixels; larger pictures are scaled down, which loses nothing at millimetres of grid
@@ -91,7 +88,7 @@ def choose_output(args: argparse.Namespace, layout: CaptureLayout) -> tuple[Path
 
 def choose_views(args: argparse.Namespace, layout: CaptureLayout, poses: SmplParams) -> Config:
     """The config's (or all) frames and cameras with the command line's over them, and a sensible scale."""
-    config = load_config(args.config) if args.config else Config(num_train_frame=len(poses))
+    config = load_config(args.config) if args.config else default_config(num_train_frame=len(poses))
     changes = {"train_cam_ids": args.cameras, "begin_ith_frame": args.begin, "num_train_frame": args.count}
     if args.begin is not None and args.count is None and not args.config:
         changes["num_train_frame"] = max(len(poses) - args.begin, 1)

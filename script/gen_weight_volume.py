@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import argparse
 import resource
-import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from mmlphuman.body.smplx_model import load_body
+from mmlphuman.body.volume_report import measure_weight_volume
+from mmlphuman.body.weight_volume import find_or_make_weight_volume
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.command import run_command
 
-from mmlphuman.body.smplx_model import load_body  # noqa: E402
-from mmlphuman.body.volume_report import measure_weight_volume  # noqa: E402
-from mmlphuman.body.weight_volume import find_or_make_weight_volume  # noqa: E402
-from mmlphuman.capture.formats import open_capture  # noqa: E402
-from mmlphuman.capture.poses import read_smpl_params  # noqa: E402
-from mmlphuman.command import run_command  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -27,13 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from mmlphuman.synthetic.body import write_body  # noqa: E402
-from mmlphuman.synthetic.capture_writer import SUBJECTS, make_capture  # noqa: E402
-from mmlphuman.synthetic.hard_motion import frame_sets  # noqa: E402
-from mmlphuman.synthetic.layouts import LAYOUTS  # noqa: E402
+from mmlphuman.synthetic.body import write_body
+from mmlphuman.synthetic.capture_writer import SUBJECTS, make_capture
+from mmlphuman.synthetic.hard_motion import frame_sets
+from mmlphuman.synthetic.layouts import LAYOUTS
 
 STAMP = "demo.json"
 VERSION = 1  # of what is drawn; raise it when the same options give other pictures

@@ -9,16 +9,12 @@ also while the run goes on. The table says when each run reached which score.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from mmlphuman.command import require_writable, run_command  # noqa: E402
-from mmlphuman.config import load_config  # noqa: E402
-from mmlphuman.evaluation.score_curves import (  # noqa: E402
+from mmlphuman.command import require_writable, run_command
+from mmlphuman.config import load_config
+from mmlphuman.evaluation.score_curves import (
     AXES,
     FORMATS,
     METRICS,
@@ -26,7 +22,7 @@ from mmlphuman.evaluation.score_curves import (  # noqa: E402
     draw_curves,
     load_run,
 )
-from mmlphuman.files import atomic_write  # noqa: E402
+from mmlphuman.files import atomic_write
 
 MARGIN = 0.3  # dB
 

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 import torch
 import trimesh
 
 from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
 from mmlphuman.avatar.build import build_avatar, build_layout
-from mmlphuman.body.smplx_model import load_body
-from mmlphuman.body.weight_volume import build_weight_volume
-from mmlphuman.config import Config
+from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.body.smplx_model import Body, load_body
+from mmlphuman.body.weight_volume import WeightVolume, build_weight_volume
+from mmlphuman.config import default_config
 from mmlphuman.types import Cameras, CanonicalGaussians, Pose
 
 
 def small_avatar(body_path, seed: int = 0, **settings) -> Avatar:
-    config = Config(init_num_gs=600, num_verts=120, num_features=10, seed=seed, **settings)
-    body = load_body(body_path, torch.zeros(10))
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10, seed=seed, **settings)
+    body, volume = body_and_volume(body_path)
     template = trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
-    return build_avatar(config, build_layout(config, body, template, build_weight_volume(body, 24)))
+    return build_avatar(config, build_layout(config, body, template, volume))
+
+
+@cache
+def body_and_volume(body_path: Path) -> tuple[Body, WeightVolume]:
+    """Made once, which takes longer than the rest of an avatar; nobody changes them."""
+    body = load_body(body_path, torch.zeros(10))
+    return body, build_weight_volume(body, 24)
 
 
 def randomise(avatar: Avatar, seed: int = 0, size: float = 0.1) -> Avatar:
@@ -29,6 +41,13 @@ def randomise(avatar: Avatar, seed: int = 0, size: float = 0.1) -> Avatar:
                 scale = 0.01 if name in ("control_offsets", "position_bases") else size
                 parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
     return avatar
+
+
+def small_trained(body_path, iteration: int = 40) -> TrainedAvatar:
+    """With every parameter moved, and a pose space."""
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10)
+    pose_space = PoseSpace.fit(torch.randn(30, 63), 20)
+    return TrainedAvatar(randomise(small_avatar(body_path)), pose_space, config, iteration)
 
 
 def random_pose(seed: int = 0, size: float = 0.3) -> Pose:

@@ -1,8 +1,21 @@
-"""For tests that start several processes: a port where they meet, and what torchrun tells each of them."""
+"""For tests that start several processes: what torchrun tells each of them, and ranks forked off the test."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import torch
+
+from mmlphuman.command import run_command
+from mmlphuman.processes import Ranks
 
 
 def free_port() -> int:
@@ -20,3 +33,52 @@ def environment_of_rank(rank: int, world: int, port: int) -> dict[str, str]:
         "MASTER_PORT": port,
     }
     return {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": "127.0.0.1"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    statuses: list[int]  # by rank, negative: the signal that killed it
+    errors: list[str]  # what each wrote to stderr
+    seconds: float
+
+
+def run_ranks(world: int, work: Callable[[Ranks], None], folder: Path, seconds: float = 60) -> Ended:
+    """`work` on every rank, as a command. folder: for what they write to stderr."""
+    context, began = multiprocessing.get_context("fork"), time.monotonic()
+    port = free_port()
+    logs = [folder / f"stderr_{rank}" for rank in range(world)]
+    processes = [
+        context.Process(target=_rank, args=(rank, world, port, work, logs[rank])) for rank in range(world)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(max(0.0, began + seconds - time.monotonic()))
+    ended = Ended(
+        [process.exitcode for process in processes],
+        [log.read_text() for log in logs],
+        time.monotonic() - began,
+    )
+    for process in processes:
+        process.kill()
+        process.join()
+    return ended
+
+
+def run_all(world: int, work: Callable[[Ranks], None], folder: Path) -> None:
+    """`run_ranks` that must go well."""
+    ended = run_ranks(world, work, folder)
+    assert ended.statuses == [0] * world, ended
+
+
+def _rank(rank: int, world: int, port: int, work: Callable[[Ranks], None], log: Path) -> None:
+    os.environ |= environment_of_rank(rank, world, port)
+    torch.set_num_threads(1)  # a forked process has no other threads of the pool
+    cv2.setNumThreads(0)
+    sys.stderr = log.open("w", buffering=1)
+
+    def main() -> None:
+        with Ranks.from_environment("cpu") as ranks:
+            work(ranks)
+
+    run_command(main)

@@ -1,12 +1,13 @@
 """Settings: defaults documented, published form accepted, mistakes named."""
 
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 
 import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmlphuman.config import Config, config_of_saved, load_config, save_config
+from mmlphuman import config
+from mmlphuman.config import config_of_saved, default_config, load_config, save_config
 
 PUBLISHED_KEYS = """
 seed background random_background train_cam_ids num_train_frame begin_ith_frame frame_interval
@@ -19,7 +20,34 @@ iteration_dxyz_basis iteration_gsparam_basis smpl_pkl_path detect_anomaly
 
 def test_default_yaml_documents_every_key_with_its_default():
     documented = OmegaConf.to_container(OmegaConf.load("config/default.yaml"))
-    assert documented == asdict(Config())
+    assert documented == asdict(default_config())
+    for part in (config.Config, config.TestConfig, config.LrDecay):  # nowhere else
+        assert all(field.default is MISSING and field.default_factory is MISSING for field in fields(part))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (None, "is missing; install the package in its checkout: pip install -e ."),
+        (("seed: 0 ", "sead: 0 "), "sead"),
+        (("seed: 0 ", "# "), "seed: no default is given"),
+        (("  cam_ids: [1]\n", ""), "test.cam_ids: no default is given"),
+    ],
+)
+def test_defaults_that_are_missing_or_unknown_are_named(tmp_path, monkeypatch, damage, message):
+    broken, user = tmp_path / "default.yaml", tmp_path / "user.yaml"
+    user.write_text("iterations: 7\n")
+    if damage is not None:
+        broken.write_text(config.DEFAULTS.read_text().replace(*damage))
+    monkeypatch.setattr(config, "DEFAULTS", broken)
+    config._defaults.cache_clear()
+    try:
+        with pytest.raises(ValueError) as error:
+            load_config(user)
+    finally:
+        config._defaults.cache_clear()
+    assert message in str(error.value) and str(broken) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_every_shipped_config_loads():
@@ -32,7 +60,7 @@ def test_every_shipped_config_loads():
 
 
 def test_published_keys_are_accepted(tmp_path):
-    defaults = asdict(Config())
+    defaults = asdict(default_config())
     assert set(PUBLISHED_KEYS.split()) <= set(defaults)
     path = tmp_path / "user.yaml"
     settings = {key: defaults[key] for key in PUBLISHED_KEYS.split()} | {
@@ -40,20 +68,20 @@ def test_published_keys_are_accepted(tmp_path):
         "test": defaults["test"],
     }
     path.write_text(OmegaConf.to_yaml(settings))
-    assert load_config(path) == Config()
+    assert load_config(path) == default_config()
 
 
 def test_command_line_goes_over_the_file(tmp_path):
     path = tmp_path / "user.yaml"
     path.write_text("iterations: 5\ntest:\n  cam_ids: [3]\n")
-    config = load_config(path, ["iterations=7", "test.num_frame=2"])
-    assert (config.iterations, config.test.cam_ids, config.test.num_frame) == (7, [3], 2)
+    merged = load_config(path, ["iterations=7", "test.num_frame=2"])
+    assert (merged.iterations, merged.test.cam_ids, merged.test.num_frame) == (7, [3], 2)
 
 
 def test_saved_settings_come_back(tmp_path):
-    config = Config(iterations=3, background=[0.0, 0.5, 1.0], skip_frames=[[3, 4]])
-    save_config(config, tmp_path / "config.yaml")
-    assert load_config(tmp_path / "config.yaml") == config
+    saved = default_config(iterations=3, background=[0.0, 0.5, 1.0], skip_frames=[[3, 4]])
+    save_config(saved, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == saved
 
 
 def test_settings_of_older_versions_are_read(tmp_path):
@@ -61,7 +89,8 @@ def test_settings_of_older_versions_are_read(tmp_path):
     old = tmp_path / "config.yaml"
     old.write_text("gradient_exchange: bfloat16\niterations: 7\n")
     assert load_config(old).iterations == 7
-    assert config_of_saved({"gradient_exchange": "bfloat16", "iterations": 7}).iterations == 7
+    assert config_of_saved({"gradient_exchange": "bfloat16", "iterations": 7}) == default_config(iterations=7)
+    assert config_of_saved({"test": {"num_frame": 3}}) == default_config(test={"num_frame": 3})
     for unfit, error in (({"iteration": 5}, OmegaConfBaseException), ([], TypeError)):
         with pytest.raises(error):
             config_of_saved(unfit)

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mmlphuman.capture.dataset import select_frames
-from mmlphuman.config import Config, load_config
+from mmlphuman.config import default_config, load_config
 
 A = [
     *(
@@ -97,7 +97,7 @@ def test_everything_else_is_the_default(name):
         "skip_frames",
         "test",
     }
-    config, default = asdict(load_config(path_of(name))), asdict(Config())
+    config, default = asdict(load_config(path_of(name))), asdict(default_config())
     assert {key for key in config if config[key] != default[key]} <= selection
     written = OmegaConf.to_container(OmegaConf.load(path_of(name)))
     for key, value in written.items():

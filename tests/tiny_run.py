@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmlphuman.config import Config, TestConfig
+from mmlphuman.config import Config, default_config
 from mmlphuman.synthetic.capture_writer import make_capture
 
 CAMERAS, FRAMES, NOVEL_FRAMES, SIZE = 4, 24, 4, 96
@@ -35,7 +35,7 @@ def tiny_settings(body: Path, **others) -> Config:
         "num_train_frame": FRAMES,
         "num_workers": 1,
         "edge_radius": 1,
-        "test": TestConfig(cam_ids=[3], num_frame=2),
+        "test": dict(cam_ids=[3], num_frame=2),
         "weight_volume_resolution": 16,
         "init_num_gs": 400,
         "num_verts": 60,
@@ -44,4 +44,4 @@ def tiny_settings(body: Path, **others) -> Config:
         "log_every": 2,
         "lambda_lpips": 0,
     }
-    return Config(**settings | others)
+    return default_config(**settings | others)

@@ -14,9 +14,8 @@ from pathlib import Path
 from mmlphuman.animation.camera_file import read_camera_file, write_camera_file
 from mmlphuman.animation.pose_file import PoseOptions, read_pose_file
 from mmlphuman.files import atomic_write
-from mmlphuman.streaming.loss_curve import LossCurve
-from mmlphuman.streaming.messages import Problem, ServerMessage, State, Welcome
-from viewer.client import Address, Client, Picture
+from mmlphuman.streaming.messages import LossCurve, Problem, ServerMessage, State, Welcome
+from viewer.client import Client, ReceivedPicture, ServerAddress, one_line
 from viewer.picture import png_bytes
 from viewer.viewer_state import Playback, Requester, ViewerState, build_screenshot
 
@@ -28,7 +27,7 @@ class ViewerApp:
     def __init__(self, client: Client, out_dir: Path):
         self.client, self.out_dir = client, out_dir
         self.state = ViewerState()
-        self.picture: Picture | None = None  # the last one shown
+        self.picture: ReceivedPicture | None = None  # the last one shown
         self.progress: State | None = None
         self.losses = LossCurve()
         # The pose file's settings; reading it again follows them.
@@ -42,7 +41,7 @@ class ViewerApp:
 
     # --- once for each frame of the window ---------------------------------------------------------------
 
-    def step(self, now: float) -> Picture | None:
+    def step(self, now: float) -> ReceivedPicture | None:
         """Takes in what came, moves on, asks for what is missing. now: seconds -> a new picture to show, if any."""
         self._now = now
         for event in self.client.take_events():
@@ -91,7 +90,7 @@ class ViewerApp:
     # --- what buttons and keys do ------------------------------------------------------------------------
 
     def reconnect(self, host: str, port: int, token: str) -> None:
-        self.client.reconnect(Address(host.strip(), port, token.strip()))
+        self.client.reconnect(ServerAddress(host.strip(), port, token.strip()))
 
     def touch(self) -> None:
         """The view moves: until it stands still, pictures are asked for in the lower resolution."""
@@ -106,7 +105,7 @@ class ViewerApp:
         try:
             sequence = read_pose_file(Path(path).expanduser(), self.pose_options)
         except (ValueError, OSError) as error:
-            self.say(_one_line(error))
+            self.say(one_line(error))
             return
         self.state.take_sequence(sequence)
         fps = "" if sequence.fps is None else f", {sequence.fps:g} a second"
@@ -131,7 +130,7 @@ class ViewerApp:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_camera_file(path, self.state.camera.view(*self.state.panel))
         except (ValueError, OSError) as error:
-            self.say(_one_line(error))
+            self.say(one_line(error))
         else:
             self.say(f"wrote {path}")
 
@@ -139,7 +138,7 @@ class ViewerApp:
         try:
             self.state.take_view(read_camera_file(Path(self.camera_path).expanduser()))
         except (ValueError, OSError) as error:
-            self.say(_one_line(error))
+            self.say(one_line(error))
         else:
             self.say(f"camera of {self.camera_path}")
 
@@ -152,7 +151,7 @@ class ViewerApp:
         self._screenshot = request.id, self._now + SCREENSHOT_SECONDS
         self.client.submit(request)
 
-    def _finish_screenshot(self, picture: Picture) -> None:
+    def _finish_screenshot(self, picture: ReceivedPicture) -> None:
         if self._screenshot is None or picture.frame.id != self._screenshot[0]:
             return
         self._screenshot = None
@@ -162,7 +161,7 @@ class ViewerApp:
             with atomic_write(path) as file:
                 file.write(png_bytes(picture.frame, picture.image))
         except OSError as error:
-            self.say(f"the screenshot cannot be written: {_one_line(error)}")
+            self.say(f"the screenshot cannot be written: {one_line(error)}")
         else:
             self.say(f"wrote {path}")
 
@@ -190,12 +189,6 @@ class ViewerApp:
         status = self.client.status
         if status.phase == "waiting":
             return f"{status.text}; next try in {max(status.retry_at - self._now, 0):.0f} s"
-        if (
-            status.phase == "connected"
-            and self.state.welcome is not None
-            and not self.state.welcome.gaussians
-        ):
-            return f"{status.text}: no avatar yet, the run is reading its capture"
         return status.text
 
 
@@ -205,7 +198,3 @@ def _free_name(folder: Path, stem: str, suffix: str) -> Path:
     while (path := folder / f"{stem}_{number:04d}{suffix}").exists():
         number += 1
     return path
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

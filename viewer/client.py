@@ -1,9 +1,9 @@
 """The network side of the desktop viewer: a thread that keeps one connection to the server alive.
 
-Data path: RenderRequest -> websocket -> server; Frame -> decoded Picture -> the window.
+Data path: RenderRequest -> websocket -> server; Frame -> ReceivedPicture -> the window.
 
 The window never waits: `submit` replaces whatever request has not been sent yet, `take_picture` gives the newest
-picture or None. At most two requests are under way (traffic.py), so a slow link lags by one picture and not by
+picture or None. At most two requests are under way, so a slow link lags by one picture and not by
 ten. A lost connection is made anew, with growing pauses.
 """
 
@@ -22,7 +22,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
 
 from mmlphuman.streaming import messages
-from mmlphuman.streaming.fields import ProtocolError
 from mmlphuman.streaming.messages import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -34,22 +33,24 @@ from mmlphuman.streaming.messages import (
     ServerMessage,
     Welcome,
 )
-from mmlphuman.streaming.protocol import decode_frame, decode_server, encode
+from mmlphuman.streaming.protocol import ProtocolError, decode_frame, decode_server, encode
 from viewer.picture import decode_picture
-from viewer.traffic import Outstanding, Rate
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds between attempts to connect; each is twice the one before
 REFUSED_PAUSE = 10.0  # a server that said no is asked again, but not often
 CONNECT_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 10.0  # between pings: a dead link is noticed after at most two
 KEPT_EVENTS = 1000  # messages that the window has not taken yet
+MAX_OUTSTANDING = 2  # requests: one being drawn, one waiting or on its way
+LOST_SECONDS = 20.0  # a request that was not answered by then no longer counts as outstanding
+RATE_SECONDS = 2.0  # fps and MB/s are means over this long
 
 # What the connection is doing.
 CONNECTING, CONNECTED, WAITING, STOPPED = "connecting", "connected", "waiting", "stopped"
 
 
 @dataclass(frozen=True)
-class Address:
+class ServerAddress:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     token: str = ""
@@ -72,21 +73,64 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReceivedPicture:
     """A frame that arrived, decoded."""
 
     frame: Frame
     image: np.ndarray  # (H, W, 3) uint8 RGB
 
 
+# --- what is under way, and how fast: times are given ----------------------------------------------------
+
+
+class Rate:
+    """Pictures and bytes a second, over the last RATE_SECONDS."""
+
+    def __init__(self):
+        self._arrivals: deque[tuple[float, int]] = deque()
+
+    def add(self, now: float, size: int) -> None:
+        self._arrivals.append((now, size))
+
+    def measure(self, now: float) -> tuple[float, float]:
+        """(pictures a second, megabytes a second)."""
+        while self._arrivals and self._arrivals[0][0] <= now - RATE_SECONDS:
+            self._arrivals.popleft()
+        size = sum(size for _, size in self._arrivals)
+        return len(self._arrivals) / RATE_SECONDS, size / RATE_SECONDS / 1e6
+
+
+class Outstanding:
+    """Requests that are on their way. An answer also settles all older ones: the server leaves out stale ones."""
+
+    def __init__(self):
+        self._sent: dict[int, float] = {}  # id -> when
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def add(self, request_id: int, now: float) -> None:
+        self._sent[request_id] = now
+
+    def settle(self, request_id: int) -> None:
+        self._sent = {other: sent for other, sent in self._sent.items() if other > request_id}
+
+    def may_send(self, now: float) -> bool:
+        self._sent = {other: sent for other, sent in self._sent.items() if sent > now - LOST_SECONDS}
+        return len(self._sent) < MAX_OUTSTANDING
+
+
+# --- the connection --------------------------------------------------------------------------------------
+
+
 class Client:
     """One connection, served by its own thread between `start` and `stop`. All methods return at once."""
 
-    def __init__(self, address: Address):
+    def __init__(self, address: ServerAddress):
         self.address = address
         self._lock = threading.Lock()  # guards what follows; held for assignments only
         self._status = Status()
-        self._picture: Picture | None = None
+        self._picture: ReceivedPicture | None = None
         self._events: deque[ServerMessage] = deque(maxlen=KEPT_EVENTS)
         self._request: RenderRequest | None = None  # the newest that was not sent yet
         self._outstanding = Outstanding()
@@ -110,7 +154,7 @@ class Client:
         if self._thread.is_alive():
             self._thread.join(timeout=CONNECT_SECONDS)
 
-    def reconnect(self, address: Address) -> None:
+    def reconnect(self, address: ServerAddress) -> None:
         """Leaves the present connection, or the pause between two attempts, and connects to `address`."""
         self.address = address
         self._signal("_restart")
@@ -123,7 +167,7 @@ class Client:
             self._request = request
         self._signal("_wake")
 
-    def take_picture(self) -> Picture | None:
+    def take_picture(self) -> ReceivedPicture | None:
         """The newest picture, if one has come since the last call."""
         with self._lock:
             picture, self._picture = self._picture, None
@@ -186,7 +230,7 @@ class Client:
             pause = min(2 * pause, LONGEST_PAUSE)
         self._set_status(STOPPED, "not connected")
 
-    async def _session(self, address: Address) -> tuple[str, bool, bool]:
+    async def _session(self, address: ServerAddress) -> tuple[str, bool, bool]:
         """One connection from beginning to end -> (why it ended, whether we were let in, whether we were refused)."""
         welcome = False
         try:
@@ -217,15 +261,15 @@ class Client:
         except ProtocolError as error:
             return f"no server of this project's viewers: {error}", welcome, True
         except (InvalidURI, InvalidHandshake) as error:
-            return f"no viewer's server answers there: {_one_line(error)}", welcome, True
+            return f"no viewer's server answers there: {one_line(error)}", welcome, True
         except TimeoutError:
             return f"{address.host}:{address.port} does not answer", welcome, False
         except WebSocketException as error:
-            return f"connection lost: {_one_line(error)}", welcome, False
+            return f"connection lost: {one_line(error)}", welcome, False
         except ConnectionRefusedError:
             return f"no server listens at {address.host}:{address.port}", welcome, False
         except OSError as error:
-            return f"{address.host}:{address.port}: {_one_line(error)}", welcome, False
+            return f"{address.host}:{address.port}: {one_line(error)}", welcome, False
         finally:
             self._leave()
 
@@ -272,7 +316,7 @@ class Client:
             frame = decode_frame(message)
             self._settle(frame.id, len(message))
             try:
-                picture = Picture(frame, decode_picture(frame))
+                picture = ReceivedPicture(frame, decode_picture(frame))
             except ValueError as error:
                 event = Problem(str(error), frame.id)
             else:
@@ -320,5 +364,5 @@ def _because(socket: ClientConnection) -> str:
     return f" ({socket.close_reason})" if socket.close_reason else ""
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     return " ".join((str(error) or type(error).__name__).split())

@@ -2,8 +2,8 @@
 
 python net_viewer.py [--ip IP] [--port PORT] [--token TOKEN] [--out_dir FOLDER]
 
-The other side is train.py, or visualize.py with a finished avatar. This side needs viewer/requirements.txt and a
-clone of the repository, no torch and no GPU of NVIDIA's.
+The other side is train.py, or visualize.py with a finished avatar. This side needs a clone of the repository
+and `pip install -r requirements.txt` in the viewer's folder; no torch and no GPU of NVIDIA's.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Run from a clone, not installed: the packages `viewer` and `mmlphuman` lie in the folder above this one.
-sys.path.insert(0, str(ROOT))
 
 FONT_SIZE = 16  # pixels
 
@@ -46,9 +44,9 @@ def main() -> None:
         )
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{error.name} is not installed; pip install -r {ROOT / 'viewer/requirements.txt'}"
+            f"{error.name} is not installed; cd {ROOT / 'viewer'} && pip install -r requirements.txt"
         ) from error
-    network = client.Client(client.Address(args.ip, args.port, args.token))
+    network = client.Client(client.ServerAddress(args.ip, args.port, args.token))
     network.start()
     try:
         window.ViewerWindow(app.ViewerApp(network, args.out_dir), args.font_size).run()

@@ -90,8 +90,6 @@ class ViewerState:
             self.frame = 0
             if self.kind == "training" and not welcome.frames:
                 self.kind = "big"
-            elif self.kind == "big" and known is not None and not known.frames and welcome.frames:
-                self.kind = "training"  # a run that had to read its capture first
         self.frame = min(self.frame, max(len(welcome.frames) - 1, 0))
         self.camera_position = min(self.camera_position, max(len(welcome.cameras) - 1, 0))
 
@@ -218,7 +216,7 @@ class Requester:
 
     def next_request(self, state: ViewerState, now: float, idle: bool) -> RenderRequest | None:
         """The request to send now, or None. idle: all earlier ones were answered."""
-        if state.welcome is None or state.welcome.gaussians == 0:  # a run that is still reading its capture
+        if state.welcome is None:
             return None
         moving = state.playing or now - self._touched_at < MOVING_SECONDS
         request = build_request(state, 0, moving)

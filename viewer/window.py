@@ -1,6 +1,6 @@
 """The window: the picture on the left, the controls on the right, the state of things below. DearPyGui.
 
-Data path: Picture of the app -> texture; mouse and keys -> ViewerState, by way of the app and the panel.
+Data path: ReceivedPicture of the app -> texture; mouse and keys -> ViewerState, by way of the app and the panel.
 """
 
 from __future__ import annotations

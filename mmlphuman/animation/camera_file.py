@@ -14,6 +14,7 @@ import math
 import reprlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from mmlphuman.capture.layout import (
 )
 from mmlphuman.files import atomic_write
 from mmlphuman.json_file import numbers, read_json
+
+if TYPE_CHECKING:
+    from mmlphuman.capture.dataset import CaptureDataset  # needs torch
 
 MAX_FILE_BYTES = 1_000_000  # a camera has some 600, cameras.json of 160 cameras 150,000
 MAX_SIZE = 16384  # pixels of a side: what images and videos can have
@@ -96,6 +100,26 @@ def read_camera_list(path: str | Path) -> dict[int, CameraView]:
             raise ValueError(f"{where}: id {camera_id} appears twice")
         views[camera_id] = replace(view, K=_calibrated(path, where, entry, camera_id, view))
     return views
+
+
+def camera_list(dataset: CaptureDataset) -> list[dict]:
+    """The training cameras, each in the form of a camera file (w2c row-major, K, fovx in degrees)."""
+    entries = []
+    for camera_id in dataset.camera_ids:
+        camera = dataset.cameras((camera_id,))
+        intrinsics = camera.intrinsics[0]
+        fovx = 2 * math.degrees(math.atan(camera.width / (2 * float(intrinsics[0, 0]))))
+        entries.append(
+            {
+                "id": camera_id,
+                "w2c": camera.w2c[0].flatten().tolist(),
+                "K": intrinsics.flatten().tolist(),
+                "fovx": fovx,
+                "height": camera.height,
+                "width": camera.width,
+            }
+        )
+    return entries
 
 
 def camera_to_json(view: CameraView) -> dict:

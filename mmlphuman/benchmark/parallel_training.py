@@ -17,7 +17,7 @@ import numpy as np
 from mmlphuman.benchmark.clock import wall_milliseconds
 from mmlphuman.benchmark.subject import Subject
 from mmlphuman.benchmark.training_step import ROUNDS, WARM_UP, make_trainer, training_capture
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.processes import Ranks
 from mmlphuman.training.loop import Trainer
 
 VIEWS = 4  # of a pose

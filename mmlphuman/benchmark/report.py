@@ -9,10 +9,10 @@ from mmlphuman.benchmark.rendering import RenderRow
 from mmlphuman.benchmark.sample_reading import STEPS
 from mmlphuman.benchmark.training_step import StepRow
 from mmlphuman.capture.loader import available_cores
+from mmlphuman.command import versions
 from mmlphuman.evaluation.speed import STAGES as FRAME_STAGES
 from mmlphuman.evaluation.speed import device_name
 from mmlphuman.text_table import aligned
-from mmlphuman.training.run_record import versions
 
 
 def machine(device: torch.device) -> dict:

@@ -31,10 +31,10 @@ from mmlphuman.capture.poses import POSE_PARTS, read_smpl_params
 from mmlphuman.config import Config
 from mmlphuman.evaluation.speed import Timing
 from mmlphuman.kernels import use_kernels
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.measures.lpips import LPIPS
+from mmlphuman.processes import Ranks
 from mmlphuman.training.loop import Trainer
-from mmlphuman.training.perceptual import LPIPS
-from mmlphuman.training.scene import Scene
+from mmlphuman.training.run_setup import Scene
 from mmlphuman.types import Sample
 
 CAMERAS, FRAMES = 4, 2  # of the capture that the samples come from

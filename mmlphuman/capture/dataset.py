@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mmlphuman.capture.frame_filter import filter_frames
 from mmlphuman.capture.images import View, decode_image, make_view_reader
 from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.poses import SmplParams
+from mmlphuman.config import Config
 from mmlphuman.types import Cameras, Sample
 
 SCENE_SCALE_MARGIN = 1.1  # as published
@@ -196,3 +198,34 @@ def _existing_pairs(
         for camera_id in camera_ids
         if exists(layout.image_path(camera_id, frame)) and exists(layout.mask_path(camera_id, frame))
     ]
+
+
+def training_dataset(config: Config, layout: CaptureLayout, poses: SmplParams) -> CaptureDataset:
+    """The training images, without the frames that config cuts out or finds repeated.
+
+    Only training frames are filtered: scores are comparable with others' only on every frame of a protocol, and
+    a repeated pose harms no score.
+    """
+    frames = select_frames(config.begin_ith_frame, config.num_train_frame, config.frame_interval)
+    return CaptureDataset(
+        layout,
+        poses,
+        frames=filter_frames(frames, poses, config.min_pose_change, config.skip_frames),
+        camera_ids=config.train_cam_ids or list(range(len(layout.cameras))),
+        image_scaling=config.image_scaling,
+        edge_radius=config.edge_radius,
+        in_memory=config.data_in_memory,
+    )
+
+
+def test_dataset(config: Config, layout: CaptureLayout, poses: SmplParams) -> CaptureDataset:
+    """The images that training never sees."""
+    return CaptureDataset(
+        layout,
+        poses,
+        frames=select_frames(config.test.begin_ith_frame, config.test.num_frame, config.test.frame_interval),
+        camera_ids=config.test.cam_ids,
+        image_scaling=config.test.image_scaling,
+        edge_radius=config.edge_radius,
+        in_memory=False,
+    )

@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mmlphuman.command import versions
 from mmlphuman.evaluation.fid import bias_note, frechet_distance
 from mmlphuman.evaluation.inception import OTHER_NAME, WEIGHTS_NAME, Inception, load_inception
 from mmlphuman.evaluation.metrics import Picture, person_pair, score_picture
 from mmlphuman.evaluation.score_table import ScoreTable
 from mmlphuman.evaluation.shares import Scored, gathered, shown
 from mmlphuman.files import atomic_write
-from mmlphuman.training.distributed import Ranks
-from mmlphuman.training.image_losses import EDGE_WIDTH, PERCEPTUAL_SIZE
-from mmlphuman.training.perceptual import LPIPS, load_lpips
-from mmlphuman.training.run_record import versions
+from mmlphuman.measures.comparison import EDGE_WIDTH, PERCEPTUAL_SIZE
+from mmlphuman.measures.lpips import LPIPS, load_lpips
+from mmlphuman.processes import Ranks
 
 # What to fetch where a network's weights are missing, and the setting that says where they lie.
 FILES = {

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmlphuman.training.perceptual import fill, read_weights
+from mmlphuman.measures.lpips import fill, read_weights
 
 NUM_FEATURES = 2048
 NUM_CLASSES = 1008

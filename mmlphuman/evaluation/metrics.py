@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mmlphuman.training.image_losses import mask_square, person_crops, regions, ssim
-from mmlphuman.training.perceptual import LPIPS
+from mmlphuman.measures.comparison import mask_square, person_crops, regions, ssim
+from mmlphuman.measures.lpips import LPIPS
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from mmlphuman.evaluation.image_folders import read_picture
 from mmlphuman.evaluation.shares import share_of, shown
 from mmlphuman.evaluation.writer import ImageWriter
 from mmlphuman.files import atomic_write
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.processes import Ranks
 
 WORST_FRAMES = 5
 MAX_PNG_THREADS = 8  # more wait for the disk

@@ -24,9 +24,9 @@ from mmlphuman.evaluation.score_table import ScoreTable
 from mmlphuman.evaluation.shares import Scored, gathered, share_of, shown
 from mmlphuman.evaluation.writer import IMAGE_KINDS, ImageWriter, image_name
 from mmlphuman.files import atomic_write
+from mmlphuman.measures.comparison import paint
+from mmlphuman.processes import Ranks
 from mmlphuman.render.rasterize import choose_backend
-from mmlphuman.training.distributed import Ranks
-from mmlphuman.training.image_losses import paint
 from mmlphuman.types import Sample
 
 SHEET_CELLS = 8

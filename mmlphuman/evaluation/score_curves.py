@@ -14,9 +14,9 @@ from typing import BinaryIO
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
+from mmlphuman.measures.comparison import EDGE_WIDTH
+from mmlphuman.measures.held_out_scores import FILE_NAME, HeldOutScore, read_scores
 from mmlphuman.text_table import aligned
-from mmlphuman.training.image_losses import EDGE_WIDTH
-from mmlphuman.training.score_log import FILE_NAME, HeldOutScore, read_scores
 
 METRICS = {
     "psnr": "PSNR of held-out views, dB",

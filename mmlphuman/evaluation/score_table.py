@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from mmlphuman.evaluation.metrics import FrameScore
-from mmlphuman.training.image_losses import EDGE_WIDTH, PERCEPTUAL_SIZE
+from mmlphuman.measures.comparison import EDGE_WIDTH, PERCEPTUAL_SIZE
 
 # What is averaged: field of FrameScore, heading of its column, its format.
 COLUMNS = (

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from mmlphuman.evaluation.inception import NUM_FEATURES
 from mmlphuman.evaluation.metrics import FrameScore
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.processes import Ranks
 
 # The longest that one rank may keep the others waiting: with a video of its own, or with FID. The death of a process
 # is noticed by its connections and not by this.

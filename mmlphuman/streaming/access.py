@@ -1,6 +1,7 @@
-"""Who may watch: addresses, tokens, the origin of a browser's page, and the first message of a connection.
+"""Who may watch, and what a browser gets to watch with: addresses, tokens, headers, the page, the first message.
 
-Data path: host, port -> listening socket; HTTP headers -> allowed or a reason; Hello -> allowed or a reason.
+Data path: host, port -> listening socket; HTTP request -> a file of the page, a reason, or on to the websocket;
+Hello -> allowed or a reason.
 
 A server for this machine needs no token, so it must not be reachable through somebody else's web page: a browser
 sends where a page came from (Origin), which must be this server; and a page whose own name was made to point at this
@@ -16,11 +17,15 @@ import os
 import re
 import secrets
 import socket
+from http import HTTPStatus
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from mmlphuman.streaming.fields import ProtocolError, parse_object
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
 from mmlphuman.streaming.messages import MAX_NAME, MAX_REQUEST_BYTES, PROTOCOL_VERSION, Hello
-from mmlphuman.streaming.protocol import decode_client
+from mmlphuman.streaming.protocol import ProtocolError, decode_client, parse_object
 
 TOKEN_BYTES = 16  # of randomness: cannot be guessed
 BACKLOG = 64  # connections that the system keeps until we take them
@@ -28,6 +33,17 @@ MAX_PORT = 65535
 ANY_ADDRESS = ("", "0.0.0.0", "::")
 SCHEME_PORTS = {"http": 80, "https": 443}
 HOST_HEADER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+PAGE_FOLDER = Path(__file__).parent / "page"
+INDEX = "index.html"
+CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+}
+PLAIN_TEXT = "text/plain; charset=utf-8"
 
 
 # --- address and token -----------------------------------------------------------------------------------
@@ -111,6 +127,68 @@ def refuse_headers(hosts: list[str], origins: list[str], has_token: bool) -> str
         except (ValueError, KeyError):  # no address, or of no web page
             pass
     return f"pages from {origins[0]} may not watch; open http://{hosts[0]}/ itself"
+
+
+# --- the page --------------------------------------------------------------------------------------------
+
+
+class WebPage:
+    """The files of `folder` that a browser may ask for; those in folders below it, or of other kinds, it may not.
+
+    Read once; paths are looked up in a table, never on the disk.
+    """
+
+    def __init__(self, folder: Path = PAGE_FOLDER):
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        self._files = {  # path in the address -> type, content
+            f"/{file.name}": (CONTENT_TYPES[file.suffix], file.read_bytes())
+            for file in files
+            if file.suffix in CONTENT_TYPES and file.is_file()
+        }
+        if f"/{INDEX}" in self._files:
+            self._files["/"] = self._files[f"/{INDEX}"]
+
+    def answer(self, request: Request, has_token: bool) -> Response | None:
+        """What a request gets; None: it asks for a websocket, and may have it."""
+        hosts, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
+        refused = refuse_headers(hosts, origins, has_token)
+        if refused is not None:
+            return _response(HTTPStatus.FORBIDDEN, PLAIN_TEXT, f"{refused}\n".encode("ascii", "replace"))
+        if request.method != "GET":
+            body = b"" if request.method == "HEAD" else b"only GET is answered\n"
+            response = _response(HTTPStatus.METHOD_NOT_ALLOWED, PLAIN_TEXT, body)
+            response.headers["Allow"] = "GET"
+            return response
+        if "Upgrade" in request.headers:
+            return None
+        kind, content = self._files.get(request.path.partition("?")[0], (PLAIN_TEXT, None))
+        if content is None:
+            return _response(HTTPStatus.NOT_FOUND, PLAIN_TEXT, b"there is no such page\n")
+        return _response(HTTPStatus.OK, kind, content, hosts[0])
+
+
+def _response(status: HTTPStatus, kind: str, body: bytes, host: str = "") -> Response:
+    """`host`, checked already, is where the page's script may open a websocket."""
+    policy = [
+        "default-src 'self'",
+        f"connect-src 'self' ws://{host} wss://{host}" if host else "connect-src 'self'",
+        "img-src 'self' blob: data:",  # pictures come as bytes
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    headers = Headers(
+        {
+            "Connection": "close",
+            "Content-Length": str(len(body)),
+            "Content-Type": kind,
+            "Content-Security-Policy": "; ".join(policy),
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-store",
+        }
+    )
+    return Response(status.value, status.phrase, headers, body)
 
 
 # --- first message ---------------------------------------------------------------------------------------

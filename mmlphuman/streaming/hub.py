@@ -1,9 +1,11 @@
 """All that happens on the server's event loop: who is let in, what they ask, what they are told.
 
-Data path: Connection -> hello -> Client; its requests -> JobQueue; encoded answers and the Bulletin -> its link.
+Data path: bytes of a socket -> Connection (a websocket) -> hello -> ConnectedViewer; its requests -> JobQueue; encoded
+answers and the LatestState -> its link.
 
-Each client has three tasks: one keeps its newest message, one understands it, one tells the news. Each answer that
-is encoded and sent is a task more, of which JobQueue allows few. They end with the connection.
+Connection sets the limits that websockets leaves open; a message to a ConnectedViewer is known to have arrived. Each
+has three tasks: one keeps its newest message, one understands it, one tells the news. Each answer that is encoded and
+sent is a task more, of which JobQueue allows few. They end with the connection.
 """
 
 from __future__ import annotations
@@ -18,21 +20,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from websockets.asyncio.server import serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from mmlphuman.streaming import messages
-from mmlphuman.streaming.access import WrongToken, check_hello
-from mmlphuman.streaming.bulletin import Bulletin
-from mmlphuman.streaming.connection import CLOSE_SECONDS, Client, Connection, QuietLogger
-from mmlphuman.streaming.fields import ProtocolError
-from mmlphuman.streaming.http_page import WebPage
-from mmlphuman.streaming.job_queue import Job, JobQueue
-from mmlphuman.streaming.loss_curve import LossCurve
-from mmlphuman.streaming.messages import Hello, Problem, Refused
-from mmlphuman.streaming.pictures import ENCODERS
-from mmlphuman.streaming.protocol import decode_client, encode
+from mmlphuman.streaming.access import WebPage, WrongToken, check_hello
+from mmlphuman.streaming.handover import Job, JobQueue, LatestState
+from mmlphuman.streaming.messages import Hello, LossCurve, Problem, Refused, State, Welcome
+from mmlphuman.streaming.protocol import ProtocolError, decode_client, decode_server, encode
 
 MAX_VIEWERS = 16
 MAX_STRANGERS = 64  # connections that have not said a valid hello yet
@@ -40,21 +36,142 @@ MESSAGES_PER_SECOND = 500  # of one viewer that are understood; of those that co
 BURST_SECONDS = 0.1  # of that rate which may come at once
 GUESS_SECONDS = 0.5  # before a wrong token is refused
 ALIVE_SECONDS = 20.0  # of silence, then a viewer is asked whether it is still there
+FRAMES_PER_SECOND = 4000  # websocket frames that a client may send, its pongs among them; more is a flood
+READ_SLICE = 4096  # bytes looked at before counting again
+UNREAD_ANSWERS = 65_536  # bytes of pongs and the like that may pile up unread beside our own message
+CLOSE_SECONDS = 2.0  # for a client to take its goodbye
+STALL_SECONDS = 10.0  # for a message to arrive...
+SLOWEST_LINK = 100_000  # ...and for each so many bytes of it another second
 STOP_SECONDS = 3 * CLOSE_SECONDS
+ENCODERS = 2  # threads
 SHOWN_NAME = 40  # characters of what a viewer calls itself, in the log
 
 log = logging.getLogger(__name__)
 
 
+class QuietLogger(logging.LoggerAdapter):
+    """What websockets reports, as debug lines of one line: garbage from outside is no news and has no traceback."""
+
+    def isEnabledFor(self, level: int) -> bool:  # at DEBUG it would write every frame
+        return level > logging.DEBUG and self.logger.isEnabledFor(logging.DEBUG)
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: object) -> None:
+        if self.isEnabledFor(level):
+            self.logger.debug(msg, *args)
+
+
+class Connection(ServerConnection):
+    """A websocket whose other side can make neither work nor memory grow without end.
+
+    on_made, on_lost: told of every TCP connection, before anything is known about it.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        on_made: Callable[[Connection], None],
+        on_lost: Callable[[Connection], None],
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        self._on_made, self._on_lost = on_made, on_lost
+        self.unread_limit = UNREAD_ANSWERS
+        self._frames_left, self._counted = float(FRAMES_PER_SECOND), self.loop.time()
+        self._ending = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._on_made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._on_lost(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        for start in range(0, len(data), READ_SLICE):
+            if self.transport.is_closing():
+                return
+            super().data_received(data[start : start + READ_SLICE])
+            # Pings are answered without asking; who sends them and reads no answer would fill our memory.
+            if self.transport.get_write_buffer_size() > self.unread_limit:
+                self.transport.abort()
+        if not self._ending and self.protocol.close_expected():
+            self._ending = True  # an end that the other side may never complete
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def send_data(self) -> None:
+        """In one piece, and not to somebody who has gone: asyncio would complain in the log of every piece."""
+        pieces = self.protocol.data_to_send()
+        if self.transport.is_closing():
+            return
+        if data := b"".join(pieces):
+            self.transport.write(data)
+        if b"" in pieces:  # the protocol's sign for the end
+            self.transport.write_eof()
+
+    def process_event(self, event: Any) -> None:
+        now = self.loop.time()
+        earned = FRAMES_PER_SECOND * (now - self._counted)
+        self._frames_left, self._counted = min(FRAMES_PER_SECOND, self._frames_left + earned) - 1, now
+        if self._frames_left < 0:
+            self.transport.abort()
+        super().process_event(event)
+
+
+class ConnectedViewer:
+    """A viewer that was let in. `name` is for the log: printable, whatever it called itself."""
+
+    def __init__(self, connection: Connection, name: str, history: LossCurve):
+        self.connection, self.name, self.history = connection, name, history
+        self.news = asyncio.Event()  # State has changed
+        self.said = asyncio.Event()  # newest message has changed
+        self.newest: str | bytes = ""
+        self.tasks: set[asyncio.Task] = set()
+        self._link = asyncio.Lock()
+        self._sent = 0
+
+    async def send(self, message: str | bytes | None) -> None:
+        """Sends one message after those before it; returns when it has arrived. None: asks whether the viewer lives.
+
+        A ping follows the message on the link, so its pong tells that all of the message is there, however many
+        buffers lie between: the next picture is not sent into a queue, and a slow link is one picture behind.
+        ConnectionAbortedError, and the connection is cut, if that takes longer than any usable link would.
+        """
+        async with self._link:
+            size = len(message or b"")
+            self.connection.unread_limit = UNREAD_ANSWERS + 4 * size  # bytes of a character, at most
+            try:
+                async with asyncio.timeout(STALL_SECONDS + size / SLOWEST_LINK):
+                    if message is not None:
+                        await self.connection.send(message)
+                    self._sent += 1
+                    # websockets' own choice of data would draw from the random numbers of a training run
+                    arrived = await self.connection.ping(str(self._sent))
+                    await arrived
+            except TimeoutError:
+                self.connection.transport.abort()
+                raise ConnectionAbortedError(f"{self.name} has taken no message for too long") from None
+            self.connection.unread_limit = UNREAD_ANSWERS
+
+
 class Hub:
     """Nothing of it may be touched but on its loop, except the number of `clients`."""
 
-    def __init__(self, queue: JobQueue, bulletin: Bulletin, page: WebPage, token: str):
-        self.clients: set[Client] = set()
+    def __init__(
+        self, welcome: Welcome, queue: JobQueue, latest_state: LatestState, page: WebPage, token: str
+    ):
+        """Raises ValueError for a Welcome that viewers would not accept."""
+        self.clients: set[ConnectedViewer] = set()
         self.stopping = asyncio.Event()
-        self._queue, self._bulletin, self._page, self._token = queue, bulletin, page, token
+        self._welcome = encode(welcome)
+        try:
+            decode_server(self._welcome)
+        except ProtocolError as error:
+            raise ValueError(f"viewers would not accept this: {error}") from error
+        self._queue, self._latest_state, self._page, self._token = queue, latest_state, page, token
         self._connections: set[Connection] = set()
-        self._greeting, self._state, self._history = "", None, LossCurve()
+        self._state: State | None = None
+        self._history = LossCurve()
         self._fault_level = logging.WARNING  # of the first picture that cannot be encoded
         self._encoders = ThreadPoolExecutor(ENCODERS, thread_name_prefix="viewer-encoder")
 
@@ -72,7 +189,7 @@ class Hub:
             server_header=None,
             compression=None,  # pictures are compressed already, and a small message may not become a large one
             open_timeout=messages.HELLO_SECONDS,
-            ping_interval=None,  # Client.send has its own
+            ping_interval=None,  # ConnectedViewer.send has its own
             close_timeout=CLOSE_SECONDS,
             max_size=messages.MAX_REQUEST_BYTES,
             logger=QuietLogger(log, {}),
@@ -129,7 +246,7 @@ class Hub:
 
     async def _serve_client(self, connection: Connection, hello: Hello) -> None:
         name = f"{_address(connection)} {ascii(hello.client[:SHOWN_NAME])}"
-        client = Client(connection, name, LossCurve(self._history.points))
+        client = ConnectedViewer(connection, name, LossCurve(self._history.points))
         self.clients.add(client)
         self._queue.admit(client)
         log.info("viewer %s: connected", name)
@@ -146,7 +263,7 @@ class Hub:
                 task.cancel()
             log.info("viewer %s: gone", name)
 
-    def _start(self, client: Client, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, client: ConnectedViewer, work: Coroutine[Any, Any, None]) -> None:
         async def until_gone() -> None:
             try:
                 await work
@@ -160,7 +277,7 @@ class Hub:
 
     # --- what a client says ------------------------------------------------------------------------------
 
-    async def _understand(self, client: Client) -> None:
+    async def _understand(self, client: ConnectedViewer) -> None:
         clock, due = asyncio.get_running_loop().time, 0.0
         while True:
             await client.said.wait()
@@ -200,21 +317,20 @@ class Hub:
             self._queue.release(job)
 
     def spread(self) -> None:
-        """What is new in the bulletin, to all clients."""
-        news = self._bulletin.read()
-        self._greeting = news.greeting or self._greeting
-        self._state = news.state or self._state
-        self._history.add(news.points)
+        """What is new of the run's state, to all clients."""
+        state, points = self._latest_state.read()
+        self._state = state or self._state
+        self._history.add(points)
         for client in self.clients:
-            client.history.add(news.points)
-            client.wants_welcome |= news.greeting is not None
+            client.history.add(points)
             client.news.set()
 
-    async def _tell_news(self, client: Client) -> None:
-        """Welcome, the newest State, and Welcome again if it is another; between them, whether the client lives.
+    async def _tell_news(self, client: ConnectedViewer) -> None:
+        """Welcome, then always the newest State; between them, whether the client lives.
 
         Messages are read all the while: what says that one arrived may come behind a viewer's many requests.
         """
+        await client.send(self._welcome)
         client.news.set()
         while True:
             try:
@@ -224,9 +340,6 @@ class Hub:
                 await client.send(None)
                 continue
             client.news.clear()
-            if client.wants_welcome:
-                client.wants_welcome = False
-                await client.send(self._greeting)
             if self._state is not None:
                 state = replace(self._state, history=client.history.take(), viewers=len(self.clients))
                 await client.send(encode(state))

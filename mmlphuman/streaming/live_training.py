@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.streaming.answers import Answers
-from mmlphuman.streaming.messages import MAX_HISTORY, State
-from mmlphuman.streaming.scene import LiveScene, scene_of_run, title_of
-from mmlphuman.streaming.viewer_arguments import Address
+from mmlphuman.streaming.live_scene import Answers, LiveScene, scene_of_run, title_of
+from mmlphuman.streaming.messages import MAX_HISTORY, Point, State
+from mmlphuman.streaming.server import ListenAddress, ViewerServer
 
 if TYPE_CHECKING:
-    from mmlphuman.streaming.server import ViewerServer
     from mmlphuman.training.loop import Trainer
 
 STATE_SECONDS = 1.0  # between two messages about the run's progress
@@ -70,7 +68,7 @@ class LiveTraining:
         self.server, self.scene, self.iterations = server, scene, iterations
         self.avatar_of_now = avatar_of_now
         self.answers = Answers(server, scene)
-        self.points: list[tuple[int, float]] = []  # of the loss curve, not published yet
+        self.points: list[Point] = []  # of the loss curve, not published yet
         now = time.monotonic()
         self.budget = DrawingBudget(share, now)
         self._published = (now, scene.trained.iteration)
@@ -117,7 +115,7 @@ class LiveTraining:
 
 
 @contextmanager
-def live_training(trainer: Trainer, model_dir: Path, address: Address) -> Iterator[LiveTraining | None]:
+def live_training(trainer: Trainer, model_dir: Path, address: ListenAddress) -> Iterator[LiveTraining | None]:
     """Serves the run while the block lasts.
 
     The run needs no viewer: where nobody asked for this address and it cannot be had, None, with a line that says

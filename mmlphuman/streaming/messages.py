@@ -2,18 +2,20 @@
 
 Data path: Hello -> Welcome or Refused; then RenderRequest -> Frame, with State and Problem in between.
 
-A connection begins with a handshake; a viewer asks for pictures one by one, and the newest request wins. How
-messages are written and checked: protocol.py. Numpy only: a viewer's machine has no torch.
+A connection begins with a handshake; a viewer asks for pictures one by one, and the newest request wins. What a field
+may hold stands in its type, bounds included; protocol.py checks it. Without torch: a viewer's machine has none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Annotated, Literal, get_args
 
 import numpy as np
+from msgspec import Meta
 
 from mmlphuman.animation.camera_file import CameraView
-from mmlphuman.animation.hands import HAND_POSES
 
 PROTOCOL_VERSION = 1
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 23456
@@ -23,12 +25,6 @@ MAX_REQUEST_BYTES = 16_384  # client to server; a given pose is about 5 kB
 MAX_REPLY_BYTES = 64 * 2**20  # server to client; a raw picture of MAX_SIDE is 48 MiB
 MAX_SIDE = 4096  # pixels of a picture's width or height
 MAX_HISTORY = 1000  # points of the loss curve in one State
-
-# A training frame, the numbers in the message, T-pose, canonical pose.
-POSES = ("training", "given", "t", "big")
-SHOW = ("color", "depth", "alpha", "normals", "anchors", "distance")
-ENCODINGS = ("jpeg", "png", "raw")  # raw: RGB bytes, row by row
-HANDS = ("file", *HAND_POSES)
 
 MAX_ANGLE = 100.0  # radians; whole turns are allowed, garbage is not
 MAX_METRES = 1e4
@@ -40,6 +36,26 @@ MAX_LOSS = 1e30
 MIN_SCALE, MAX_SCALE = 0.01, 2.0  # of Gaussians; larger ones would draw for seconds
 ROUNDING = 1e-3  # how far a rotation may be from orthonormal
 
+# What fields may hold.
+Whole = Annotated[int, Meta(ge=0, le=MAX_ID)]
+Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
+Name = Annotated[str, Meta(max_length=MAX_NAME)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Scale = Annotated[float, Meta(ge=MIN_SCALE, le=MAX_SCALE)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Metres = Annotated[float, Meta(ge=-MAX_METRES, le=MAX_METRES)]
+Direction = Annotated[float, Meta(ge=-1 - ROUNDING, le=1 + ROUNDING)]
+Amount = Annotated[float, Meta(ge=0, le=MAX_MS)]  # milliseconds, or steps a second
+Loss = Annotated[float, Meta(ge=-MAX_LOSS, le=MAX_LOSS)]
+Point = tuple[Whole, Loss]  # of the loss curve: iteration, loss
+# A training frame, the numbers in the message, T-pose, canonical pose.
+PoseKind = Literal["training", "given", "t", "big"]
+HandPose = Literal["file", "relaxed", "fist"]  # of the pose itself, or one of animation.hands
+RenderMode = Literal["color", "depth", "alpha", "normals", "anchors", "distance"]
+Encoding = Literal["jpeg", "png", "raw"]  # raw: RGB bytes, row by row
+POSES, HANDS = get_args(PoseKind), get_args(HandPose)
+RENDER_MODES, ENCODINGS = get_args(RenderMode), get_args(Encoding)
+
 
 # --- client to server ------------------------------------------------------------------------------------
 
@@ -48,37 +64,37 @@ ROUNDING = 1e-3  # how far a rotation may be from orthonormal
 class Hello:
     """First message of a connection."""
 
-    protocol: int = PROTOCOL_VERSION
-    token: str = ""
-    client: str = ""  # for the server's log
+    protocol: Whole = PROTOCOL_VERSION
+    token: Name = ""
+    client: Name = ""  # for the server's log
 
 
 @dataclass(frozen=True)
 class PoseRequest:
     """Which pose to draw. Arrays are only read for kind "given"."""
 
-    kind: str = "training"
-    frame: int = 0  # position among the training frames, for kind "training"
+    kind: PoseKind = "training"
+    frame: Whole = 0  # position among the training frames, for kind "training"
     joints: np.ndarray | None = None  # (165,) axis-angle
     translation: np.ndarray | None = None  # (3,) metres
     rotation: np.ndarray | None = None  # (3, 3), applied after everything else
     use_translation: bool = True  # False: as if the translation were zero
-    hands: str = "file"
+    hands: HandPose = "file"
 
 
 @dataclass(frozen=True)
 class RenderRequest:
     """One picture. `id` comes back with its Frame, so that a viewer knows what is still under way."""
 
-    id: int
+    id: Whole
     camera: CameraView
     pose: PoseRequest = field(default_factory=PoseRequest)
     project: bool = False  # test mode: pose features projected into the space of training poses
-    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    gaussian_scale: float = 1.0  # factor on every Gaussian's size
-    show: str = "color"
-    encoding: str = "jpeg"
-    quality: int = 85  # of JPEG, 1 to 100
+    background: tuple[Share, Share, Share] = (1.0, 1.0, 1.0)
+    gaussian_scale: Scale = 1.0  # factor on every Gaussian's size
+    show: RenderMode = "color"
+    encoding: Encoding = "jpeg"
+    quality: Annotated[int, Meta(ge=1, le=100)] = 85  # of JPEG
 
 
 # --- server to client ------------------------------------------------------------------------------------
@@ -88,7 +104,7 @@ class RenderRequest:
 class CameraEntry:
     """A training camera."""
 
-    id: int
+    id: Whole
     camera: CameraView
 
 
@@ -96,57 +112,106 @@ class CameraEntry:
 class Welcome:
     """What is being served."""
 
-    title: str
-    gaussians: int
+    title: Name
+    gaussians: Whole
     training: bool  # a run in progress: the avatar changes, State tells how far it is
-    cameras: tuple[CameraEntry, ...] = ()
-    frames: tuple[int, ...] = ()  # training frames, numbers as in the capture
-    center: tuple[float, float, float] = (0.0, 0.0, 0.0)  # where the person is, to orbit about
-    up: tuple[float, float, float] = (0.0, 1.0, 0.0)
-    protocol: int = PROTOCOL_VERSION
+    cameras: Annotated[tuple[CameraEntry, ...], Meta(max_length=MAX_ENTRIES)] = ()
+    # Training frames, numbers as in the capture.
+    frames: Annotated[tuple[Whole, ...], Meta(max_length=MAX_ENTRIES)] = ()
+    center: tuple[Metres, Metres, Metres] = (0.0, 0.0, 0.0)  # where the person is, to orbit about
+    up: tuple[Direction, Direction, Direction] = (0.0, 1.0, 0.0)
+    protocol: Whole = PROTOCOL_VERSION
 
 
 @dataclass(frozen=True)
 class Refused:
     """The connection is closed after this."""
 
-    reason: str
+    reason: Text
 
 
 @dataclass(frozen=True)
 class Problem:
     """A request could not be served; the connection stays."""
 
-    message: str
-    id: int | None = None  # of the request, if it could be read
+    message: Text
+    id: Whole | None = None  # of the request, if it could be read
 
 
 @dataclass(frozen=True)
 class State:
     """Progress, about once a second while training."""
 
-    iteration: int
-    iterations: int
-    steps_per_second: float = 0.0
-    history: tuple[tuple[int, float], ...] = ()  # new points of the loss curve: (iteration, loss)
-    viewers: int = 0
+    iteration: Whole
+    iterations: Whole
+    steps_per_second: Amount = 0.0
+    history: Annotated[tuple[Point, ...], Meta(max_length=MAX_HISTORY)] = ()  # new points of the loss curve
+    viewers: Annotated[int, Meta(ge=0, le=MAX_ENTRIES)] = 0
 
 
 @dataclass(frozen=True)
 class Frame:
     """A picture and what is known about it."""
 
-    id: int
-    width: int
-    height: int
-    encoding: str
+    id: Whole
+    width: Side
+    height: Side
+    encoding: Encoding
     picture: bytes
-    iteration: int = 0
-    gaussians: int = 0
-    distance: float = 0.0  # degrees from the nearest training pose
-    render_ms: float = 0.0
-    encode_ms: float = 0.0
+    iteration: Whole = 0
+    gaussians: Whole = 0
+    # Degrees from the nearest training pose.
+    distance: Annotated[float, Meta(ge=0, le=360)] = 0.0
+    render_ms: Amount = 0.0
+    encode_ms: Amount = 0.0
 
 
 ClientMessage = Hello | RenderRequest
 ServerMessage = Welcome | Refused | Problem | State
+
+
+# --- the curve that State.history tells piece by piece ---------------------------------------------------
+
+
+class LossCurve:
+    """The course of the loss so far, in few points, for viewers that come later or are slow.
+
+    At most `most` points, evenly spread over the iterations; the first and the newest are always kept.
+    """
+
+    def __init__(self, points: Iterable[Point] = (), most: int = MAX_HISTORY):
+        self._points: list[Point] = []
+        self._most, self._spacing = most, 0.0  # iterations between two points
+        self.add(points)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        return tuple(self._points)
+
+    def add(self, points: Iterable[Point]) -> None:
+        """Newer points. Those without a finite loss are left out: JSON has no NaN."""
+        for iteration, loss in points:
+            if abs(loss) <= MAX_LOSS:  # NaN compares false
+                self._append((int(iteration), float(loss)))
+                if len(self._points) > self._most:
+                    self._thin()
+
+    def take(self) -> tuple[Point, ...]:
+        """The points, which are then gone from here."""
+        points, self._points, self._spacing = self.points, [], 0.0
+        return points
+
+    def _append(self, point: Point) -> None:
+        if len(self._points) > 1 and self._points[-1][0] - self._points[-2][0] < self._spacing:
+            self._points[-1] = point  # the newest is kept however near it is, so here it makes room
+        else:
+            self._points.append(point)
+
+    def _thin(self) -> None:
+        """Doubles the spacing at least."""
+        points, self._points = self._points, []
+        self._spacing = 2 * (points[-1][0] - points[0][0]) / self._most
+        for point in points:
+            self._append(point)
+        # Iterations that do not grow cannot be spread.
+        del self._points[: max(0, len(self._points) - self._most)]

@@ -2,27 +2,29 @@
 
 Control messages are JSON objects in text frames of a websocket, `{"type": "hello", ...}`; a Frame is one binary
 frame: MAGIC | length of the header (uint32, little endian) | header (JSON) | picture. Nothing is ever unpickled.
-Every field of every message is checked where it is read: its presence, type, length and range; unknown fields and
-types are refused. A message that fails raises ProtocolError with one line that can be shown to its sender.
+Every field of every message is checked where it is read: msgspec holds it against the type and bounds in messages.py;
+here are sizes, names (no field may be missing or unknown), cameras and rotations. A message that fails raises
+ProtocolError with one line that can be shown to its sender.
 
-Without torch: a viewer's machine has none.
+JSON is read and written by Python's own module: it keeps half characters, which a browser may send, and refuses to
+write NaN. Without torch: a viewer's machine has none.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Callable
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from mmlphuman.animation.camera_file import CameraView, camera_from_json
 from mmlphuman.pose_layout import POSE_DIM
 from mmlphuman.streaming import messages
-from mmlphuman.streaming.fields import Fields, ProtocolError, parse_object
 from mmlphuman.streaming.messages import (
-    CameraEntry,
     ClientMessage,
     Frame,
     Hello,
@@ -37,10 +39,28 @@ from mmlphuman.streaming.messages import (
 
 MAGIC = b"MMLF"
 HEADER_LENGTH = struct.Struct("<I")
-NAMES = {
-    Hello: "hello", RenderRequest: "render",
-    Welcome: "welcome", Refused: "refused", Problem: "problem", State: "state",
-}  # fmt: skip
+CLIENT_MESSAGES = {"hello": Hello, "render": RenderRequest}
+SERVER_MESSAGES = {"welcome": Welcome, "refused": Refused, "problem": Problem, "state": State}
+NAMES = {kind: name for name, kind in (CLIENT_MESSAGES | SERVER_MESSAGES).items()}
+SHOWN = 60  # characters of what was wrong in an error
+# A pose's arrays, which are sent flat: shape, largest number.
+POSE_ARRAYS = {
+    "joints": ((POSE_DIM,), messages.MAX_ANGLE),
+    "translation": ((3,), messages.MAX_METRES),
+    "rotation": ((3, 3), 1 + messages.ROUNDING),
+}
+# msgspec's words for what is wrong, and ours.
+MISSING = "Object missing required field "
+WORDS = {
+    "Expected ": "must be ",
+    "Invalid enum value ": "must be a word of the protocol, not ",
+    "Number out of range": "must be a number in range",
+}
+Message = TypeVar("Message")
+
+
+class ProtocolError(ValueError):
+    """A message that breaks the protocol; the text is one line that can be shown to its sender."""
 
 
 # --- writing ---------------------------------------------------------------------------------------------
@@ -53,22 +73,16 @@ def encode(message: ClientMessage | ServerMessage) -> str:
 
 def encode_frame(frame: Frame) -> bytes:
     """The binary frame of a picture."""
-    fields = {key: value for key, value in vars(frame).items() if key != "picture"}
-    header = json.dumps(fields, allow_nan=False).encode()
-    return b"".join((MAGIC, HEADER_LENGTH.pack(len(header)), header, frame.picture))
+    header = {key: value for key, value in vars(frame).items() if key != "picture"}
+    text = json.dumps(header, allow_nan=False).encode()
+    return b"".join((MAGIC, HEADER_LENGTH.pack(len(text)), text, frame.picture))
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses, arrays and tuples -> what JSON has."""
-    if isinstance(value, CameraView):
-        return {
-            "w2c": value.w2c.ravel().tolist(),
-            "fovx": value.fovx,
-            "width": value.width,
-            "height": value.height,
-        }
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    """Dataclasses, arrays and tuples -> what JSON has. A camera's K, which viewers do not ask for, stays here."""
+    if is_dataclass(value):
+        names = (field.name for field in fields(value) if field.name != "K")
+        return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, np.ndarray):
         return value.ravel().tolist()
     if isinstance(value, tuple | list):
@@ -79,29 +93,14 @@ def _plain(value: Any) -> Any:
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def decode_client(text: str) -> ClientMessage:
+def decode_client(text: str | bytes) -> ClientMessage:
     """A text frame that a client sent. Raises ProtocolError."""
-    return _decode(text, messages.MAX_REQUEST_BYTES, {"hello": _read_hello, "render": _read_render})
+    return _decode(text, messages.MAX_REQUEST_BYTES, CLIENT_MESSAGES)
 
 
-def decode_server(text: str) -> ServerMessage:
+def decode_server(text: str | bytes) -> ServerMessage:
     """A text frame that a server sent. Raises ProtocolError."""
-    readers = {
-        "welcome": _read_welcome, "refused": _read_refused, "problem": _read_problem, "state": _read_state,
-    }  # fmt: skip
-    return _decode(text, messages.MAX_REPLY_BYTES, readers)
-
-
-def _decode(text: str, limit: int, readers: dict[str, Callable[[Fields], Any]]) -> Any:
-    try:
-        content = Fields(parse_object(text, limit), "message")
-        kind = content.choice("type", tuple(readers))
-        content.where = kind
-        message = readers[kind](content)
-        content.finish()
-    except RecursionError as error:  # brackets that the JSON reader just bears, in place of a field
-        raise ProtocolError("message: brackets nested too deep") from error
-    return message
+    return _decode(text, messages.MAX_REPLY_BYTES, SERVER_MESSAGES)
 
 
 def decode_frame(data: bytes) -> Frame:
@@ -112,10 +111,10 @@ def decode_frame(data: bytes) -> Frame:
     (length,) = HEADER_LENGTH.unpack_from(data, len(MAGIC))
     if length > min(messages.MAX_REQUEST_BYTES, len(data) - start):
         raise ProtocolError("a picture's header is cut off")
-    try:
-        frame = _read_frame(data[start : start + length], data[start + length :])
-    except RecursionError as error:
-        raise ProtocolError("frame: brackets nested too deep") from error
+    header = parse_object(data[start : start + length], messages.MAX_REQUEST_BYTES)
+    if "picture" in header:
+        raise ProtocolError("frame: unknown field picture")
+    frame = read_fields(header | {"picture": data[start + length :]}, Frame, "frame")
     if frame.encoding == "raw" and len(frame.picture) != 3 * frame.width * frame.height:
         raise ProtocolError(
             f"frame: {len(frame.picture)} bytes for {frame.width} x {frame.height} raw pixels"
@@ -123,47 +122,92 @@ def decode_frame(data: bytes) -> Frame:
     return frame
 
 
-def _read_frame(content: bytes, picture: bytes) -> Frame:
-    header = Fields(parse_object(content, messages.MAX_REQUEST_BYTES), "frame")
-    frame = Frame(
-        id=header.integer("id", 0, messages.MAX_ID),
-        width=header.integer("width", 1, messages.MAX_SIDE),
-        height=header.integer("height", 1, messages.MAX_SIDE),
-        encoding=header.choice("encoding", messages.ENCODINGS),
-        picture=picture,
-        iteration=header.integer("iteration", 0, messages.MAX_ID),
-        gaussians=header.integer("gaussians", 0, messages.MAX_ID),
-        distance=header.number("distance", 0, 360),
-        render_ms=header.number("render_ms", 0, messages.MAX_MS),
-        encode_ms=header.number("encode_ms", 0, messages.MAX_MS),
-    )
-    header.finish()
-    return frame
+def parse_object(text: str | bytes, limit: int) -> dict[str, Any]:
+    """A JSON object of at most `limit` bytes. NaN and infinity, which JSON does not have, are refused."""
+    if len(text) > limit:
+        raise ProtocolError(f"message of {len(text)} bytes, at most {limit} are read")
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, brackets without end
+        raise ProtocolError(f"not a JSON message ({_short(error)})") from error
+    if not isinstance(content, dict):
+        raise ProtocolError(f"a message is a JSON object, not {_short(content)}")
+    return content
 
 
-def _read_hello(content: Fields) -> Hello:
-    return Hello(
-        protocol=content.integer("protocol", 0, messages.MAX_ID),
-        token=content.text("token", messages.MAX_NAME),
-        client=content.text("client", messages.MAX_NAME),
-    )
+def read_fields(content: dict[str, Any], kind: type[Message], where: str) -> Message:
+    """The dataclass `kind` out of an untrusted object that has its fields, all of them and no others.
+
+    where: begins every error. Raises ProtocolError that names the field.
+    """
+    try:
+        message = msgspec.convert(content, kind, dec_hook=_read_array)
+    except msgspec.ValidationError as error:
+        raise _explain(error, where) from error
+    except UnicodeEncodeError as error:
+        raise ProtocolError(f"{where}: half a character where a name belongs") from error
+    _check_names(content, message, where)
+    return message
 
 
-def _read_render(content: Fields) -> RenderRequest:
-    return RenderRequest(
-        id=content.integer("id", 0, messages.MAX_ID),
-        camera=_read_camera(content.take("camera"), "render: camera"),
-        pose=_read_pose(Fields(content.take("pose"), "render: pose")),
-        project=content.boolean("project"),
-        background=tuple(content.numbers("background", (3,), 0, 1).tolist()),
-        gaussian_scale=content.number("gaussian_scale", messages.MIN_SCALE, messages.MAX_SCALE),
-        show=content.choice("show", messages.SHOW),
-        encoding=content.choice("encoding", messages.ENCODINGS),
-        quality=content.integer("quality", 1, 100),
-    )
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
 
 
-def _read_camera(content: Any, where: str) -> CameraView:
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def _explain(error: msgspec.ValidationError, where: str) -> ProtocolError:
+    """msgspec's "Expected `int` <= 9 - at `$.pose.frame`" as "pose.frame must be int <= 9"."""
+    what, _, path = str(error).replace("`", "").partition(" - at $")
+    field, bracket, place = path.removeprefix(".").partition("[")
+    if what.startswith(MISSING):
+        what = f"{what.removeprefix(MISSING)} is missing"
+    for theirs, ours in WORDS.items():
+        if what.startswith(theirs):
+            what = ours + what.removeprefix(theirs)
+    at = f"at {bracket}{place}" if place else ""
+    return ProtocolError(" ".join(f"{where}: {field} {_short(what)} {at}".split()))
+
+
+def _check_names(content: dict[str, Any], message: Any, where: str) -> None:
+    """msgspec gives a dataclass its defaults for what is missing and passes over what it does not know."""
+    names = [field.name for field in fields(message)]
+    for name in names:
+        if name not in content:
+            raise ProtocolError(f"{where}: {name} is missing")
+    for name in content:
+        if name not in names:
+            raise ProtocolError(f"{where}: unknown field {_short(name)}")
+    if isinstance(message, RenderRequest):
+        _check_names(content["pose"], message.pose, f"{where}: pose")
+    if isinstance(message, Welcome):
+        for entry, read in zip(content["cameras"], message.cameras, strict=True):
+            _check_names(entry, read, f"{where}: cameras")
+
+
+def _decode(text: str | bytes, limit: int, kinds: dict[str, type]) -> Any:
+    try:
+        content = parse_object(text, limit)
+        name = content.pop("type", None)
+        if not isinstance(name, str) or name not in kinds:
+            raise ProtocolError(f"message: type must be one of {', '.join(kinds)}, got {_short(name)}")
+        entries = content.get("cameras")
+        for holder in (content, *(entries if isinstance(entries, list) else ())):
+            if isinstance(holder, dict) and isinstance(holder.get("camera"), dict):
+                holder["camera"] = _read_camera(holder["camera"], f"{name}: camera")
+        message = read_fields(content, kinds[name], name)
+    except RecursionError as error:  # brackets that the JSON reader just bears, in place of a field
+        raise ProtocolError("message: brackets nested too deep") from error
+    if isinstance(message, RenderRequest):
+        return replace(message, pose=_check_pose(message.pose, f"{name}: pose"))
+    return message
+
+
+def _read_camera(content: dict[str, Any], where: str) -> CameraView:
+    """As camera files are read."""
     try:
         camera = camera_from_json(content, where)
     except ValueError as error:
@@ -175,75 +219,32 @@ def _read_camera(content: Any, where: str) -> CameraView:
     return camera
 
 
-def _read_pose(content: Fields) -> PoseRequest:
-    pose = PoseRequest(
-        kind=content.choice("kind", messages.POSES),
-        frame=content.integer("frame", 0, messages.MAX_ID),
-        joints=content.optional_numbers("joints", (POSE_DIM,), -messages.MAX_ANGLE, messages.MAX_ANGLE),
-        translation=content.optional_numbers("translation", (3,), -messages.MAX_METRES, messages.MAX_METRES),
-        rotation=content.optional_numbers("rotation", (3, 3), -1 - messages.ROUNDING, 1 + messages.ROUNDING),
-        use_translation=content.boolean("use_translation"),
-        hands=content.choice("hands", messages.HANDS),
-    )
-    content.finish()
-    if pose.kind == "given" and (pose.joints is None or pose.translation is None or pose.rotation is None):
-        raise ProtocolError("render: pose: kind given needs joints, translation and rotation")
-    if pose.rotation is not None and (
-        not np.allclose(pose.rotation @ pose.rotation.T, np.eye(3), atol=messages.ROUNDING)
-        or np.linalg.det(pose.rotation) < 0  # a mirror
+def _read_array(kind: type, value: Any) -> np.ndarray:
+    """For msgspec, which does not know arrays: any number of numbers."""
+    try:
+        return np.array(msgspec.convert(value, list[float]))
+    except msgspec.ValidationError:
+        raise ValueError("must be numbers") from None
+
+
+def _check_pose(pose: PoseRequest, where: str) -> PoseRequest:
+    """The same with its arrays in shape. Raises ProtocolError for a wrong size or number, and for no rotation."""
+    arrays = {}
+    for name, (shape, most) in POSE_ARRAYS.items():
+        flat = getattr(pose, name)
+        if flat is None:
+            if pose.kind == "given":
+                raise ProtocolError(f"{where}: kind given needs joints, translation and rotation")
+            continue
+        if flat.size != math.prod(shape) or not (np.abs(flat) <= most).all():  # NaN compares false
+            raise ProtocolError(
+                f"{where}: {name} must be {math.prod(shape)} numbers from -{most:g} to {most:g}"
+            )
+        arrays[name] = flat.reshape(shape)
+    rotation = arrays.get("rotation")
+    if rotation is not None and (
+        not np.allclose(rotation @ rotation.T, np.eye(3), atol=messages.ROUNDING)
+        or np.linalg.det(rotation) < 0  # a mirror
     ):
-        raise ProtocolError("render: pose: rotation is not a rotation matrix")
-    return pose
-
-
-def _read_welcome(content: Fields) -> Welcome:
-    return Welcome(
-        title=content.text("title", messages.MAX_NAME),
-        gaussians=content.integer("gaussians", 0, messages.MAX_ID),
-        training=content.boolean("training"),
-        cameras=tuple(_read_camera_entry(item) for item in content.items("cameras", messages.MAX_ENTRIES)),
-        frames=content.integers("frames", messages.MAX_ENTRIES, messages.MAX_ID),
-        center=tuple(content.numbers("center", (3,), -messages.MAX_METRES, messages.MAX_METRES).tolist()),
-        up=tuple(content.numbers("up", (3,), -1 - messages.ROUNDING, 1 + messages.ROUNDING).tolist()),
-        protocol=content.integer("protocol", 0, messages.MAX_ID),
-    )
-
-
-def _read_camera_entry(content: Any) -> CameraEntry:
-    entry = Fields(content, "welcome: cameras")
-    camera = CameraEntry(
-        id=entry.integer("id", 0, messages.MAX_ID),
-        camera=_read_camera(entry.take("camera"), "welcome: camera"),
-    )
-    entry.finish()
-    return camera
-
-
-def _read_refused(content: Fields) -> Refused:
-    return Refused(content.text("reason", messages.MAX_TEXT))
-
-
-def _read_problem(content: Fields) -> Problem:
-    identity = content.take("id")
-    if identity is not None and (type(identity) is not int or not 0 <= identity <= messages.MAX_ID):
-        raise content.wrong("id", f"null or a whole number from 0 to {messages.MAX_ID}", identity)
-    return Problem(message=content.text("message", messages.MAX_TEXT), id=identity)
-
-
-def _read_state(content: Fields) -> State:
-    return State(
-        iteration=content.integer("iteration", 0, messages.MAX_ID),
-        iterations=content.integer("iterations", 0, messages.MAX_ID),
-        steps_per_second=content.number("steps_per_second", 0, messages.MAX_MS),
-        history=tuple(_read_point(point) for point in content.items("history", messages.MAX_HISTORY)),
-        viewers=content.integer("viewers", 0, messages.MAX_ENTRIES),
-    )
-
-
-def _read_point(content: Any) -> tuple[int, float]:
-    if not isinstance(content, list) or len(content) != 2:
-        raise ProtocolError("state: history must hold pairs of iteration and loss")
-    pair = Fields(dict(zip(("iteration", "loss"), content, strict=True)), "state: history")
-    return pair.integer("iteration", 0, messages.MAX_ID), pair.number(
-        "loss", -messages.MAX_LOSS, messages.MAX_LOSS
-    )
+        raise ProtocolError(f"{where}: rotation is not a rotation matrix")
+    return replace(pose, **arrays)

@@ -5,37 +5,41 @@ Data path: websocket -> RenderRequest -> Job -> whoever draws (training between 
 
 Threads, and what each may touch:
 - Whoever draws calls the methods of ViewerServer, from any thread. Each returns at once, except `start`, `stop` and
-  `next_request`, which may wait. They hand over through JobQueue and Bulletin, which have locks, and through
+  `next_request`, which may wait. They hand over through handover.py, which has locks, and through
   `loop.call_soon_threadsafe`.
-- The loop's thread runs all that is in hub.py and connection.py, and nobody else touches that. It never waits for a
-  lock that is held for long, and never encodes.
-- Encoding threads get a picture and return bytes. They know nothing else.
+- The loop's thread runs all that is in hub.py, and nobody else touches that. It never waits for a lock that is held
+  for long, and never encodes.
+- Encoding threads get a picture and return bytes. They know nothing else. OpenCV lets others work meanwhile.
 
-Nothing grows with time or with what a viewer does: per viewer there are at most job_queue.UNDER_WAY pictures, one
+Nothing grows with time or with what a viewer does: per viewer there are at most handover.UNDER_WAY pictures, one
 request that waits, one message unread, and one curve of MAX_HISTORY points.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+import cv2
 import numpy as np
 
-from mmlphuman.streaming.access import choose_token, listen, page_address
-from mmlphuman.streaming.bulletin import Bulletin
-from mmlphuman.streaming.http_page import PAGE_FOLDER, WebPage
+from mmlphuman.streaming.access import PAGE_FOLDER, WebPage, choose_token, listen, page_address
+from mmlphuman.streaming.handover import Job, JobQueue, LatestState
 from mmlphuman.streaming.hub import STOP_SECONDS, Hub, problem_text
-from mmlphuman.streaming.job_queue import Job, JobQueue
-from mmlphuman.streaming.messages import DEFAULT_HOST, DEFAULT_PORT, State, Welcome
-from mmlphuman.streaming.pictures import encode_picture
+from mmlphuman.streaming.messages import DEFAULT_HOST, DEFAULT_PORT, Frame, RenderRequest, State, Welcome
+from mmlphuman.streaming.protocol import encode_frame
+
+PNG_COMPRESSION = 1  # of 9: who asks for exactness still looks at it live
 
 
 class ViewerServer:
@@ -55,9 +59,8 @@ class ViewerServer:
     ):
         self.host, self.port = host, port
         self.token = choose_token(host, token)
-        self._queue, self._bulletin = JobQueue(), Bulletin()
-        self._bulletin.greet(welcome)
-        self._hub = Hub(self._queue, self._bulletin, WebPage(page or PAGE_FOLDER), self.token)
+        self._queue, self._latest_state = JobQueue(), LatestState()
+        self._hub = Hub(welcome, self._queue, self._latest_state, WebPage(page or PAGE_FOLDER), self.token)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -100,7 +103,7 @@ class ViewerServer:
     def next_request(self, timeout: float | None) -> Job | None:
         """The newest request of the viewer whose turn it is; None after `timeout` seconds (None: no end), or stopped.
 
-        Every job must be answered, by `deliver` or `problem`: a viewer has job_queue.UNDER_WAY of them at a time.
+        Every job must be answered, by `deliver` or `problem`: a viewer has handover.UNDER_WAY of them at a time.
         """
         return self._queue.take(timeout)
 
@@ -128,12 +131,7 @@ class ViewerServer:
 
     def publish(self, state: State) -> None:
         """Progress, for all viewers. `history` holds the new points only; later viewers get the whole course."""
-        if self._bulletin.report(state):
-            self._on_loop(self._hub.spread)
-
-    def update_welcome(self, welcome: Welcome) -> None:
-        """What is being served from now on; viewers that are there already get it as another Welcome."""
-        if self._bulletin.greet(welcome):
+        if self._latest_state.report(state):
             self._on_loop(self._hub.spread)
 
     def __enter__(self) -> ViewerServer:
@@ -160,6 +158,94 @@ class ViewerServer:
 
     def _on_loop(self, callback: Callable[..., object], *args: object) -> None:
         if self._loop is None:
-            return  # the hub reads the bulletin when it starts
+            return  # the hub reads the latest state when it starts
         with suppress(RuntimeError):  # stopped: nobody is there any more
             self._loop.call_soon_threadsafe(callback, *args)
+
+
+# --- a drawn picture -> the bytes of its Frame -------------------------------------------------------------
+
+
+def compress(image: np.ndarray, encoding: str, quality: int) -> bytes:
+    """RGB (H, W, 3) uint8 as "jpeg" (quality 1 to 100), "png" or "raw" (RGB, row by row). ValueError if it fails."""
+    if encoding == "raw":
+        return image.tobytes()
+    suffix, options = {
+        "jpeg": (".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality]),
+        "png": (".png", [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION]),
+    }[encoding]
+    encoded, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    if not encoded:
+        raise ValueError(f"OpenCV could not write a picture of {image.shape} as {encoding}")
+    return data.tobytes()
+
+
+def encode_picture(
+    request: RenderRequest,
+    image: np.ndarray,
+    iteration: int,
+    gaussians: int,
+    distance: float,
+    render_ms: float,
+) -> bytes:
+    """The binary frame that answers `request` with `image`, RGB (H, W, 3) uint8, and what is known about it."""
+    began = time.perf_counter()
+    picture = compress(image, request.encoding, request.quality)
+    return encode_frame(
+        Frame(
+            id=request.id,
+            width=image.shape[1],
+            height=image.shape[0],
+            encoding=request.encoding,
+            picture=picture,
+            iteration=int(iteration),
+            gaussians=int(gaussians),
+            distance=float(distance),
+            render_ms=float(render_ms),
+            encode_ms=(time.perf_counter() - began) * 1000,
+        )
+    )
+
+
+# --- the flags of train.py and visualize.py, and the server they ask for -----------------------------------
+
+
+@dataclass(frozen=True)
+class ListenAddress:
+    """Where viewers find the program."""
+
+    host: str
+    port: int  # 0: any that is free
+    token: str | None
+    asked_for: bool  # by the user, not a default that may be given up
+
+    def check(self) -> None:
+        """Before long work: ValueError, one line, if nobody can listen there now."""
+        listen(self.host, self.port).close()
+
+    def serve(self, welcome: Welcome) -> ViewerServer:
+        """Serves from now on, and says where. ValueError, one line, if it cannot."""
+        server = ViewerServer(welcome, self.host, self.port, self.token).start()
+        print(f"watch: {server.url} or viewer/net_viewer.py", flush=True)
+        return server
+
+
+def add_viewer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ip",
+        help=f"address to serve viewers at (default {DEFAULT_HOST}: this machine only; others need a token)",
+    )
+    parser.add_argument(
+        "--port", type=int, help=f"port to serve viewers at (default {DEFAULT_PORT}; 0: any that is free)"
+    )
+    parser.add_argument("--token", help="word that viewers must give (made and printed where one is needed)")
+
+
+def viewer_address(args: argparse.Namespace) -> ListenAddress:
+    given = (args.ip, args.port, args.token)
+    return ListenAddress(
+        host=DEFAULT_HOST if args.ip is None else args.ip,
+        port=DEFAULT_PORT if args.port is None else args.port,
+        token=args.token,
+        asked_for=any(value is not None for value in given),
+    )

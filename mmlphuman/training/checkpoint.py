@@ -1,18 +1,15 @@
-"""Checkpoints: whole or absent, never half-written; loaded without unpickling.
+"""Checkpoints: whole or absent, never half-written; and the one that a run goes on from, the newest whole one.
 
 MODEL/checkpoints/iteration_00002000/
-    avatar.pt     settings, avatar and pose space: all that rendering needs
+    avatar.pt     settings, avatar and pose space: all that rendering needs (model_folder reads it)
     training.pt   optimisers, sampler, random generator: what resuming needs besides
-A checkpoint is written into a temporary folder, flushed to disk, and renamed. Its files are zip archives with a
-checksum of every tensor, which loading leaves alone and `check_whole` compares.
+A checkpoint is written into a temporary folder, flushed to disk, and renamed.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,21 +17,21 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from mmlphuman.avatar.build import avatar_from_state
-from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import config_of_saved
-from mmlphuman.files import UNREADABLE_MEMBER
+from mmlphuman.model_folder import (
+    AVATAR_FILE,
+    FOLDER,
+    FORMAT_VERSION,
+    DamagedCheckpoint,
+    check_file,
+    list_checkpoints,
+    newest_checkpoint,
+    read_checkpoint_file,
+)
+from mmlphuman.processes import Ranks
 
-FORMAT_VERSION = 2
-FOLDER = "checkpoints"
-NAME = re.compile(r"iteration_(\d{8})")
 UNFINISHED = ".unfinished-"
-AVATAR_FILE, TRAINING_FILE = "avatar.pt", "training.pt"
-
-
-class DamagedCheckpoint(ValueError):
-    """A file of a checkpoint is missing, truncated or altered."""
+TRAINING_FILE = "training.pt"
 
 
 def save_checkpoint(
@@ -118,65 +115,8 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def list_checkpoints(model_dir: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    return sorted(
-        path for path in (Path(model_dir) / FOLDER).glob("iteration_*") if NAME.fullmatch(path.name)
-    )
-
-
-def newest_checkpoint(model_dir: Path) -> Path:
-    if not Path(model_dir).is_dir():
-        raise ValueError(
-            f"model folder {model_dir} does not exist; train one with train.py --out_dir {model_dir}"
-        )
-    found = list_checkpoints(model_dir)
-    if not found:
-        raise ValueError(
-            f"{model_dir} holds no checkpoint (looked for {FOLDER}/iteration_*); is it a model folder?"
-        )
-    return found[-1]
-
-
-def load_model(path: str | Path) -> TrainedAvatar:
-    """Loads what rendering needs, on the CPU, from a model folder (its newest checkpoint), one checkpoint's folder
-    or a compact file."""
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        from mmlphuman.export.compact import load_compact  # only those who have such a file need safetensors
-
-        return load_compact(path)
-    checkpoint = path if NAME.fullmatch(path.name) else newest_checkpoint(path)
-    try:
-        check_file(checkpoint / AVATAR_FILE)
-    except DamagedCheckpoint as error:
-        others = [other for other in list_checkpoints(path) if other != checkpoint]
-        hint = (
-            f"take an older one, --model_dir {others[-1]}" if others else "use another checkpoint of the run"
-        )
-        raise ValueError(f"{error}; {hint}") from error
-    return load_avatar(checkpoint)
-
-
-def load_avatar(checkpoint: Path) -> TrainedAvatar:
-    """Loads what rendering needs, on the CPU."""
-    path = checkpoint / AVATAR_FILE
-    content = _load(path)
-    version = content.get("format_version")
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format version {version}, this program reads "
-            f"{FORMAT_VERSION}; use the program's version that wrote it"
-        )
-    try:
-        config = config_of_saved(content["config"])
-        avatar = avatar_from_state(config, content["avatar"])
-        pose_space = PoseSpace(**content["pose_space"])
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"{path}: content does not fit this program: {' '.join(str(error).split())}"
-        ) from error
-    return TrainedAvatar(avatar, pose_space, config, content["iteration"])
+def load_training_state(checkpoint: Path) -> dict[str, Any]:
+    return read_checkpoint_file(checkpoint / TRAINING_FILE)
 
 
 def check_whole(checkpoint: Path) -> None:
@@ -188,55 +128,34 @@ def check_whole(checkpoint: Path) -> None:
         check_file(path)
 
 
-def check_file(path: Path) -> None:
-    """Of a checkpoint; as `check_whole`."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            altered = archive.testzip()
-    except FileNotFoundError as error:
-        raise DamagedCheckpoint(f"{path} is missing") from error
-    except UNREADABLE_MEMBER as error:
-        raise DamagedCheckpoint(f"{path} is damaged ({' '.join(str(error).split())})") from error
-    if altered is not None:
-        raise DamagedCheckpoint(f"{path} is damaged (the checksum of {altered} is wrong)")
+def newest_whole(model_dir: Path, say: Callable[[str], object] = print, skip: int = 0) -> Path:
+    """The newest whole checkpoint before the newest `skip` whole ones, or the oldest; the only one in sight is taken.
+
+    Newer ones are set aside, with a line for each damaged one: the run makes them again.
+    ValueError if there is none, DamagedCheckpoint if none is whole; then nothing is touched.
+    """
+    newest_checkpoint(model_dir)  # raises for a folder without any
+    checkpoints, whole, damaged = list_checkpoints(model_dir), [], {}
+    for checkpoint in reversed(checkpoints):
+        try:
+            check_whole(checkpoint)
+            whole.append(checkpoint)
+        except DamagedCheckpoint as error:
+            damaged[checkpoint] = error
+        if len(whole) > skip:
+            break
+    if not whole:
+        raise DamagedCheckpoint(
+            f"{damaged[checkpoints[-1]]}, and no older checkpoint is whole; train again into another --out_dir"
+        )
+    chosen = whole[-1]
+    for newer in checkpoints[checkpoints.index(chosen) + 1 :]:
+        if newer in damaged:
+            say(f"{damaged[newer]}; going on from {chosen.name} instead")
+        set_aside(newer)
+    return chosen
 
 
-def load_training_state(checkpoint: Path) -> dict[str, Any]:
-    return _load(checkpoint / TRAINING_FILE)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing; the checkpoint is not complete, use another") from error
-    except Exception as error:  # torch raises many types for a damaged file; all mean the same to the user
-        raise ValueError(
-            f"{path}: not a readable checkpoint (truncated or another format); use another "
-            f"checkpoint of the run"
-        ) from error
-
-
-def refuse_occupied(model_dir: Path) -> None:
-    """Raises ValueError where a new run would land on something: nothing is ever overwritten."""
-    model_dir = Path(model_dir)
-    if model_dir.exists() and (not model_dir.is_dir() or any(model_dir.iterdir())):
-        hint = "continue it with --resume, or " if list_checkpoints(model_dir) else ""
-        raise ValueError(f"--out_dir {model_dir} is not empty; {hint}choose another folder")
-
-
-def create_model_folder(model_dir: Path, fill: Callable[[Path], None]) -> None:
-    """Makes a new model folder that is complete from the moment it exists: `fill` writes into a temporary one."""
-    model_dir = Path(model_dir)
-    refuse_occupied(model_dir)
-    model_dir.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in model_dir.parent.glob(f".{model_dir.name}.unfinished-*"):
-        shutil.rmtree(leftover)  # of a run that was killed in here
-    temporary = model_dir.with_name(f".{model_dir.name}.unfinished-{os.getpid()}")
-    temporary.mkdir()
-    try:
-        fill(temporary)
-        temporary.rename(model_dir)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+def agreed_whole(model_dir: Path, ranks: Ranks, say: Callable[[str], object] = print, skip: int = 0) -> Path:
+    """`newest_whole` of rank 0, on every rank."""
+    return model_dir / FOLDER / ranks.of_first(newest_whole(model_dir, say, skip).name if ranks.first else "")

@@ -14,7 +14,7 @@ import triton
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mmlphuman.training.perceptual import LPIPS, NORM_EPS
+from mmlphuman.measures.lpips import LPIPS, NORM_EPS
 from mmlphuman.training.perceptual_kernels import feature_backward, feature_forward
 
 BLOCK_NUMBERS = 4096  # features a program holds

@@ -22,18 +22,15 @@ from mmlphuman.capture.loader import SampleStream
 from mmlphuman.capture.sampler import EndlessSampler
 from mmlphuman.config import Config
 from mmlphuman.kernels import use_kernels
+from mmlphuman.measures.lpips import LPIPS
+from mmlphuman.processes import ErrorOfAll, Ranks
 from mmlphuman.render.rasterize import choose_backend, rasterize
 from mmlphuman.training.checkpoint import save_checkpoint, unsaved
-from mmlphuman.training.distributed import ErrorOfAll, Ranks
-from mmlphuman.training.divergence import LossGuard, recover
+from mmlphuman.training.guarding import Diverged, Logged, LossGuard, Preemption, StepNumbers, recover
 from mmlphuman.training.losses import TrainingLoss, choose_crops
-from mmlphuman.training.monitor import Monitor
+from mmlphuman.training.monitor import Monitor, TrainingClock
 from mmlphuman.training.optimisers import Optimisers
-from mmlphuman.training.perceptual import LPIPS
-from mmlphuman.training.preemption import Preemption
-from mmlphuman.training.scene import Scene
-from mmlphuman.training.score_log import TrainingClock
-from mmlphuman.training.step_numbers import Diverged, Logged, StepNumbers
+from mmlphuman.training.run_setup import Scene
 from mmlphuman.types import Pose, PosedGaussians, Sample
 
 DRAWS_PER_VIEW = 2  # random numbers: where a patch lies

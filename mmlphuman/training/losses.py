@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmlphuman.avatar.avatar import AvatarOutput
 from mmlphuman.config import Config
-from mmlphuman.training.image_losses import Square, box_square, paint, person_crops, random_patch, ssim
+from mmlphuman.measures.comparison import Square, box_square, paint, person_crops, random_patch, ssim
 from mmlphuman.types import Box, Render, Sample
 
 SSIM_MARGIN = 8  # pixels about the person that the SSIM term still sees

@@ -1,26 +1,37 @@
-"""What a person sees of a run: progress bar, TensorBoard, scores."""
+"""What a person sees of a run: progress bar, TensorBoard, scores over training time.
+
+Data path: loop -> Monitor -> MODEL/events.out.tfevents.* -> tensorboard; and MODEL/scores.csv.
+TensorBoard's own writer has a thread of its own, in which a full disk ends with a traceback; the EventLog here writes
+at once and in the calling thread, where that is an OSError of the call that met it.
+"""
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import torch
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
+from torch.utils.tensorboard import summary
 from tqdm import tqdm
 
 from mmlphuman.avatar.avatar import ActiveParts, Avatar
 from mmlphuman.capture.dataset import CaptureDataset
+from mmlphuman.measures.comparison import paint, regions
+from mmlphuman.measures.held_out_scores import FILE_NAME, HeldOutScore, scores_until, write_scores
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.training.event_log import EventLog
-from mmlphuman.training.image_losses import paint, regions
-from mmlphuman.training.score_log import FILE_NAME, HeldOutScore, scores_until, write_scores
 
 HELD_OUT_SHOWN = 4  # (frame, camera) pairs, spread over the test selection
 SMALLEST_ERROR = 1e-10  # mean square; equal pictures score 100 dB
+FLUSH_SECONDS = 10.0  # what a killed run may lose of its log
 
 
 class Monitor:
@@ -170,3 +181,81 @@ def log_score(events: EventLog, score: HeldOutScore) -> None:
 def mean_psnr(errors: list[Tensor]) -> float:
     """dB, mean over pictures, from the mean squared error of each."""
     return float(-10 * torch.stack(errors).clamp_min(SMALLEST_ERROR).log10().mean())
+
+
+class EventLog:
+    """One event file of a run. Every method may raise OSError; after that the file is to be given up."""
+
+    def __init__(self, folder: Path, first_step: int):
+        """What other files of the folder tell of `first_step` and later is hidden by every reader from now on."""
+        folder.mkdir(parents=True, exist_ok=True)
+        now = time.time()
+        # Readers take files in the order of their names: nanoseconds keep those of one process apart.
+        name = f"events.out.tfevents.{int(now):010d}.{int(now * 1e9) % 10**9:09d}.{socket.gethostname()}"
+        self._records = RecordWriter((folder / f"{name}.{os.getpid()}").open("xb"))
+        self._flushed = time.monotonic()
+        self._write(Event(file_version="brain.Event:2"))
+        self.restart(first_step)
+
+    def restart(self, first_step: int) -> None:
+        """Hides what was logged of `first_step` and later: the run has gone back."""
+        self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+        self.flush()
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        self._write(Event(step=step, summary=summary.scalar(tag, value)))
+
+    def image(self, tag: str, image: Tensor, step: int) -> None:
+        """image: (H, W, 3) in [0, 1]."""
+        self._write(Event(step=step, summary=summary.image(tag, image.cpu().numpy(), dataformats="HWC")))
+
+    def flush(self) -> None:
+        self._records.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._records.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+
+class TrainingClock:
+    """Wall time of training, over all parts of a resumed run, without what happens under `stopped`."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.seconds = 0.0  # up to when it last stood still
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self._start()
+        try:
+            yield
+        finally:
+            self._stop()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Inside `running`."""
+        self._stop()
+        try:
+            yield
+        finally:
+            self._start()
+
+    def _start(self) -> None:
+        self._wait()
+        self._began = time.monotonic()
+
+    def _stop(self) -> None:
+        self._wait()
+        self.seconds += time.monotonic() - self._began
+
+    def _wait(self) -> None:
+        """What is queued on the GPU belongs to the time before."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

@@ -14,7 +14,7 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
 from mmlphuman.config import Config
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.processes import Ranks
 from mmlphuman.training.memory_layout import laid_out_like
 from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
 

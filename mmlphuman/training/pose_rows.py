@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mmlphuman.avatar.avatar import ActiveParts
-from mmlphuman.training.distributed import Ranks, Travelling
+from mmlphuman.processes import PendingExchange, Ranks
 
 BIASES, INPUTS = "bank.biases", "inputs"  # with a layer's number: names of pieces of a row
 ADDED_TO = {  # bases -> what their blend is added to, in the order of a basis's numbers
@@ -58,7 +58,7 @@ class PoseRows:
         self.layout: dict[str, tuple[int, int]] = {}  # a piece's first number in the row, and how many it has
         self.active: ActiveParts | None = None
         self.rows: Tensor | None = None  # (own poses, ranks, F)
-        self.travelling: list[Travelling] = []
+        self.travelling: list[PendingExchange] = []
 
     @torch.no_grad()
     def add(self, pieces: Mapping[str, Tensor], active: ActiveParts) -> None:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import torch
 
+from mmlphuman.capture.dataset import test_dataset, training_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import Config
-from mmlphuman.training.checkpoint import load_avatar, load_training_state
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.model_folder import load_avatar
+from mmlphuman.processes import Ranks
+from mmlphuman.training.checkpoint import agreed_whole, load_training_state
 from mmlphuman.training.loop import Trainer
-from mmlphuman.training.scene import Scene, test_dataset, training_dataset
-from mmlphuman.training.whole_checkpoint import agreed_whole
+from mmlphuman.training.run_setup import Scene
 
 # Settings that decide where and how fast a run goes on, not what comes out.
 MAY_CHANGE = {

@@ -14,7 +14,7 @@ from mmlphuman.animation.render_sequence import Look, render_sequence
 from mmlphuman.animation.shots import make_shots
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.types import Cameras, Pose
 from tests.builders import look_at_origin, random_pose, randomise, small_avatar
@@ -24,7 +24,7 @@ POSES = 6
 
 @pytest.fixture(scope="module")
 def trained(synthetic_body):
-    config = Config(init_num_gs=600, num_verts=120, num_features=10)
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10)
     poses = torch.stack([random_pose(seed).body for seed in range(20)])
     return TrainedAvatar(
         randomise(small_avatar(synthetic_body)), PoseSpace.fit(poses, 5), config, config.iterations

@@ -9,7 +9,7 @@ import torch
 from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.avatar.build import avatar_from_state
 from mmlphuman.body.kinematics import canonical_pose, rotation_matrices
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import view_colors
 from mmlphuman.types import Pose, symmetric_matrices, upper_triangles
@@ -161,6 +161,6 @@ def test_gaussians_past_the_bases_stay_neutral(avatar):
 
 
 def test_a_saved_state_makes_the_same_avatar(avatar):
-    config = Config(init_num_gs=600, num_verts=120, num_features=10)
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10)
     copied, pose = avatar_from_state(config, avatar.state_dict()), random_pose(11)
     assert torch.equal(copied(pose).posed.xyz, avatar(pose).posed.xyz)

@@ -8,7 +8,7 @@ import torch
 
 from mmlphuman.benchmark.subject import Subject, untrained_subject
 from mmlphuman.body.smplx_model import load_body
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.synthetic.motion import BETAS, make_motion
 
 SIZE = (96, 128)  # width, height
@@ -17,7 +17,7 @@ SIZE = (96, 128)  # width, height
 @pytest.fixture(scope="session")
 def subject(synthetic_body, tmp_path_factory) -> Subject:
     """With every loss but LPIPS; an avatar that nobody may change."""
-    config = Config(
+    config = default_config(
         init_num_gs=600, num_verts=100, num_features=8, weight_volume_resolution=16,
         lambda_lpips=0, lambda_ssim=0.1, edge_radius=1,
     )  # fmt: skip

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from small_capture import FRAMES
 
+from mmlphuman.capture.dataset import training_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
-from mmlphuman.config import Config
-from mmlphuman.training.scene import training_dataset
+from mmlphuman.config import default_config
 
 
 def read_all(root: Path, **settings) -> int:
     """Reads a capture whole, as training does; the number of samples."""
     layout = open_capture(root)
-    config = Config(num_train_frame=settings.pop("num_train_frame", FRAMES), **settings)
+    config = default_config(num_train_frame=settings.pop("num_train_frame", FRAMES), **settings)
     dataset = training_dataset(config, layout, read_smpl_params(layout.pose_path))
     for frame, camera in dataset.pairs:
         dataset.sample(frame, (camera,))

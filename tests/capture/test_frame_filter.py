@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from small_capture import EXTENT_OF, FRAMES
 
+from mmlphuman.capture.dataset import test_dataset as held_out_dataset
+from mmlphuman.capture.dataset import training_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.frame_filter import filter_frames
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.pose_layout import BODY_POSE
-from mmlphuman.training.scene import test_dataset as held_out_dataset
-from mmlphuman.training.scene import training_dataset
 
 
 def moving(*positions: float) -> SmplParams:
@@ -73,7 +73,7 @@ def test_training_frames_are_filtered_and_test_frames_are_not(capture_of, layout
     np.savez(root / "smpl_params.npz", **arrays)
     capture = open_capture(root)
     poses = read_smpl_params(capture.pose_path)
-    config = Config(num_train_frame=FRAMES, min_pose_change=0.1, skip_frames=[[4, 4]])
+    config = default_config(num_train_frame=FRAMES, min_pose_change=0.1, skip_frames=[[4, 4]])
     config.test.cam_ids, config.test.num_frame = [0], FRAMES
     assert training_dataset(config, capture, poses).frames == (0, 2, 5)
     assert held_out_dataset(config, capture, poses).frames == tuple(range(FRAMES))

@@ -18,14 +18,9 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mmlphuman.config import TestConfig, save_config
-from mmlphuman.training.checkpoint import (
-    DamagedCheckpoint,
-    check_whole,
-    list_checkpoints,
-    load_avatar,
-    load_training_state,
-)
+from mmlphuman.config import save_config
+from mmlphuman.model_folder import DamagedCheckpoint, list_checkpoints, load_avatar
+from mmlphuman.training.checkpoint import check_whole, load_training_state
 from tests.chaos.lives import FAULTS, Life, Place, survivors
 from tests.tiny_run import tiny_settings
 
@@ -186,7 +181,7 @@ def check_log(model: Path) -> None:
 def write_config(path: Path, body: Path, iterations: int, poses: int) -> Path:
     settings = tiny_settings(
         body,
-        test=TestConfig(cam_ids=[3], num_frame=1),
+        test=dict(cam_ids=[3], num_frame=1),
         init_num_gs=200,
         num_verts=40,
         poses_per_step=poses,

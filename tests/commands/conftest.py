@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmlphuman.config import TestConfig, save_config
+from mmlphuman.config import save_config
 from tests.commands.runs import train
 from tests.tiny_run import tiny_settings
 
@@ -16,7 +16,7 @@ def files(tiny_capture, synthetic_body, tmp_path_factory):
     for name, iterations in (("short", 6), ("endless", 100_000)):
         settings = tiny_settings(
             synthetic_body,
-            test=TestConfig(cam_ids=[3, 1], num_frame=2),
+            test=dict(cam_ids=[3, 1], num_frame=2),
             iterations=iterations,
             iteration_dxyz_basis=2,
             iteration_gsparam_basis=2,

@@ -1,8 +1,6 @@
 """test.py with cameras and poses, as a user runs it: pictures, video, speed, and one line for every mistake."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import av
@@ -16,9 +14,9 @@ from mmlphuman.animation.pose_bar import add_pose_bar
 from mmlphuman.animation.pose_file import read_pose_file
 from mmlphuman.animation.render_sequence import to_cameras
 from mmlphuman.evaluation.speed import STAGES
+from mmlphuman.model_folder import load_model
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.training.checkpoint import load_model
-from tests.commands.runs import ROOT, call, one_error_line
+from tests.commands.runs import call, call_here, one_error_line
 
 NOVEL = 24  # the first frame that training never saw
 
@@ -36,20 +34,13 @@ def inputs(files, model, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def animate(model, inputs, monkeypatch, capsys):
-    """Runs test.py within this process, which saves the start of another. Flags override the ones given here."""
+def animate(model, inputs):
+    """Runs test.py within this process. Flags override the ones given here."""
 
     def run(*words, **paths) -> tuple[int, str, str]:
         given = {"model_dir": model, "cam_path": inputs["camera0"], "pose_path": inputs["poses"], **paths}
         flags = [word for name, path in given.items() if path is not None for word in (f"--{name}", path)]
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, "argv", ["test.py", *map(str, [*flags, *words])])
-        status = 0
-        try:
-            runpy.run_path(str(ROOT / "test.py"), run_name="__main__")
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
+        return call_here("test.py", *flags, *words)
 
     return run
 

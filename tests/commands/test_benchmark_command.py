@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from mmlphuman.benchmark import rendering, training_step
-from mmlphuman.training.checkpoint import newest_checkpoint
+from mmlphuman.model_folder import newest_checkpoint
 from tests.commands.runs import ROOT
 
 

@@ -14,7 +14,7 @@ import torch
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.poses import read_smpl_params
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.evaluation.inception import Inception
 from mmlphuman.evaluation.writer import image_name, write_png
 from mmlphuman.training.checkpoint import save_checkpoint
@@ -54,7 +54,7 @@ def model(synthetic_body, tiny_capture, tmp_path_factory):
     settings = {"train_cam_ids": [0, 1, 2], "num_train_frame": 24, "pca_components": 5}
     avatar = small_avatar(synthetic_body, **settings)
     poses = torch.from_numpy(read_smpl_params(tiny_capture / "smpl_params.npz").poses[:24, BODY_POSE])
-    config = Config(init_num_gs=600, num_verts=120, num_features=10, **settings)
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10, **settings)
     folder = tmp_path_factory.mktemp("model")
     save_checkpoint(folder, TrainedAvatar(avatar, PoseSpace.fit(poses, 5), config, 3000), {}, keep=1)
     return folder

@@ -13,9 +13,10 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.body.smplx_model import load_body
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.export.ply import read_gaussian_ply
-from mmlphuman.training.checkpoint import load_model, save_checkpoint
+from mmlphuman.model_folder import load_model
+from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.types import Pose
 from tests.builders import random_pose, randomise, small_avatar
 
@@ -28,7 +29,7 @@ def model(synthetic_body, tmp_path_factory) -> Path:
     """A model folder as training leaves it."""
     folder = tmp_path_factory.mktemp("export") / "model"
     poses = torch.stack([random_pose(seed).body for seed in range(8)])
-    config = Config(init_num_gs=600, num_verts=120, num_features=10)
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10)
     avatar = randomise(small_avatar(synthetic_body), seed=1)
     save_checkpoint(folder, TrainedAvatar(avatar, PoseSpace.fit(poses, 3), config, 10**6), {}, keep=1)
     body = load_body(synthetic_body, torch.zeros(10))

@@ -4,7 +4,7 @@ import shutil
 
 import cv2
 
-from tests.commands.runs import call, one_error_line
+from tests.commands.runs import call, call_here, one_error_line
 
 COMMAND = "script/plot_runs.py"
 
@@ -28,7 +28,7 @@ def test_trained_runs_are_drawn_and_other_tests_noted(model, tmp_path):
 
 def test_mistakes_end_with_one_line_and_nothing_written(model, tmp_path):
     out = tmp_path / "plot.png"
-    one_error_line(call(COMMAND, model, "--out", out, "--labels", "a", "b"), "--labels: 2 for 1 runs")
-    one_error_line(call(COMMAND, tmp_path, "--out", out), "scores.csv", "no such file")
-    one_error_line(call(COMMAND, model, "--out", tmp_path / "plot.gif"), "plot.gif", ".png")
+    one_error_line(call_here(COMMAND, model, "--out", out, "--labels", "a", "b"), "--labels: 2 for 1 runs")
+    one_error_line(call_here(COMMAND, tmp_path, "--out", out), "scores.csv", "no such file")
+    one_error_line(call_here(COMMAND, model, "--out", tmp_path / "plot.gif"), "plot.gif", ".png")
     assert list(tmp_path.iterdir()) == []

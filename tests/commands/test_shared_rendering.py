@@ -15,7 +15,7 @@ from mmlphuman.animation.camera_file import CameraView, write_camera_file
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.poses import read_smpl_params
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.evaluation.inception import Inception
 from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.types import BODY_POSE
@@ -41,7 +41,7 @@ def files(synthetic_body, tiny_capture, tmp_path_factory) -> dict[str, Path]:
     settings = {"train_cam_ids": [0, 1, 2], "num_train_frame": 24, "pca_components": 5}
     avatar = randomise(small_avatar(synthetic_body, **settings))
     poses = torch.from_numpy(read_smpl_params(tiny_capture / "smpl_params.npz").poses[:24, BODY_POSE])
-    config = Config(init_num_gs=600, num_verts=120, num_features=10, **settings)
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10, **settings)
     trained = TrainedAvatar(avatar, PoseSpace.fit(poses, 5), config, config.iterations)
     save_checkpoint(folder / "model", trained, {}, keep=1)
     (folder / "settings.yaml").write_text(SETTINGS)

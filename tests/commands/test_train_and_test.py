@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.commands.runs import call, one_error_line, render, train
+from tests.commands.runs import call_here, one_error_line, render, train
 
 
 def test_a_run_records_itself(model):
@@ -36,7 +36,7 @@ def test_rendering_writes_pictures_scores_and_a_sheet(files, model, tmp_path):
 def test_projecting_poses_changes_the_picture_of_a_novel_pose(files, model, tmp_path):
     novel = ("test.begin_ith_frame=24", "test.num_frame=1", "test.cam_ids=[0]")
     for name, flags in (("plain", ()), ("projected", ("--test",))):
-        status, _, err = render(files, model, tmp_path / name, *flags, *novel)
+        status, _, err = render(files, model, tmp_path / name, *flags, *novel, run=call_here)
         assert status == 0, err
     images = [
         cv2.imread(str(next((tmp_path / name / "render").iterdir()))) for name in ("plain", "projected")
@@ -74,23 +74,23 @@ def test_wrong_settings_end_with_one_line_and_nothing_written(files, tmp_path, o
 
         if torch.cuda.is_available():
             return  # the device is there
-    one_error_line(train(files, tmp_path / "model", *overrides), *parts)
+    one_error_line(train(files, tmp_path / "model", *overrides, run=call_here), *parts)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_files_end_with_one_line(files, model, tmp_path):
     out = tmp_path / "out"
     one_error_line(
-        call("train.py", "--config", "no.yaml", "--data_dir", files["data"], "--out_dir", out), "no.yaml"
+        call_here("train.py", "--config", "no.yaml", "--data_dir", files["data"], "--out_dir", out), "no.yaml"
     )
     one_error_line(
-        call("train.py", "--config", files["short"], "--data_dir", tmp_path / "none", "--out_dir", out),
+        call_here("train.py", "--config", files["short"], "--data_dir", tmp_path / "none", "--out_dir", out),
         "none",
     )
-    one_error_line(render(files, tmp_path / "none", out), "none", "does not exist")
+    one_error_line(render(files, tmp_path / "none", out, run=call_here), "none", "does not exist")
     (tmp_path / "empty").mkdir()
-    one_error_line(render(files, tmp_path / "empty", out), "holds no checkpoint")
-    one_error_line(render(files, model, out, "test.cam_ids=[17]"), "17")
+    one_error_line(render(files, tmp_path / "empty", out, run=call_here), "holds no checkpoint")
+    one_error_line(render(files, model, out, "test.cam_ids=[17]", run=call_here), "17")
     assert not out.exists()
 
 
@@ -120,7 +120,7 @@ def test_a_faulty_capture_ends_with_one_line_and_nothing_written(files, tmp_path
     }
     for name, (damage, parts) in faults.items():
         capture = damaged(name, damage)
-        result = call(
+        result = call_here(
             "train.py", "--config", files["short"], "--data_dir", capture, "--out_dir", tmp_path / "model"
         )
         one_error_line(result, *parts)
@@ -128,7 +128,7 @@ def test_a_faulty_capture_ends_with_one_line_and_nothing_written(files, tmp_path
 
 
 def test_another_run_is_never_overwritten(files, model):
-    one_error_line(train(files, model), "not empty", "--resume")
+    one_error_line(train(files, model, run=call_here), "not empty", "--resume")
     one_error_line(train(files, model, "--resume", "init_num_gs=500"), "init_num_gs: 400", "now it is 500")
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_is_named_by_rendering_and_passed_over_by_resuming(
     newest = sorted((copy / "checkpoints").iterdir())[-1] / "avatar.pt"
     newest.write_bytes(newest.read_bytes()[:1000])
     one_error_line(
-        render(files, copy, tmp_path / "out"),
+        render(files, copy, tmp_path / "out", run=call_here),
         str(newest),
         "is damaged",
         "take an older one, --model_dir",
@@ -156,4 +156,6 @@ def test_resume_takes_auto_or_nothing(files, tmp_path):
 
 def test_settings_may_stand_anywhere_and_the_last_one_counts(files, tmp_path):
     words = ["iterations=4", "--resume", "iterations=0", "--no_viewer", "views_per_pose=1"]
-    one_error_line(train(files, tmp_path / "model", *words), "command line: iterations: 0 is not allowed")
+    one_error_line(
+        train(files, tmp_path / "model", *words, run=call_here), "command line: iterations: 0 is not allowed"
+    )

@@ -14,6 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from mmlphuman.animation.pose_file import read_pose_file
 from mmlphuman.animation.render_sequence import Look, draw, to_cameras
+from mmlphuman.model_folder import load_model
 from mmlphuman.streaming.messages import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -27,8 +28,7 @@ from mmlphuman.streaming.messages import (
     Welcome,
 )
 from mmlphuman.streaming.protocol import decode_frame, decode_server, encode
-from mmlphuman.training.checkpoint import load_model
-from tests.commands.runs import call, one_error_line, start
+from tests.commands.runs import call, call_here, one_error_line, start
 
 SECONDS = 60  # for anything to happen on a busy machine
 
@@ -160,7 +160,7 @@ def test_a_taken_port_ends_only_what_asked_for_it(files, tmp_path):
     run = ("train.py", "--config", files["short"], "--data_dir", files["data"], "--out_dir")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        one_error_line(call(*run, tmp_path / "asked", "--port", port), f"port {port}", "in use")
+        one_error_line(call_here(*run, tmp_path / "asked", "--port", port), f"port {port}", "in use")
     assert not (tmp_path / "asked").exists()
     with taken(DEFAULT_HOST, DEFAULT_PORT):
         status, out, err = call(*run, tmp_path / "default")
@@ -182,5 +182,5 @@ def taken(host: str, port: int):
 
 def test_visualize_says_what_it_cannot_show(tmp_path):
     one_error_line(
-        call("visualize.py", "--model_dir", tmp_path / "none", "--port", 0), "none", "does not exist"
+        call_here("visualize.py", "--model_dir", tmp_path / "none", "--port", 0), "none", "does not exist"
     )

@@ -13,8 +13,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from mmlphuman.evaluation import metrics
 from mmlphuman.evaluation.metrics import Picture, person_pair, score_picture
-from mmlphuman.training.image_losses import person_crops, regions
-from mmlphuman.training.perceptual import LPIPS
+from mmlphuman.measures.comparison import person_crops, regions
+from mmlphuman.measures.lpips import LPIPS
 
 TOLERANCE = 1e-4
 BORDER = 5  # pixels that SSIM's window reaches over the picture's edge

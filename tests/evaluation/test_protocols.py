@@ -8,8 +8,7 @@ import pytest
 from mmlphuman.capture.dataset import select_frames
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
-from mmlphuman.config import Config, load_config
-from mmlphuman.config import TestConfig as HeldOut  # pytest takes a class named Test... for tests
+from mmlphuman.config import default_config, load_config
 from mmlphuman.evaluation.protocols import (
     PROTOCOLS,
     Part,
@@ -65,7 +64,7 @@ def test_another_training_set_is_said_loudly():
 
 
 def test_a_config_is_split_into_seen_and_novel_poses():
-    config = Config(test=HeldOut(cam_ids=[3], begin_ith_frame=20, num_frame=8, image_scaling=0.5))
+    config = default_config(test=dict(cam_ids=[3], begin_ith_frame=20, num_frame=8, image_scaling=0.5))
     protocol = config_protocol(config, "mine", SEEN)
     views, poses = protocol.parts
     assert (views.name, list(views.frames), views.project_pose) == ("novel views", [20, 21, 22, 23], False)
@@ -78,10 +77,10 @@ def test_a_config_is_split_into_seen_and_novel_poses():
 
 
 def test_training_views_are_those_of_the_recorded_settings():
-    config = Config(begin_ith_frame=4, num_train_frame=5, frame_interval=3, skip_frames=[[6, 12]])
+    config = default_config(begin_ith_frame=4, num_train_frame=5, frame_interval=3, skip_frames=[[6, 12]])
     views = training_views(config, cameras_of_capture=3)
     assert views.cameras == {0, 1, 2} and views.frames == {4, 13, 16}
-    assert training_views(Config(train_cam_ids=[2]), 3).cameras == {2}
+    assert training_views(default_config(train_cam_ids=[2]), 3).cameras == {2}
     assert set(select_frames(4, 5, 3)) == {4, 7, 10, 13, 16}
 
 
@@ -100,7 +99,7 @@ def test_what_training_saw_is_said_loudly():
 def test_what_the_capture_lacks_names_the_part(tiny_capture):
     layout = open_capture(tiny_capture)
     poses = read_smpl_params(layout.pose_path)
-    config = Config(test=HeldOut(cam_ids=[3], begin_ith_frame=20, num_frame=5))
+    config = default_config(test=dict(cam_ids=[3], begin_ith_frame=20, num_frame=5))
     protocol = config_protocol(config, "mine", SEEN)
     views, novel = protocol.parts
     assert part_dataset(novel, protocol, layout, poses).pairs == [(24, 3)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmlphuman.evaluation.score_curves import COLOURS, curve_table, draw_curves, load_run
-from mmlphuman.training.score_log import HeldOutScore, write_scores
+from mmlphuman.measures.held_out_scores import HeldOutScore, write_scores
 
 SLOW = [
     HeldOutScore(1000 * i, 60.0 * i, 20.0 + i, 18.0 + i) for i in range(1, 11)

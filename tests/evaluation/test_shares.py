@@ -10,7 +10,7 @@ import torch
 from mmlphuman.evaluation.inception import NUM_FEATURES
 from mmlphuman.evaluation.metrics import FrameScore
 from mmlphuman.evaluation.shares import Scored, gathered, share_of
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.processes import Ranks
 
 WORLD = 3
 

@@ -13,14 +13,15 @@ import torch
 
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import Config, save_config
+from mmlphuman.config import default_config, save_config
 from mmlphuman.export import pruning
 from mmlphuman.export.compact import encode, load_compact, pack, quantise, strongest_joints
 from mmlphuman.export.compact_report import compare, full_tensors, part_sizes
 from mmlphuman.export.pruning import Selection, VisibleChange, mean_offsets, prune, select, visible_change
-from mmlphuman.training.checkpoint import load_model, save_checkpoint
+from mmlphuman.model_folder import load_model
+from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.training.loop import Trainer
-from mmlphuman.training.scene import Scene
+from mmlphuman.training.run_setup import Scene
 from tests.builders import canonical_of, random_pose, randomise, small_avatar
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,7 @@ def trained(synthetic_body):
         avatar.property_bases[STILL] = 0
         avatar.sh1_bases[STILL] = 0
         avatar.sh1_bases.mul_(0.1)
-    config = Config(
+    config = default_config(
         init_num_gs=600, num_verts=120, num_features=10, iteration_sh_degree=0, iteration_dxyz_basis=0
     )
     config = replace(config, iteration_gsparam_basis=0)
@@ -323,7 +324,9 @@ def test_the_command_makes_a_model_that_loads_like_a_folder(command, trained, tm
 
 
 def test_scores_stand_beside_each_other(command, synthetic_body, tiny_capture, tmp_path, capsys):
-    config = Config(init_num_gs=600, num_verts=120, num_features=10, smpl_pkl_path=str(synthetic_body))
+    config = default_config(
+        init_num_gs=600, num_verts=120, num_features=10, smpl_pkl_path=str(synthetic_body)
+    )
     config.test.cam_ids, config.test.num_frame = [3], 1
     save_config(config, tmp_path / "config.yaml")
     avatar, poses = small_avatar(synthetic_body), PoseSpace.fit(torch.randn(30, 63), 5)

@@ -15,7 +15,7 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms, canonical_pose
 from mmlphuman.body.smplx_model import load_body
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.export.gltf import linear_colors, strongest_weights, write_glb
 from mmlphuman.export.mesh import attach_mesh, dress_mesh, pose_vertices, read_template, write_mesh_ply
 from mmlphuman.types import Pose
@@ -28,7 +28,7 @@ FPS = 24.0
 def trained(synthetic_body) -> TrainedAvatar:
     poses = torch.stack([random_pose(seed).body for seed in range(8)])
     avatar = randomise(small_avatar(synthetic_body), seed=1)
-    return TrainedAvatar(avatar, PoseSpace.fit(poses, 3), Config(), iteration=10**6)
+    return TrainedAvatar(avatar, PoseSpace.fit(poses, 3), default_config(), iteration=10**6)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from mmlphuman.benchmark.rendering import measure_rendering
 from mmlphuman.benchmark.subject import untrained_subject
 from mmlphuman.benchmark.training_step import FEWEST_STEADY, measure_steadiness, measure_training
 from mmlphuman.body.smplx_model import load_body
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.synthetic.motion import BETAS, make_motion
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 @pytest.fixture(scope="module")
 def subject(synthetic_body, tmp_path_factory):
-    config = Config(init_num_gs=5000, num_verts=500, num_features=20, weight_volume_resolution=16)
+    config = default_config(init_num_gs=5000, num_verts=500, num_features=20, weight_volume_resolution=16)
     path = tmp_path_factory.mktemp("motion") / "smpl_params.npz"
     joints = load_body(synthetic_body, BETAS[0]).joints.double().numpy()
     np.savez(path, **make_motion(joints, 40, 0, 0))

@@ -9,10 +9,10 @@ from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import rotation_matrices
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
+from mmlphuman.processes import Ranks
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import kernel_colors, view_colors
-from mmlphuman.training.distributed import Ranks
 from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
 from tests.builders import look_at_origin, random_pose, randomise, small_avatar
 from tests.outer_products import all_gradients
@@ -127,7 +127,7 @@ def test_gradients_do_not_depend_on_chance(avatar, pose):
 
 @pytest.fixture(scope="module")
 def trained(avatar):
-    config = Config(init_num_gs=600, num_verts=120, num_features=10)
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10)
     space = PoseSpace.fit(0.2 * torch.randn(40, 63, generator=torch.Generator().manual_seed(0)), 20)
     return TrainedAvatar(avatar, space, config, iteration=10**6).to("cuda")
 

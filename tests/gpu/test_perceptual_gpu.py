@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 import torch
 
-from mmlphuman.training.perceptual import LPIPS, load_lpips
+from mmlphuman.measures.lpips import LPIPS, load_lpips
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

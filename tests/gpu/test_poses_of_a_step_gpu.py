@@ -7,7 +7,7 @@ import torch
 from mmlphuman.benchmark.subject import untrained_subject
 from mmlphuman.benchmark.training_step import make_trainer, training_capture
 from mmlphuman.body.smplx_model import load_body
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.synthetic.motion import BETAS, make_motion
 from mmlphuman.training.pose_rows import PoseRows
 from tests.outer_products import all_gradients
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def subject(synthetic_body, tmp_path_factory):
-    config = Config(
+    config = default_config(
         init_num_gs=600, num_verts=100, num_features=8, weight_volume_resolution=16, lambda_ssim=0.1,
         edge_radius=1, random_background=False,
     )  # fmt: skip

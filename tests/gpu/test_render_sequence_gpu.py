@@ -10,7 +10,7 @@ from mmlphuman.animation.render_sequence import Look, draw, render_sequence, to_
 from mmlphuman.animation.shots import make_shots
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.evaluation.speed import STAGES, measure_speed
 from mmlphuman.render.rasterize import choose_backend
 from tests.builders import look_at_origin, random_pose, randomise, small_avatar
@@ -22,7 +22,7 @@ POSES = 24
 
 @pytest.fixture(scope="module")
 def trained(synthetic_body):
-    config = Config(init_num_gs=600, num_verts=120, num_features=10)
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10)
     poses = torch.stack([random_pose(seed).body for seed in range(20)])
     avatar = randomise(small_avatar(synthetic_body))
     return TrainedAvatar(avatar, PoseSpace.fit(poses, 5), config, config.iterations).to("cuda")

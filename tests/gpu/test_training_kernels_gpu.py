@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mmlphuman.avatar.avatar import ActiveParts
-from mmlphuman.config import Config
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.config import default_config
+from mmlphuman.measures.lpips import LPIPS
+from mmlphuman.processes import Ranks
 from mmlphuman.training.optimisers import Optimisers
-from mmlphuman.training.perceptual import LPIPS
 from tests.builders import random_loss, random_pose, randomise, small_avatar
 
 pytestmark = pytest.mark.skipif(
@@ -67,7 +67,7 @@ def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(synthetic_bod
     from mmlphuman.avatar.fused import FusedAvatar
 
     torch.backends.cuda.matmul.allow_tf32 = False
-    config = Config(init_num_gs=600, num_verts=120, num_features=10, iterations=2 * len(SWITCHED_ON))
+    config = default_config(init_num_gs=600, num_verts=120, num_features=10, iterations=2 * len(SWITCHED_ON))
     plain = randomise(small_avatar(synthetic_body)).cuda()
     ours = copy.deepcopy(plain)
     fused = FusedAvatar(ours)
@@ -111,7 +111,10 @@ SWITCHED_ON = (
 def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(piece, synthetic_body):
     from mmlphuman.avatar.fused import FusedAvatar
 
-    config, ranks = Config(init_num_gs=600, num_verts=120, num_features=10), Ranks(torch.device("cuda"))
+    config, ranks = (
+        default_config(init_num_gs=600, num_verts=120, num_features=10),
+        Ranks(torch.device("cuda")),
+    )
     avatar = randomise(small_avatar(synthetic_body)).cuda()
     fused = FusedAvatar(avatar)
     optimisers = Optimisers(avatar, config, 1.0, fused.tables, ranks)

@@ -4,20 +4,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from checked_capture import CAMERAS, FRAMES, SIZE, rewrite
 
 from mmlphuman.synthetic.capture_writer import make_capture
-
-
-@pytest.fixture(scope="session")
-def plain_body(tmp_path_factory, synthetic_body) -> Path:
-    """The body file without compression, which is read three times as fast."""
-    path = tmp_path_factory.mktemp("plain") / "SMPLX_NEUTRAL.npz"
-    with np.load(synthetic_body) as arrays:
-        np.savez(path, **arrays)
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -35,10 +35,10 @@ def contents(root: Path) -> dict[Path, str]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_clean_capture_is_sound_and_unchanged(clean_check_captures, plain_body, layout):
+def test_clean_capture_is_sound_and_unchanged(clean_check_captures, synthetic_body, layout):
     root = clean_check_captures(layout)
     before = contents(root)
-    checked = check_capture(root, plain_body, 0)
+    checked = check_capture(root, synthetic_body, 0)
     assert [finding for finding in checked.findings if finding.result != OK] == []
     assert len(checked.samples) == CAMERAS * FRAMES
     assert min(sample.fit.inside for sample in checked.samples) > 0.95
@@ -301,11 +301,11 @@ NOT_SAMPLED |= {"files of cameras", "missing images", "missing masks", "files wi
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_planted_fault_is_named(capture_copy, plain_body, fault):
+def test_planted_fault_is_named(capture_copy, synthetic_body, fault):
     plant, (check, result, words) = FAULTS[fault]
     plant(capture_copy)
     before = contents(capture_copy)
-    checked = check_capture(capture_copy, plain_body, 1 if check in NOT_SAMPLED else 0)
+    checked = check_capture(capture_copy, synthetic_body, 1 if check in NOT_SAMPLED else 0)
     rows = [finding for finding in checked.findings if finding.check == check]
     assert len(rows) == 1 and rows[0].result == result, checked.findings
     text = f"{rows[0].what}: {rows[0].where}"
@@ -316,29 +316,31 @@ def test_planted_fault_is_named(capture_copy, plain_body, fault):
     assert contents(capture_copy) == before
 
 
-def test_hands_relative_to_the_mean(capture_copy, plain_body):
-    mean = read_mean_hands(plain_body)
+def test_hands_relative_to_the_mean(capture_copy, synthetic_body):
+    mean = read_mean_hands(synthetic_body)
     edit_poses(capture_copy, "left_hand_pose", lambda pose: pose - mean[75:120])
     edit_poses(capture_copy, "right_hand_pose", lambda pose: pose - mean[120:165])
-    row = next(f for f in check_capture(capture_copy, plain_body, 0).findings if f.check == "hand convention")
+    row = next(
+        f for f in check_capture(capture_copy, synthetic_body, 0).findings if f.check == "hand convention"
+    )
     assert row.result == WARNING and "flat_hand_mean=False" in row.what, row
 
 
-def test_one_fault_does_not_hide_another(capture_copy, plain_body):
+def test_one_fault_does_not_hide_another(capture_copy, synthetic_body):
     """NaN in the poses, a cut image, an empty mask and no body file: all four are told at once."""
     edit_poses(capture_copy, "transl", add_row(np.nan, 1))
     image_file(capture_copy, 0, 0).write_bytes(b"")
     edit_masks(capture_copy, [2], [2], np.zeros_like)
-    checked = check_capture(capture_copy, plain_body.with_name("absent.npz"), 0)
+    checked = check_capture(capture_copy, synthetic_body.with_name("absent.npz"), 0)
     errors = {finding.check for finding in checked.findings if finding.result == ERROR}
     assert errors == {"pose file", "image files", "empty masks", "body file"}
 
 
-def test_frames_are_sampled_evenly_and_include_the_ends(capture_copy, plain_body):
-    frames = {sample.frame for sample in check_capture(capture_copy, plain_body, 3).samples}
+def test_frames_are_sampled_evenly_and_include_the_ends(capture_copy, synthetic_body):
+    frames = {sample.frame for sample in check_capture(capture_copy, synthetic_body, 3).samples}
     assert len(frames) == 3 and {0, FRAMES - 1} <= frames
 
 
-def test_no_capture_folder(tmp_path, plain_body):
+def test_no_capture_folder(tmp_path, synthetic_body):
     with pytest.raises(FileNotFoundError, match="absent does not exist"):
-        check_capture(tmp_path / "absent", plain_body, 0)
+        check_capture(tmp_path / "absent", synthetic_body, 0)

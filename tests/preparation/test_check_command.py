@@ -33,9 +33,9 @@ def command(monkeypatch, capsys):
     return run
 
 
-def test_sound_capture(command, clean_check_captures, plain_body, tmp_path):
+def test_sound_capture(command, clean_check_captures, synthetic_body, tmp_path):
     root, out = clean_check_captures("avatarrex"), tmp_path / "out"
-    status, printed = command("--data_dir", root, "--smpl_path", plain_body, "--frames", 3, "--out", out)
+    status, printed = command("--data_dir", root, "--smpl_path", synthetic_body, "--frames", 3, "--out", out)
     assert status == 0 and printed.strip().splitlines()[-1] == "sound: no error, no warning"
     report = json.loads((out / "report.json").read_text())
     assert report["result"] == "ok" and len(report["fits"]) == 3 * CAMERAS
@@ -44,12 +44,12 @@ def test_sound_capture(command, clean_check_captures, plain_body, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["contact_sheet.png", "report.json"]
 
 
-def test_warnings_and_errors(command, capture_copy, plain_body, tmp_path):
+def test_warnings_and_errors(command, capture_copy, synthetic_body, tmp_path):
     arguments = (
         "--data_dir",
         capture_copy,
         "--smpl_path",
-        plain_body,
+        synthetic_body,
         "--frames",
         2,
         "--out",
@@ -65,8 +65,8 @@ def test_warnings_and_errors(command, capture_copy, plain_body, tmp_path):
     assert not (tmp_path / "out" / "contact_sheet.png").exists()  # of the run before: it would mislead
 
 
-def test_refusals(command, capture_copy, plain_body, tmp_path):
-    body = ("--smpl_path", plain_body)
+def test_refusals(command, capture_copy, synthetic_body, tmp_path):
+    body = ("--smpl_path", synthetic_body)
     status, printed = command("--data_dir", capture_copy, *body, "--out", capture_copy / "report")
     assert status == 1 and "lies in the capture" in printed and len(printed.splitlines()) == 1
     assert not (capture_copy / "report").exists()

@@ -84,9 +84,9 @@ def test_picture_without_distortion_is_left_alone():
     assert undistort_picture(picture, np.eye(3), np.zeros(5)) is picture
 
 
-def test_silhouette_has_no_gaps_and_no_margin(plain_body):
+def test_silhouette_has_no_gaps_and_no_margin(synthetic_body):
     """A camera 3 m in front sees a body of the height and the area that its triangles have."""
-    body = load_body(plain_body, np.zeros(10))
+    body = load_body(synthetic_body, np.zeros(10))
     surface = spread_points(body)
     assert all(0.005 < hand.mean() < 0.1 for hand in surface.hands.values())
     points = surface.posed(torch.zeros(165), np.zeros(3, np.float32))
@@ -105,10 +105,10 @@ def test_silhouette_has_no_gaps_and_no_margin(plain_body):
     assert inside_trunk.all()
 
 
-def test_overlay_shows_the_body_in_the_mask_in_green(clean_check_captures, plain_body):
+def test_overlay_shows_the_body_in_the_mask_in_green(clean_check_captures, synthetic_body):
     layout = open_capture(clean_check_captures("avatarrex"))
     params = read_smpl_params(layout.pose_path)
-    body = load_body(plain_body, params.betas)
+    body = load_body(synthetic_body, params.betas)
     fits = overlay.draw_overlay(layout, params, body, 2, 0).astype(int)
     moved = replace(params, translations=params.translations + np.array([0.5, 0, 0], np.float32))
     misses = overlay.draw_overlay(layout, moved, body, 2, 0).astype(int)

@@ -1,8 +1,5 @@
 """The template: near the true clothed surface from masks alone, closed, honest about bad input."""
 
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,8 +29,8 @@ from mmlphuman.preparation.template import (
 from mmlphuman.preparation.template_checks import template_warnings
 from mmlphuman.preparation.template_picture import template_picture, views_to_show
 from mmlphuman.synthetic.capture_writer import make_capture, set_stage
+from tests.commands.runs import call, call_here
 
-ROOT = Path(__file__).resolve().parents[2]
 CAPTURE = {"size": (192, 192), "num_cameras": 5, "num_frames": 10, "num_novel_frames": 0}
 
 
@@ -217,12 +214,12 @@ def test_command_writes_once_and_says_when_in_doubt(scene, tmp_path):
     files = {path: path.read_bytes() for path in scene.folder.rglob("*") if path.is_file()}
     settings = tmp_path / "settings.yaml"
     settings.write_text("weight_volume_resolution: 16\n")
-    command = [sys.executable, str(ROOT / "script/gen_template.py"), "--data_dir", str(scene.folder)]
-    command += ["--smpl_path", str(scene.body_path), "--config", str(settings), "--count", "10"]
-    command += ["--frames", "2", "--resolution", "25", "--cameras", "0", "1", "2", "3"]
-    first = subprocess.run(command, capture_output=True, text=True)
-    assert first.returncode == 3, first.stderr
-    assert "warning: only 8 masks were looked at" in first.stderr
+    command = ["script/gen_template.py", "--data_dir", scene.folder]
+    command += ["--smpl_path", scene.body_path, "--config", settings, "--count", 10]
+    command += ["--frames", 2, "--resolution", 25, "--cameras", 0, 1, 2, 3]
+    status, _, err = call(*command)
+    assert status == 3, err
+    assert "warning: only 8 masks were looked at" in err
     written = {path for path in scene.folder.rglob("*") if path.is_file()} - set(files)
     gaussian = scene.folder / "gaussian"
     names = ("lbs_weights_grid.npz", "template.ply", "template.png")
@@ -231,6 +228,6 @@ def test_command_writes_once_and_says_when_in_doubt(scene, tmp_path):
     mesh = trimesh.load(gaussian / "template.ply", process=False)
     assert mesh.is_watertight and len(mesh.faces) > 1_000
     before = (gaussian / "template.ply").read_bytes()
-    second = subprocess.run(command, capture_output=True, text=True)
-    assert second.returncode == 1 and "--overwrite" in second.stderr and second.stderr.count("\n") == 1
+    status, _, err = call_here(*command)
+    assert status == 1 and "--overwrite" in err and err.count("\n") == 1
     assert (gaussian / "template.ply").read_bytes() == before

@@ -1,8 +1,9 @@
-"""One browser for all tests that need it: starting it takes longer than they do."""
+"""One browser for all tests that need it, since starting it takes longer than they do; an avatar that is served."""
 
 import pytest
 
 from tests.streaming.browser import Browser, missing_programs, wait_for
+from tests.streaming.live_scenes import scene, trained  # noqa: F401
 from tests.streaming.page_server import LEFT, RED, WINDOW, Painter, painted, serving
 
 

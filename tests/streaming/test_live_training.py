@@ -10,17 +10,16 @@ import torch
 
 from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.config import Config
+from mmlphuman.model_folder import load_model
 from mmlphuman.streaming import live_training as module
-from mmlphuman.streaming.job_queue import Job
+from mmlphuman.streaming.handover import Job
+from mmlphuman.streaming.live_scene import scene_of_model, scene_of_run
 from mmlphuman.streaming.live_training import BURST_SECONDS, DrawingBudget, LiveTraining, live_training
-from mmlphuman.streaming.messages import MAX_HISTORY, SHOW, PoseRequest, RenderRequest
-from mmlphuman.streaming.scene import scene_of_model, scene_of_run
-from mmlphuman.streaming.viewer_arguments import Address
-from mmlphuman.training.checkpoint import load_model
+from mmlphuman.streaming.messages import MAX_HISTORY, RENDER_MODES, PoseRequest, RenderRequest
+from mmlphuman.streaming.server import ListenAddress
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.monitor import Monitor
-from mmlphuman.training.run_record import write_run_record
-from mmlphuman.training.scene import build_scene
+from mmlphuman.training.run_setup import build_scene, write_run_record
 from tests.training.conftest import capture, tiny_config  # noqa: F401
 from tests.training.test_loop import assert_same_state
 
@@ -41,7 +40,7 @@ class Viewers:
         self.asked += 1
         view = self.views[self.asked % len(self.views)]
         pose = PoseRequest(frame=self.asked % 5, hands=("file", "fist")[self.asked % 2])
-        show = SHOW[self.asked % len(SHOW)]
+        show = RENDER_MODES[self.asked % len(RENDER_MODES)]
         return Job(RenderRequest(self.asked, view, pose, project=self.asked % 3 == 0, show=show), "client")
 
     def deliver(self, job, image, iteration, gaussians, distance, render_ms) -> None:
@@ -248,7 +247,7 @@ def test_the_run_and_its_folder_welcome_alike(trainer, tiny_config, tmp_path):  
 
 def test_a_port_that_nobody_asked_for_may_be_taken(trainer, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        address = Address("127.0.0.1", other.getsockname()[1], None, asked_for=False)
+        address = ListenAddress("127.0.0.1", other.getsockname()[1], None, asked_for=False)
         with live_training(trainer, tmp_path, address) as watcher:
             assert watcher is None
         out = capsys.readouterr().out.splitlines()
@@ -265,7 +264,7 @@ def test_the_server_ends_with_the_run(trainer, tmp_path, capsys):
     with (
         pytest.raises(KeyboardInterrupt),
         live_training(
-            trainer, tmp_path / "model", Address("127.0.0.1", 0, "word", asked_for=True)
+            trainer, tmp_path / "model", ListenAddress("127.0.0.1", 0, "word", asked_for=True)
         ) as watcher,
     ):
         port = watcher.server.port

@@ -7,7 +7,7 @@ import numpy as np
 
 from mmlphuman.animation import pose_file
 from mmlphuman.streaming import messages
-from mmlphuman.streaming.http_page import CONTENT_TYPES, PAGE_FOLDER
+from mmlphuman.streaming.access import CONTENT_TYPES, PAGE_FOLDER
 
 
 def page_source(name: str) -> str:
@@ -27,7 +27,7 @@ def constant(file: str, name: str) -> float:
 def test_the_page_speaks_the_protocol_of_the_server():
     assert constant("connection.js", "PROTOCOL_VERSION") == messages.PROTOCOL_VERSION
     assert constant("viewer.js", "MAX_SIDE") == messages.MAX_SIDE
-    assert choices("show") == messages.SHOW
+    assert choices("show") == messages.RENDER_MODES
     assert sorted(choices("pose")) == sorted(messages.POSES)
     assert choices("hands") == messages.HANDS
     scale = re.search(

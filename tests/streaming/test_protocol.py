@@ -2,14 +2,16 @@
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
+from msgspec import Meta
 
 from mmlphuman.animation.camera_file import CameraView
+from mmlphuman.animation.hands import HAND_POSES
 from mmlphuman.streaming import messages, protocol
-from mmlphuman.streaming.fields import ProtocolError
 from mmlphuman.streaming.messages import (
     CameraEntry,
     Frame,
@@ -21,7 +23,16 @@ from mmlphuman.streaming.messages import (
     State,
     Welcome,
 )
-from mmlphuman.streaming.protocol import decode_client, decode_frame, decode_server, encode, encode_frame
+from mmlphuman.streaming.protocol import (
+    ProtocolError,
+    decode_client,
+    decode_frame,
+    decode_server,
+    encode,
+    encode_frame,
+    parse_object,
+    read_fields,
+)
 
 NOTHING = object()  # the field is left out
 
@@ -60,7 +71,7 @@ def random_request(rng: np.random.Generator) -> RenderRequest:
         project=bool(rng.integers(2)),
         background=tuple(rng.uniform(0, 1, 3).tolist()),
         gaussian_scale=float(rng.uniform(messages.MIN_SCALE, messages.MAX_SCALE)),
-        show=rng.choice(messages.SHOW).item(),
+        show=rng.choice(messages.RENDER_MODES).item(),
         encoding=rng.choice(messages.ENCODINGS).item(),
         quality=int(rng.integers(1, 101)),
     )
@@ -321,3 +332,111 @@ def test_damaged_bytes_give_a_message_or_a_protocol_error():
                 refused += 1
                 assert "\n" not in str(error)
     assert refused > 6000
+
+
+# --- fields ----------------------------------------------------------------------------------------------
+
+HUGE = 10**400  # JSON has no largest number
+Unit = Annotated[float, Meta(ge=0, le=1)]
+
+
+def read(kind, value):
+    """`value` as the one field of a message, of the type `kind`."""
+    return read_fields({"it": value}, make_dataclass("Holder", [("it", kind)]), "message").it
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (Annotated[int, Meta(ge=1, le=9)], [1, 9], [0, 10, 1.0, "1", True, None, [], HUGE, -HUGE]),
+        (
+            Annotated[float, Meta(ge=-1, le=1)],
+            [-1, 0, 0.5, 1],
+            [2, float("nan"), float("inf"), "0", False, None, {}, HUGE],
+        ),
+        (bool, [True, False], [0, 1, "true", None, []]),
+        (Annotated[str, Meta(max_length=3)], ["", "abc"], ["abcd", 1, None, ["a"]]),
+        (Literal["a", "b"], ["a"], ["c", "", 0, None, ["a"], {}]),
+        (Annotated[tuple, Meta(max_length=2)], [[], [1, 2]], [[1, 2, 3], "ab", {}, None]),
+        (
+            Annotated[tuple[Annotated[int, Meta(ge=0, le=9)], ...], Meta(max_length=2)],
+            [[], [0, 9]],
+            [[1, 2, 3], [10], [-1], [1.0], [True], [[1]], None],
+        ),
+        (
+            tuple[Unit, Unit],
+            [[0, 1], [0.5, 1.0]],
+            [
+                [0],
+                [0, 1, 1],
+                [0, 2],
+                [0, float("nan")],
+                [0, "1"],
+                [0, True],
+                [0, [1]],
+                [0, HUGE],
+                0,
+                None,
+                {},
+            ],
+        ),
+        (tuple[Unit] | None, [None, [1]], [[], [2], 1, False]),
+    ],
+)
+def test_what_is_taken_and_what_is_refused(kind, good, bad):
+    for value in good:
+        taken = read(kind, value)
+        assert np.array_equal(taken, value) if value is not None else taken is None
+    for value in bad:
+        with pytest.raises(ProtocolError, match="^message: it must be ") as refusal:
+            read(kind, value)
+        assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 300
+
+
+def test_numbers_take_their_shape():
+    numbers = [number / 2 for number in range(165)]
+    content = json.loads(encode(replace(REQUEST, pose=GIVEN)))
+    content["pose"] |= {"joints": numbers, "rotation": [0, 1, 0, 0, 0, 1, 1, 0, 0], "translation": [1, 2, 3]}
+    pose = decode_client(json.dumps(content)).pose
+    assert pose.joints.tolist() == numbers
+    assert pose.rotation.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0]] and pose.translation.tolist() == [
+        1,
+        2,
+        3,
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong", [[0], [0] * 10, [0] * 8 + [2], [0] * 8 + [HUGE], [0] * 8 + ["1"], [[0] * 9], 0, {}]
+)
+def test_arrays_of_another_size_or_range_are_refused(wrong):
+    content = json.loads(encode(REQUEST))
+    content["pose"]["rotation"] = wrong
+    with pytest.raises(ProtocolError, match="^render: pose.*rotation must be "):
+        decode_client(json.dumps(content))
+
+
+def test_missing_and_unknown_fields_are_named():
+    for kind in (make_dataclass("Holder", [("other", str)]), make_dataclass("Holder", [("other", str, "x")])):
+        with pytest.raises(ProtocolError, match="message: other is missing"):
+            read_fields({}, kind, "message")
+    with pytest.raises(ProtocolError, match="unknown field surplus"):
+        read_fields({"it": 1, "surplus": 2}, make_dataclass("Holder", [("it", int)]), "message")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", "null", '{"a": NaN}', '{"a": -Infinity}', "{'a': 1}",
+                                  '{"a": 1} x', "[" * 5000, b"\xff\xfe{", b'{"a": "\xc3"}', "9" * 9000])  # fmt: skip
+def test_what_is_no_object_is_refused(text):
+    with pytest.raises(ProtocolError):
+        parse_object(text, 10_000)
+
+
+def test_the_size_is_looked_at_first():
+    text = json.dumps({"a": "x" * 100})
+    assert parse_object(text, len(text)) == {"a": "x" * 100}
+    with pytest.raises(ProtocolError, match=f"at most {len(text) - 1}"):
+        parse_object(text, len(text) - 1)
+
+
+def test_hands_are_those_that_there_are():
+    assert ("file", *HAND_POSES) == messages.HANDS

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from mmlphuman.streaming import connection as connection_module
 from mmlphuman.streaming import hub
 from mmlphuman.streaming.messages import Hello
 from mmlphuman.streaming.protocol import encode
@@ -146,8 +145,8 @@ def test_a_fault_of_the_loop_is_one_line_and_the_server_goes_on(caplog):
 
 def test_one_that_never_reads_holds_up_nobody(monkeypatch):
     """Pictures too large for the buffers of the system; the silent one is cut off, the others keep their rate."""
-    monkeypatch.setattr(connection_module, "STALL_SECONDS", 1.0)
-    monkeypatch.setattr(connection_module, "SLOWEST_LINK", 1e9)
+    monkeypatch.setattr(hub, "STALL_SECONDS", 1.0)
+    monkeypatch.setattr(hub, "SLOWEST_LINK", 1e9)
     with serving(seconds=0.002, size=(400, 600)) as server:
         good = [GoodViewer(server, rate=20) for _ in range(3)]
         for member in good:
@@ -240,7 +239,7 @@ def test_floods_are_cut_or_thinned(caplog):
 
 
 def test_an_end_that_is_not_completed_is_completed_for_it(monkeypatch):
-    monkeypatch.setattr(connection_module, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(hub, "CLOSE_SECONDS", 0.2)
     with serving() as server:
         stubborn = BareSocket(server.port)
         stubborn.let_in()
@@ -252,7 +251,7 @@ def test_an_end_that_is_not_completed_is_completed_for_it(monkeypatch):
 
 def test_viewers_that_are_no_longer_there_are_noticed(monkeypatch):
     monkeypatch.setattr(hub, "ALIVE_SECONDS", 0.1)
-    monkeypatch.setattr(connection_module, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(hub, "STALL_SECONDS", 0.3)
     with serving() as server, viewer(server) as alive:
         dead = BareSocket(server.port)
         dead.let_in()

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-import shutil
+import os
 import sys
 from pathlib import Path
 
@@ -16,11 +16,11 @@ SCRIPT = Path(__file__).resolve().parents[2] / "script" / "make_demo.py"
 
 @pytest.fixture
 def command(monkeypatch, synthetic_body):
-    """Calls the command with arguments; the body file is copied instead of built."""
+    """Calls the command with arguments; the body file is linked instead of built."""
     spec = importlib.util.spec_from_file_location("make_demo", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "write_body", lambda path, seed: shutil.copy(synthetic_body, path))
+    monkeypatch.setattr(module, "write_body", lambda path, seed: os.link(synthetic_body, path))
 
     def call(*arguments):
         small = ["--size", "32", "--cameras", "2", "--frames", "1", "--novel_frames", "1", "--workers", "1"]

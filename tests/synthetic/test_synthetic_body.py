@@ -7,7 +7,7 @@ import torch
 import trimesh
 
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms, forward_kinematics
-from mmlphuman.synthetic import skeleton
+from mmlphuman.synthetic import body, skeleton
 from mmlphuman.synthetic.body import body_arrays
 from mmlphuman.synthetic.surface import split_longest_edges
 
@@ -117,3 +117,13 @@ def test_edge_splits_keep_the_surface_closed():
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     assert len(vertices) == len(ball.vertices) + 7 and mesh.is_watertight and mesh.is_winding_consistent
     assert abs(mesh.volume - ball.volume) < 1e-9
+
+
+def test_the_file_is_compressed_and_replaces_another_in_one_step(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "SMPLX_NEUTRAL.npz"
+    monkeypatch.setattr(body, "body_arrays", lambda seed: {"zeros": np.zeros(10_000), "seed": seed})
+    for seed in (0, 3):
+        body.write_body(path, seed)
+        with np.load(path, allow_pickle=False) as file:
+            assert file["seed"] == seed and (file["zeros"] == 0).all()
+    assert path.stat().st_size < 5000 and list(path.parent.iterdir()) == [path]

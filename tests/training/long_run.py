@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from mmlphuman.config import Config, TestConfig
+from mmlphuman.config import Config
 from mmlphuman.synthetic.body import write_body
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.monitor import Monitor
-from mmlphuman.training.scene import build_scene
+from mmlphuman.training.run_setup import build_scene
 from tests.tiny_run import make_tiny_capture, tiny_settings
 
 FEW_STEPS = 3000
@@ -55,7 +55,7 @@ def long_run_config(body: Path, steps: int) -> Config:
         train_cam_ids=[0, 1],
         data_in_memory=True,
         num_workers=0,
-        test=TestConfig(cam_ids=[3], num_frame=1),
+        test=dict(cam_ids=[3], num_frame=1),
         init_num_gs=200,
         num_verts=40,
         pca_components=3,

@@ -1,78 +1,27 @@
-"""Checkpoints: whole or absent, strict, safe to load."""
+"""Checkpoints appear whole; a run goes on from the newest one that is, whatever happened to newer ones."""
 
-import pickle
+import zipfile
 
 import pytest
 import torch
 
-from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import Config
-from mmlphuman.training.checkpoint import (
-    create_model_folder,
-    list_checkpoints,
-    load_avatar,
-    load_model,
-    newest_checkpoint,
-    refuse_occupied,
-    save_checkpoint,
-)
-from tests.builders import random_pose, randomise, small_avatar
+from mmlphuman.model_folder import DamagedCheckpoint, list_checkpoints, newest_checkpoint
+from mmlphuman.processes import Ranks
+from mmlphuman.training.checkpoint import agreed_whole, check_whole, newest_whole, save_checkpoint
+from tests.builders import small_trained
+
+FILES = ("avatar.pt", "training.pt")
 
 
 @pytest.fixture(scope="module")
 def trained(synthetic_body):
-    avatar = randomise(small_avatar(synthetic_body))
-    config = Config(init_num_gs=600, num_verts=120, num_features=10)
-    return TrainedAvatar(avatar, PoseSpace.fit(torch.randn(30, 63), 20), config, iteration=40)
+    return small_trained(synthetic_body)
 
 
 @pytest.fixture
 def saved(trained, tmp_path):
     return save_checkpoint(tmp_path, trained, {"any": torch.ones(2)}, keep=2)
-
-
-def test_round_trip_poses_the_same(trained, saved):
-    loaded = load_avatar(saved)
-    assert loaded.iteration == 40 and loaded.config == trained.config
-    pose = random_pose(3)
-    ours, theirs = vars(loaded.avatar(pose).posed), vars(trained.avatar(pose).posed)
-    for name, value in ours.items():
-        assert torch.equal(value, theirs[name]), name
-    assert torch.equal(loaded.pose_space.project(pose.body), trained.pose_space.project(pose.body))
-
-
-@pytest.mark.parametrize("length", [0, 100, 0.5, 0.99])
-def test_a_truncated_file_is_one_clear_line(saved, length):
-    path = saved / "avatar.pt"
-    content = path.read_bytes()
-    path.write_bytes(content[: length if length > 1 else int(len(content) * length)])
-    with pytest.raises(ValueError, match="avatar.pt: not a readable checkpoint") as error:
-        load_avatar(saved)
-    assert "\n" not in str(error.value)
-
-
-def test_another_version_and_missing_tensors_are_refused(saved):
-    path = saved / "avatar.pt"
-    content = torch.load(path, weights_only=True)
-    torch.save({**content, "format_version": 99}, path)
-    with pytest.raises(ValueError, match="format version 99, this program reads 2"):
-        load_avatar(saved)
-    del content["avatar"]["quats"]
-    torch.save(content, path)
-    with pytest.raises(ValueError, match="quats"):
-        load_avatar(saved)
-
-
-def test_a_pickle_is_not_run(saved, tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "owned"), "w"))
-
-    (saved / "avatar.pt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(ValueError, match="not a readable checkpoint"):
-        load_avatar(saved)
-    assert not (tmp_path / "owned").exists()
 
 
 def test_unfinished_checkpoints_do_not_count_and_are_cleared(trained, saved, tmp_path):
@@ -85,33 +34,84 @@ def test_unfinished_checkpoints_do_not_count_and_are_cleared(trained, saved, tmp
     assert not leftover.exists() and len(list_checkpoints(tmp_path)) == 2
 
 
-def test_missing_folder_and_missing_checkpoint_are_told_apart(tmp_path):
-    with pytest.raises(ValueError, match="does not exist"):
-        newest_checkpoint(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="holds no checkpoint"):
-        newest_checkpoint(tmp_path)
+@pytest.fixture
+def model(tmp_path):
+    """Three checkpoints."""
+    for iteration in (20, 40, 60):
+        folder = tmp_path / "checkpoints" / f"iteration_{iteration:08d}"
+        folder.mkdir(parents=True)
+        for name in FILES:
+            torch.save({"iteration": iteration, "numbers": torch.arange(5000.0)}, folder / name)
+    return tmp_path
 
 
-def test_a_model_folder_appears_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "model"
-
-    def fail(folder):
-        (folder / "config.yaml").write_text("half")
-        raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError):
-        create_model_folder(target, fail)
-    assert list(tmp_path.iterdir()) == []
-    target.mkdir()  # an empty folder is welcome
-    create_model_folder(target, lambda folder: (folder / "config.yaml").write_text("whole"))
-    assert (target / "config.yaml").read_text() == "whole"
-    with pytest.raises(ValueError, match="is not empty; choose another folder"):
-        refuse_occupied(target)
+def in_sight(model) -> list[int]:
+    return [int(path.name[-2:]) for path in list_checkpoints(model)]
 
 
-def test_a_model_is_loaded_from_its_folder_or_from_one_checkpoint(trained, saved, tmp_path):
-    later = TrainedAvatar(trained.avatar, trained.pose_space, trained.config, 80)
-    save_checkpoint(tmp_path, later, {}, keep=2)
-    assert load_model(tmp_path).iteration == 80
-    assert load_model(saved).iteration == 40
-    torch.testing.assert_close(load_model(saved).pose_space.training_poses, trained.pose_space.training_poses)
+def flip(path, where: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[where] ^= 1
+    path.write_bytes(content)
+
+
+def of_numbers(path) -> int:
+    """Where in the file its tensor lies."""
+    with zipfile.ZipFile(path) as archive:
+        return max(archive.infolist(), key=lambda member: member.file_size).header_offset + 10_000
+
+
+DAMAGE = {
+    "is missing": lambda path: path.unlink(),
+    "is damaged": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "is damaged (": lambda path: path.write_bytes(b""),
+    "the checksum of": lambda path: flip(path, of_numbers(path)),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("part", DAMAGE)
+def test_a_damaged_one_is_named_and_the_one_before_it_taken(model, name, part):
+    said = []
+    newest = model / "checkpoints" / "iteration_00000060"
+    DAMAGE[part](newest / name)
+    assert newest_whole(model, said.append).name == "iteration_00000040"
+    assert len(said) == 1 and "\n" not in said[0]
+    assert all(words in said[0] for words in (str(newest / name), part, "going on from iteration_00000040"))
+    assert in_sight(model) == [20, 40], "what the run makes again is out of its way"
+
+
+def test_whole_ones_stay_and_nothing_is_said(model):
+    said = []
+    assert newest_whole(model, said.append).name == "iteration_00000060"
+    assert agreed_whole(model, Ranks(torch.device("cpu"))) == model / "checkpoints" / "iteration_00000060"
+    assert not said and in_sight(model) == [20, 40, 60]
+
+
+def test_further_back_on_request_but_not_beyond_the_oldest(model):
+    said = []
+    assert newest_whole(model, said.append, skip=1).name == "iteration_00000040"
+    assert in_sight(model) == [20, 40]
+    assert newest_whole(model, said.append, skip=5).name == "iteration_00000020"
+    assert not said
+
+
+def test_where_none_is_whole_nothing_is_touched(model):
+    for checkpoint in list_checkpoints(model):
+        (checkpoint / "training.pt").write_bytes(b"PK")
+    with pytest.raises(
+        DamagedCheckpoint, match="iteration_00000060.*and no older checkpoint is whole"
+    ) as error:
+        newest_whole(model)
+    assert "\n" not in str(error.value) and in_sight(model) == [20, 40, 60]
+
+
+def test_every_altered_bit_of_a_tensor_is_noticed(model):
+    path = list_checkpoints(model)[0] / "avatar.pt"
+    start, whole = of_numbers(path) - 9000, path.read_bytes()
+    for where in range(start, start + 16_000, 1999):
+        flip(path, where)
+        with pytest.raises(DamagedCheckpoint):
+            check_whole(path.parent)
+        path.write_bytes(whole)
+    check_whole(path.parent)

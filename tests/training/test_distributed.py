@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from processes import run_all, run_ranks
 
-from mmlphuman.training.distributed import ErrorOfAll, LostRankError, Ranks
+from mmlphuman.processes import ErrorOfAll, Ranks
 from mmlphuman.training.loop import Trainer, poses_per_step
 from mmlphuman.training.monitor import Monitor, NoMonitor
 from mmlphuman.training.resume import resume_run
-from mmlphuman.training.scene import build_scene
+from mmlphuman.training.run_setup import build_scene
+from tests.local_processes import run_all, run_ranks
 
 CPU = torch.device("cpu")
 ALONE = Ranks(CPU)
@@ -143,37 +143,6 @@ def test_poses_are_shared_equally_or_not_at_all(config):
         poses_per_step(replace(config, poses_per_step=3), two)
 
 
-def test_what_ranks_tell_each_other(tmp_path):
-    def work(ranks: Ranks) -> None:
-        me, others = ranks.rank, range(ranks.world)
-        assert ranks.gather("é" * me) == ["é" * rank for rank in others]
-        assert ranks.gather_bytes(bytes([me] * 3 * me)) == [bytes([rank] * 3 * rank) for rank in others]
-        assert ranks.of_first(f"from {me}") == "from 0"
-        assert ranks.any_rank(me == 1) and not ranks.any_rank(False)
-        tensors = [torch.full((3,), me), torch.tensor([me == 0])]
-        ranks.broadcast(tensors)
-        assert tensors[0].tolist() == [0, 0, 0] and tensors[1].all()
-        with ranks.first_before_others():
-            if me == 0:
-                (tmp_path / "made").touch()
-            assert (tmp_path / "made").exists()
-        values = [torch.rand(40, 30, generator=torch.Generator().manual_seed(rank)) for rank in others]
-        gradients = [values[me].clone(), torch.tensor(float(me))]
-        ranks.sum_all(gradients)
-        torch.testing.assert_close(gradients[0], sum(values))
-        assert gradients[1] == sum(others)
-        digits = gradients[0].numpy().tobytes()
-        assert ranks.gather_bytes(digits) == [digits] * ranks.world  # bit for bit
-        rows = torch.full((ranks.world, 5), -1.0)
-        rows[me] = me + torch.arange(5)
-        ranks.gather_rows(rows).wait()
-        assert torch.equal(rows, torch.arange(3.0)[:, None] + torch.arange(5))
-
-    run_all(3, work, tmp_path)
-    ranks = Ranks(CPU)
-    assert ranks.gather("x") == ["x"] and ranks.of_first("x") == "x" and not ranks.any_rank(False)
-
-
 def training_that_fails(config, capture, folder, spoil, ranks: Ranks) -> None:
     """spoil: called by rank 1 with each frame that it reads."""
     trainer = fresh(config, capture, ranks)
@@ -216,11 +185,3 @@ def test_one_that_fails_ends_all_with_a_line(config, capture, tmp_path, spoil):
         assert len(lines[1]) == 1 and lines[1][0].startswith("error: process 1 of 2: frame"), lines
     if spoil is broken:
         assert lines[1][-1] == "RuntimeError: the GPU is lost"
-
-
-def test_an_error_of_all_is_said_once(tmp_path):
-    def work(ranks: Ranks) -> None:
-        raise LostRankError("gone")
-
-    ended = run_ranks(2, work, tmp_path)
-    assert ended.statuses == [1, 1] and ended.errors == ["error: gone\n", ""]

@@ -7,28 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import Config
+from mmlphuman.measures.held_out_scores import HeldOutScore, read_scores
+from mmlphuman.model_folder import list_checkpoints
 from mmlphuman.training import checkpoint
-from mmlphuman.training.checkpoint import list_checkpoints, save_checkpoint
+from mmlphuman.training.checkpoint import save_checkpoint
+from mmlphuman.training.guarding import Preemption
 from mmlphuman.training.monitor import Monitor
-from mmlphuman.training.preemption import Preemption
-from mmlphuman.training.score_log import HeldOutScore, read_scores
-from tests.builders import small_avatar
-from tests.training.test_divergence import fresh
-from tests.training.test_preemption import AskedAt
+from tests.builders import small_trained
+from tests.training.test_guarding import AskedAt
+from tests.training.test_loop import fresh
 
 
 @pytest.fixture(scope="module")
 def trained(synthetic_body):
-    config = Config(init_num_gs=600, num_verts=120, num_features=10)
-    pose_space = PoseSpace.fit(torch.randn(30, 63), 20)
-    return TrainedAvatar(small_avatar(synthetic_body), pose_space, config, iteration=40)
+    return small_trained(synthetic_body)
 
 
 @contextmanager

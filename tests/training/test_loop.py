@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmlphuman.training.checkpoint import list_checkpoints, load_avatar, newest_checkpoint
+from mmlphuman.model_folder import list_checkpoints, load_avatar, newest_checkpoint
+from mmlphuman.training.guarding import NonFiniteError
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.monitor import Monitor
 from mmlphuman.training.resume import resume_run
-from mmlphuman.training.scene import build_scene
-from mmlphuman.training.step_numbers import NonFiniteError
+from mmlphuman.training.run_setup import build_scene
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import torch
 
 from mmlphuman.avatar.avatar import AvatarOutput
 from mmlphuman.capture.crop import person_box
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.training.losses import TrainingLoss, choose_crops, oversize, smoothness
 from mmlphuman.types import Render, Sample
 from tests.builders import look_at_origin, random_pose
@@ -40,7 +40,7 @@ def total(config, sample, colors, iteration=0, lpips=None, **kwargs):
 def test_only_the_trusted_inside_is_compared(sample):
     """No gradient in the band; outside the mask the target is the background."""
     colors = torch.rand(1, SIZE, SIZE, 3, requires_grad=True)
-    total(Config(lambda_ssim=0), sample, colors).total.backward()
+    total(default_config(lambda_ssim=0), sample, colors).total.backward()
     assert (colors.grad[sample.edges] == 0).all()
     assert (colors.grad[~sample.edges] != 0).any(-1).float().mean() > 0.99
 
@@ -49,7 +49,7 @@ def test_l1_is_the_mean_over_all_pixels_and_channels(sample):
     background = torch.tensor([0.1, 0.5, 0.9])
     colors = torch.rand(1, SIZE, SIZE, 3)
     crops = choose_crops(sample, False, torch.Generator())
-    losses = TrainingLoss(Config(), None)(
+    losses = TrainingLoss(default_config(), None)(
         0, sample, Render(colors, None), output(), torch.zeros(8, 7, dtype=torch.long), background, crops
     )
     expected = 0.0
@@ -64,7 +64,7 @@ def test_l1_is_the_mean_over_all_pixels_and_channels(sample):
 
 def test_the_render_is_clamped_before_it_is_compared(sample):
     bright = torch.full((1, SIZE, SIZE, 3), 7.0, requires_grad=True)
-    losses = total(Config(), sample, bright)
+    losses = total(default_config(), sample, bright)
     assert losses.terms["l1"] <= 1
     losses.total.backward()
     assert (bright.grad == 0).all()
@@ -94,7 +94,7 @@ def test_perceptual_term_joins_at_its_iteration(sample):
         seen.append(image.shape)
         return (image - truth).square().mean()
 
-    config = Config(iteration_lpips=5)
+    config = default_config(iteration_lpips=5)
     colors = torch.rand(1, SIZE, SIZE, 3)
     assert "lpips" not in total(config, sample, colors, iteration=4, lpips=lpips).terms
     assert "lpips" in total(config, sample, colors, iteration=5, lpips=lpips).terms
@@ -102,7 +102,7 @@ def test_perceptual_term_joins_at_its_iteration(sample):
 
 
 def test_total_is_the_weighted_sum_and_zero_weights_are_left_out(sample):
-    config = Config(lambda_ssim=0.2, lambda_scaling=3.0, lambda_dxyz_smooth=0)
+    config = default_config(lambda_ssim=0.2, lambda_scaling=3.0, lambda_dxyz_smooth=0)
     losses = total(config, sample, torch.rand(1, SIZE, SIZE, 3), scales=torch.full((4, 3), 0.5))
     terms = losses.terms
     assert set(terms) == {"l1", "ssim", "scaling", "total"}

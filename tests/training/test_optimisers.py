@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 
-from mmlphuman.config import Config
+from mmlphuman.config import default_config
 from mmlphuman.training.optimisers import Optimisers
 from tests.builders import randomise, small_avatar
 
-CONFIG = Config(init_num_gs=600, num_verts=120, num_features=10, iterations=10)
+CONFIG = default_config(init_num_gs=600, num_verts=120, num_features=10, iterations=10)
 
 
 def take_step(optimisers: Optimisers, avatar, iteration: int) -> None:

@@ -4,12 +4,12 @@ from functools import partial
 
 import pytest
 import torch
-from processes import run_all
 
 from mmlphuman.avatar.avatar import ActiveParts
-from mmlphuman.training.distributed import Ranks
+from mmlphuman.processes import Ranks
 from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
 from tests.builders import random_loss, random_pose, randomise, small_avatar
+from tests.local_processes import run_all
 from tests.outer_products import all_gradients
 
 CPU = torch.device("cpu")

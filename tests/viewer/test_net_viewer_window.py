@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -21,7 +21,7 @@ from test_orbit_camera import project
 from viewer_scenes import BLUE, CENTER, GREEN, RED, PaintingServer, a_welcome, paint, wait_until
 from virtual_screen import VirtualScreen
 
-from mmlphuman.streaming.messages import RenderRequest, State
+from mmlphuman.streaming.messages import RenderRequest, State, Welcome
 from tests.waiting import wait_until_still
 
 MISSING = [name for name in ("Xvfb", "xdotool") if shutil.which(name) is None]
@@ -67,6 +67,13 @@ class Viewer:
         pause = 0.45  # longer than a view counts as moving
         wait_until_still(lambda: len(self.painting.requests), pause)
 
+    def serve_instead(self, welcome: Welcome) -> None:
+        """Another server at the same address, which the viewer finds by itself."""
+        port = self.painting.server.port
+        self.painting.__exit__()
+        self.painting = PaintingServer(welcome, port=port).__enter__()
+        wait_until(lambda: self.painting.requests, 20)
+
     def leave_controls(self) -> None:
         """Clicks into the picture: no control has the keyboard any more."""
         self.screen.click(450, 370)
@@ -99,6 +106,7 @@ def viewer(tmp_path_factory):
             viewer = Viewer(screen, painting, out_dir, window)
             viewer.settle()
             yield viewer
+            viewer.painting.__exit__()
             assert process.poll() is None, log.read_text()
         finally:
             process.terminate()
@@ -328,10 +336,10 @@ def test_the_picture_follows_the_windows_size(viewer):
 
 
 def test_training_renews_the_picture_and_draws_the_loss(viewer):
-    painting, welcome = viewer.painting, a_welcome()
     curve = tuple((10 * step, 0.5 / (1 + step / 10)) for step in range(50))
     try:
-        painting.server.update_welcome(replace(welcome, training=True))
+        viewer.serve_instead(a_welcome(training=True))
+        painting = viewer.painting
         painting.server.publish(State(500, 2000, 12.5, curve))
         time.sleep(1)
         began = len(painting.requests)
@@ -341,7 +349,7 @@ def test_training_renews_the_picture_and_draws_the_loss(viewer):
         line = below[..., 0] - below[..., 2] > 40  # everything else is grey, blue or green
         assert line.any(0).mean() > 0.7
     finally:
-        painting.server.update_welcome(welcome)
+        viewer.serve_instead(a_welcome())
     viewer.settle()
 
 

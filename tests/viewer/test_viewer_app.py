@@ -16,7 +16,7 @@ from viewer_scenes import PaintingServer, a_welcome, paint, wait_until
 from mmlphuman.animation.camera_file import read_camera_file
 from mmlphuman.streaming.messages import State
 from viewer.app import ViewerApp
-from viewer.client import Address, Client
+from viewer.client import Client, ServerAddress
 from viewer.picture import fill_buffer, fit, grown, make_buffer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def painting():
 
 @pytest.fixture
 def app(painting, tmp_path):
-    client = Client(Address(port=painting.server.port))
+    client = Client(ServerAddress(port=painting.server.port))
     client.start()
     app = ViewerApp(client, tmp_path / "out")
     app.state.panel = 90, 60
@@ -149,7 +149,7 @@ def test_the_loss_curve_grows_and_starts_again_with_the_run(app, painting):
 
 
 def test_a_screenshot_without_a_connection_is_told(tmp_path):
-    app = ViewerApp(Client(Address()), tmp_path)
+    app = ViewerApp(Client(ServerAddress()), tmp_path)
     app.take_screenshot()
     assert "no picture" in app.message
 

@@ -15,9 +15,17 @@ from mmlphuman.streaming.messages import Frame, Problem, Refused, State, Welcome
 from mmlphuman.streaming.protocol import decode_client, encode, encode_frame
 from mmlphuman.streaming.server import ViewerServer
 from viewer import client as client_module
-from viewer.client import CONNECTED, WAITING, Address, Client
+from viewer.client import (
+    CONNECTED,
+    LOST_SECONDS,
+    MAX_OUTSTANDING,
+    WAITING,
+    Client,
+    Outstanding,
+    Rate,
+    ServerAddress,
+)
 from viewer.picture import decode_picture
-from viewer.traffic import LOST_SECONDS, MAX_OUTSTANDING, Outstanding, Rate
 from viewer.viewer_state import ViewerState, build_request
 
 
@@ -29,11 +37,11 @@ def short_pauses(monkeypatch):
 
 @pytest.fixture
 def connect():
-    """Address -> a client that runs until the end of the test."""
+    """ServerAddress -> a client that runs until the end of the test."""
     clients = []
 
     def start(port: int, token: str = "") -> Client:
-        clients.append(Client(Address("127.0.0.1", port, token)))
+        clients.append(Client(ServerAddress("127.0.0.1", port, token)))
         clients[-1].start()
         return clients[-1]
 
@@ -168,7 +176,7 @@ def test_a_wrong_token_is_told_and_the_right_one_lets_in(connect):
         client = connect(painting.server.port, "wrong")
         wait_until(lambda: client.status.phase == WAITING)
         assert "token" in client.status.text
-        client.reconnect(Address("127.0.0.1", painting.server.port, "secret"))
+        client.reconnect(ServerAddress("127.0.0.1", painting.server.port, "secret"))
         wait_until(lambda: is_connected(client))
 
 
@@ -176,7 +184,7 @@ def test_reconnect_leaves_one_server_for_another(connect):
     with PaintingServer(a_welcome()) as first, PaintingServer(a_welcome(title="other")) as second:
         client = connect(first.server.port)
         wait_until(lambda: is_connected(client))
-        client.reconnect(Address("127.0.0.1", second.server.port))
+        client.reconnect(ServerAddress("127.0.0.1", second.server.port))
         wait_until(lambda: client.status.text.endswith("other"))
         wait_until(lambda: first.server.viewers == 0)
 
@@ -282,7 +290,7 @@ def test_rates_are_of_the_last_seconds():
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_addresses(host):
-    assert Address(host, 5).uri in ("ws://127.0.0.1:5/", "ws://[::1]:5/")
+    assert ServerAddress(host, 5).uri in ("ws://127.0.0.1:5/", "ws://[::1]:5/")
 
 
 def test_a_picture_of_another_size_than_announced_is_refused():

@@ -126,9 +126,8 @@ def test_the_same_scene_keeps_the_view_and_another_one_does_not(state):
     assert state.camera is not view and state.frame == 0
 
 
-def test_a_run_that_still_reads_its_capture_is_asked_nothing_and_then_shown_from_its_camera():
+def test_nobody_is_asked_before_the_welcome_and_a_run_is_then_shown_from_its_camera():
     state, requester = ViewerState(), Requester()
-    state.take_welcome(a_welcome(gaussians=0, cameras=(), frames=(), training=True))
     assert requester.next_request(state, 1.0, idle=True) is None
     state.take_welcome(a_welcome(training=True))
     request = requester.next_request(state, 2.0, idle=True)

@@ -66,7 +66,6 @@ class Viewer {
     at("camera").replaceChildren(new Option(cameras.length ? "free" : "none", ""), ...cameras);
     this.places.training = 0;
     if (!welcome.frames.length && at("pose").value === "training") at("pose").value = "big";
-    if (welcome.frames.length && known && !known.frames.length) at("pose").value = "training"; // a run begins
     this.resetView();
   }
 
@@ -222,7 +221,7 @@ class Viewer {
 
   /* At once if something was changed; while training also again and again, `rate` times a second. */
   ask(now) {
-    if (!this.connection.connected || !this.scene.gaussians) return; // a run that is still reading its capture
+    if (!this.connection.connected) return;
     if (this.screenshot) {
       if (now < this.screenshot.until) return; // a newer request would take its place
       this.screenshot = null;
@@ -260,11 +259,10 @@ class Viewer {
 
   showConnection(now) {
     const { phase, connected, reason, refused, retryAt } = this.connection;
-    const empty = connected && !this.scene.gaussians;
     set("connection", "className", phase);
     write("connection", phase === "waiting" ? "not connected" : phase);
-    set("notice", "hidden", connected && !empty);
-    write("reason", empty ? "There is no avatar yet: the run is reading its capture" : reason);
+    set("notice", "hidden", connected);
+    write("reason", reason);
     const seconds = Math.max(Math.ceil((retryAt - now) / 1000), 0);
     write("retry", phase === "waiting" ? `next try in ${seconds} s` : "");
     set("connect", "hidden", phase !== "waiting");

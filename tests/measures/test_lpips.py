@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 
-from mmlphuman.training import perceptual
-from mmlphuman.training.perceptual import LPIPS, load_lpips
+from mmlphuman.measures import lpips as lpips_module
+from mmlphuman.measures.lpips import LPIPS, load_lpips
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_gradient_reaches_the_render_only_and_lowers_the_distance(lpips):
 def test_the_two_thousandth_call_costs_what_the_twentieth_did(monkeypatch):
     # A narrow network: what is looked for is growth from call to call, not the cost of the convolutions. Compared
     # are the operations that run and the sizes they run on; clocks on a busy machine would tell less.
-    monkeypatch.setattr(perceptual, "VGG16_LAYERS", (4, "pool", 4, "pool", 4, "pool", 4, "pool", 4))
-    monkeypatch.setattr(perceptual, "FEATURE_CHANNELS", (4,) * 5)
+    monkeypatch.setattr(lpips_module, "VGG16_LAYERS", (4, "pool", 4, "pool", 4, "pool", 4, "pool", 4))
+    monkeypatch.setattr(lpips_module, "FEATURE_CHANNELS", (4,) * 5)
     small = LPIPS.with_random_weights(0)
     state = {name: value.clone() for name, value in small.state_dict().items()}
     attributes = set(vars(small))

@@ -7,14 +7,16 @@ Data path: gradients of every rank, whole (`sum_all`) or in short (`gather_rows`
 
 Numbers on a GPU go through NCCL, what the processes tell each other on the CPU through gloo, whose connections break
 at once when a process dies: whoever waits for it then gets LostRankError instead of waiting for the timeout. Whoever
-waits for a GPU does not, and is ended by the watch (lost_ranks).
+waits for a GPU does not, and is ended by the LostRankWatch.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -22,13 +24,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mmlphuman.command import ErrorOfOneProcess, choose_device
-from mmlphuman.training.lost_ranks import LOST, LostRankWatch
+from mmlphuman.command import ErrorOfOneProcess, choose_device, leave_at_once
 from mmlphuman.training.memory_layout import in_memory_order
 
 # The longest that one rank may keep the others waiting: rank 0 builds the scene, tests and writes checkpoints while
 # they do. The death of a process is noticed by its connections and not by this; that of a whole host may be.
 TIMEOUT = timedelta(minutes=10)
+
+LOST = "another process of this run has ended or does not answer; if it was killed, start again with --resume"
+# For the main thread of each: rank 0 may be writing a checkpoint, which takes seconds on a local disk (one that takes
+# longer is lost, the one before it is not); and one that notices the loss by itself, or has failed at the same time by
+# itself, ends in better order and says it better.
+GRACE_SECONDS = 10.0
+MEETING = timedelta(minutes=1)  # for the ring to be made: all are there already
+WHOLE_RUN = timedelta(days=365)  # no run is longer
+
+_OVER, _LOST = 0, 1  # the words
 
 
 class ErrorOfAll(ValueError):
@@ -139,15 +150,15 @@ class Ranks:
         if self.world > 1:
             with _lost_ranks():
                 works = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
-            Travelling(works).wait()
+            PendingExchange(works).wait()
 
-    def gather_rows(self, rows: Tensor) -> Travelling:
+    def gather_rows(self, rows: Tensor) -> PendingExchange:
         """Every rank's row into everyone's (world, numbers), which has this rank's in its place."""
         if self.world == 1:
-            return Travelling()
+            return PendingExchange()
         with _lost_ranks():
             # The form with one output tensor has another name in newer versions of torch.
-            return Travelling([dist.all_gather(list(rows), rows[self.rank], async_op=True)])
+            return PendingExchange([dist.all_gather(list(rows), rows[self.rank], async_op=True)])
 
     def close(self) -> None:
         """Leaves the others, who must be done too."""
@@ -172,7 +183,7 @@ class Ranks:
             raise ErrorOfOneProcess(f"process {self.rank} of {self.world}: {error}") from error
 
 
-class Travelling:
+class PendingExchange:
     """Numbers on their way between ranks, beside whatever else the GPU is given to do."""
 
     def __init__(self, works: Sequence[dist.Work] = ()):
@@ -183,6 +194,53 @@ class Travelling:
         with _lost_ranks():
             for work in self.works:
                 work.wait()
+
+
+class LostRankWatch:
+    """Ends this process soon after another one is gone, where the main thread cannot notice.
+
+    A GPU waits within NCCL for a peer that is gone, and the main thread within C for that GPU: no exception reaches it.
+    The ranks therefore stand in a ring, by gloo connections of their own, and a thread of each waits for one word from
+    the rank before it: that the run is over, or that someone is lost. A connection that breaks says the latter too. The
+    thread passes that on at once, so that all know within milliseconds, and each ends its own process when its grace is
+    over. A killed process's connections break when its reading workers, which hold them too, have ended: 5 s later.
+    Not noticed: a whole host that is gone without breaking its connections; NCCL's and gloo's own timeouts end that.
+
+    One for each rank, made by all together once torch.distributed is there.
+    says: whether this process prints the line. If one that would is itself the lost one, nobody on its host does.
+    """
+
+    def __init__(self, rank: int, world: int, says: bool):
+        self._before, self._next, self._says = (rank - 1) % world, (rank + 1) % world, says
+        self._ends_by_itself = threading.Event()
+        self._connections = dist.new_group(backend="gloo", timeout=MEETING)
+        self._thread = threading.Thread(target=self._watch, name="lost ranks", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """The run is over, for all: to be called by all together, before torch.distributed goes."""
+        dist.send(torch.tensor(_OVER), self._next, self._connections)
+        self._thread.join()
+
+    def leave_it_to_the_main_thread(self) -> None:
+        """It is about to end this process with an error."""
+        self._ends_by_itself.set()
+
+    def _watch(self) -> None:
+        word = torch.tensor(_LOST)
+        with suppress(RuntimeError):  # the connection broke; PyTorch tells of it in pages
+            dist.irecv(word, self._before, self._connections).wait(WHOLE_RUN)
+        if word == _OVER:
+            return
+        with suppress(RuntimeError):  # the next one may be the lost one
+            passed_on = dist.isend(word, self._next, self._connections)  # noqa: F841  kept while it travels
+        if self._ends_by_itself.wait(GRACE_SECONDS):
+            return
+        try:
+            if self._says:
+                print(f"\nerror: {LOST}", file=sys.stderr, flush=True)  # not in the row of a progress bar
+        finally:
+            leave_at_once()
 
 
 def _own_gpu(chosen: torch.device, local_rank: int, on_this_host: int) -> torch.device:

@@ -1,6 +1,7 @@
-"""LiveScene: draws what viewers ask for, with a finished avatar or with one in training.
+"""LiveScene: draws what viewers ask for, with a finished avatar or with one in training; Answers: delivers it.
 
-Data path: RenderRequest -> Pose -> Avatar -> posed Gaussians -> picture in the computer's memory.
+Data path: Job of the server -> RenderRequest -> Pose -> Avatar -> posed Gaussians -> picture in the computer's memory
+-> the server, which encodes and sends it.
 
 Drawing changes nothing of the avatar and draws no random numbers: a training run goes on as if it had not been.
 Shape letters: F training frames, H, W image height and width.
@@ -8,6 +9,7 @@ Shape letters: F training frames, H, W image height and width.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -18,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmlphuman.animation.camera_file import CameraView, camera_from_json, read_camera_list
+from mmlphuman.animation.camera_file import CameraView, camera_from_json, camera_list, read_camera_list
 from mmlphuman.animation.hands import hand_pose
 from mmlphuman.animation.pose_file import UP_ROTATIONS, read_pose_file
 from mmlphuman.animation.render_sequence import to_bytes, to_cameras
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.pose_layout import BODY_POSE, LEFT_HAND_POSE, POSE_DIM, RIGHT_HAND_POSE
-from mmlphuman.streaming.looks import Subject, show
+from mmlphuman.streaming.handover import Job
 from mmlphuman.streaming.messages import (
     MAX_NAME,
     MAX_SIDE,
@@ -34,7 +36,8 @@ from mmlphuman.streaming.messages import (
     RenderRequest,
     Welcome,
 )
-from mmlphuman.training.run_record import camera_list
+from mmlphuman.streaming.render_modes import PosedView, draw_mode
+from mmlphuman.streaming.server import ViewerServer
 from mmlphuman.types import Pose, PosedGaussians
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 HANDS = slice(LEFT_HAND_POSE.start, RIGHT_HAND_POSE.stop)
 AXES = "xyz"
 MOST_CPU_PIXELS = 2048 * 2048  # a close-up of so many takes 3 GB and 10 s of one core
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,8 @@ class LiveScene:
         self.poses, self.translations = np.asarray(poses), np.asarray(translations)
         self.frames, self.cameras = tuple(int(frame) for frame in frames), dict(cameras)
         root = trained.avatar.joints[0].cpu().numpy()
-        self.center = root + self.translations.mean(
-            0
-        )  # mean of the posed root joint, which turns about itself
+        # Mean of the posed root joint, which turns about itself.
+        self.center = root + self.translations.mean(0)
         self.up = world_up(self.cameras.values())
         self.rest_rotation = _standing(self.up)
         self.rest_translation = self.center - self.rest_rotation @ root
@@ -117,7 +121,7 @@ class LiveScene:
         gaussians = posed.gaussians
         if request.gaussian_scale != 1:
             gaussians = replace(gaussians, covariances=gaussians.covariances * request.gaussian_scale**2)
-        subject = Subject(
+        view = PosedView(
             trained=self.trained,
             pose=posed.pose,
             gaussians=gaussians,
@@ -125,7 +129,7 @@ class LiveScene:
             background=torch.tensor(request.background, dtype=torch.float32, device=device),
             backend=self.backend,
         )
-        image = _to_host(to_bytes(show(request.show, subject)))
+        image = _to_host(to_bytes(draw_mode(request.show, view)))
         return Drawn(
             image=image,
             iteration=self.trained.iteration,
@@ -177,6 +181,36 @@ class LiveScene:
             pose = pose.to(self.trained.device, non_blocking=True)
             self.posed = _Posed(key, pose, gaussians, self.trained.pose_space.distance(pose.body))
         return self.posed
+
+
+class Answers:
+    """What becomes of a request: a picture, or a Problem for the viewer who asked. The program goes on either way."""
+
+    def __init__(self, server: ViewerServer, scene: LiveScene):
+        self.server, self.scene = server, scene
+        self._logged: set[type] = set()
+
+    def answer(self, job: Job) -> None:
+        """Draws and delivers. Nothing but KeyboardInterrupt and its like comes out of here."""
+        try:
+            drawn = self.scene.draw(job.request)
+        except ValueError as error:  # what was asked for cannot be: one line for who asked
+            self.server.problem(job, str(error))
+        except Exception as error:  # a fault of ours, or no memory left for so large a picture
+            self.log_once(error)
+            self.server.problem(
+                job, f"the picture could not be drawn: {type(error).__name__}; the program's log says more"
+            )
+        else:
+            self.server.deliver(
+                job, drawn.image, drawn.iteration, drawn.gaussians, drawn.distance, drawn.render_ms
+            )
+
+    def log_once(self, error: Exception) -> None:
+        """The first of every kind of exception, with where it came from."""
+        if type(error) not in self._logged:
+            self._logged.add(type(error))
+            log.warning("live viewer: %s; the run goes on", error, exc_info=error)
 
 
 # --- scenes of what there is -------------------------------------------------------------------------------

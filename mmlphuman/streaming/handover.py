@@ -1,21 +1,19 @@
-"""The newest request of each viewer, handed out in turns. Shared by the server's loop and the threads that draw.
+"""What the server's loop and the threads that draw share, under locks: requests one way, progress the other.
 
-Data path: RenderRequest of a viewer -> JobQueue -> Job -> whoever draws -> the server, which releases it.
+Data path: RenderRequest of a viewer -> JobQueue -> Job -> whoever draws -> the server, which releases it;
+State -> LatestState -> the loop -> viewers.
 
-A viewer has one place for a request that waits: a newer one takes it, the older is forgotten. UNDER_WAY of its
-requests may be on their way through drawing, encoding and the link; only then does the next one leave its place.
-So a slow link holds back its own viewer's requests, which stay fresh, and nothing of anybody else's.
-
-Every method may be called from any thread and returns at once, except `take`, which may wait.
+Nothing piles up in either. Every method may be called from any thread and returns at once, except `JobQueue.take`,
+which may wait.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mmlphuman.streaming.messages import RenderRequest
+from mmlphuman.streaming.messages import LossCurve, Point, RenderRequest, State
 
 UNDER_WAY = 2  # one picture on the link, and the next one drawn meanwhile
 
@@ -29,6 +27,13 @@ class Job:
 
 
 class JobQueue:
+    """The newest request of each viewer, handed out in turns.
+
+    A viewer has one place for a request that waits: a newer one takes it, the older is forgotten. UNDER_WAY of its
+    requests may be on their way through drawing, encoding and the link; only then does the next one leave its place.
+    So a slow link holds back its own viewer's requests, which stay fresh, and nothing of anybody else's.
+    """
+
     def __init__(self):
         self._changed = threading.Condition()
         self._ready: dict[Hashable, RenderRequest] = {}  # who may be served, the longest waiting first
@@ -93,3 +98,28 @@ class JobQueue:
             self._ready.clear()
             self._held.clear()
             self._changed.notify_all()
+
+
+class LatestState:
+    """How far the run is. Several reports between two readings become one."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._state: State | None = None
+        self._points = LossCurve()
+        self._reading_arranged = False
+
+    def report(self, state: State) -> bool:
+        """True if a reading has to be arranged: it has not been since the last one."""
+        with self._lock:
+            self._state = replace(state, history=())
+            self._points.add(state.history)
+            arranged, self._reading_arranged = self._reading_arranged, True
+            return not arranged
+
+    def read(self) -> tuple[State | None, tuple[Point, ...]]:
+        """What is new since the last reading: the state, without its history, and the points of that."""
+        with self._lock:
+            state, self._state = self._state, None
+            self._reading_arranged = False
+            return state, self._points.take()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from mmlphuman.training.image_losses import (
+from mmlphuman.measures.comparison import (
     Square,
     crop_square,
     mask_square,

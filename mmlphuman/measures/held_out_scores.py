@@ -1,19 +1,15 @@
-"""Scores of a run's held-out tests over its training time, in a file that needs no TensorBoard; and the clock for it.
+"""Scores of a run's held-out tests over its training time, in a file that needs no TensorBoard.
 
-Data path: Monitor, at each test -> MODEL/scores.csv -> script/plot_runs.py.
+Data path: training's Monitor, at each test -> MODEL/scores.csv -> evaluation's curves (script/plot_runs.py).
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from mmlphuman.files import atomic_write
 
@@ -28,45 +24,7 @@ class HeldOutScore:
     iteration: int
     seconds: float  # of training so far, without tests and checkpoints; NaN where the run did not keep it
     psnr: float  # dB, whole picture
-    psnr_inside: float | None  # dB, inside the person (image_losses.regions); None where there is no inside
-
-
-class TrainingClock:
-    """Wall time of training, over all parts of a resumed run, without what happens under `stopped`."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.seconds = 0.0  # up to when it last stood still
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        self._start()
-        try:
-            yield
-        finally:
-            self._stop()
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Inside `running`."""
-        self._stop()
-        try:
-            yield
-        finally:
-            self._start()
-
-    def _start(self) -> None:
-        self._wait()
-        self._began = time.monotonic()
-
-    def _stop(self) -> None:
-        self._wait()
-        self.seconds += time.monotonic() - self._began
-
-    def _wait(self) -> None:
-        """What is queued on the GPU belongs to the time before."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    psnr_inside: float | None  # dB, inside the person (comparison.regions); None where there is no inside
 
 
 def write_scores(path: Path, scores: Sequence[HeldOutScore]) -> None:

@@ -1,15 +1,15 @@
-"""The ways to show an avatar besides its colours: `show` of a RenderRequest.
+"""The render modes: an avatar in its colours, or something else to be seen of it; `show` of a RenderRequest.
 
 Data path: posed Gaussians + one camera -> colours given to the Gaussians -> rasterize -> picture.
 
-Every way draws through the one rasteriser, with the Gaussians' colours replaced by what is to be seen of them.
+Every mode draws through the one rasteriser, with the Gaussians' colours replaced by what is to be seen of them.
 Shape letters: N Gaussians, A anchors, J joints, H, W image height and width.
 """
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -22,6 +22,7 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.render.projection import NEAR_PLANE
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import SH_DEGREE_0
+from mmlphuman.streaming.messages import RenderMode
 from mmlphuman.types import Cameras, Pose, PosedGaussians, Render, symmetric_matrices
 
 MIN_ALPHA = 1e-4  # a pixel below shows the background only; what it holds is not divided by its alpha
@@ -34,7 +35,7 @@ DOUBLINGS = 6  # the smallest variance wins by its ratio to the next one to the 
 
 
 @dataclass(frozen=True)
-class Subject:
+class PosedView:
     """What is looked at, from where."""
 
     trained: TrainedAvatar
@@ -55,9 +56,9 @@ class Subject:
         return torch.lerp(self.background, image, alpha[..., None])
 
 
-def show(kind: str, subject: Subject) -> Tensor:
-    """(H, W, 3) picture in [0, 1] or a little beyond; kind: one of messages.SHOW."""
-    return WAYS[kind](subject)
+def draw_mode(mode: RenderMode, view: PosedView) -> Tensor:
+    """(H, W, 3) picture in [0, 1] or a little beyond."""
+    return MODES[mode](view)
 
 
 def with_colors(gaussians: PosedGaussians, colors: Tensor) -> PosedGaussians:
@@ -67,23 +68,23 @@ def with_colors(gaussians: PosedGaussians, colors: Tensor) -> PosedGaussians:
     return replace(gaussians, sh=sh)
 
 
-# --- the ways ----------------------------------------------------------------------------------------------
+# --- the modes ---------------------------------------------------------------------------------------------
 
 
-def show_color(subject: Subject) -> Tensor:
-    return subject.draw().colors[0]
+def show_color(view: PosedView) -> Tensor:
+    return view.draw().colors[0]
 
 
-def show_alpha(subject: Subject) -> Tensor:
+def show_alpha(view: PosedView) -> Tensor:
     """White where the person hides everything behind it."""
-    return subject.draw().alphas[0, ..., None].expand(-1, -1, 3)
+    return view.draw().alphas[0, ..., None].expand(-1, -1, 3)
 
 
-def show_depth(subject: Subject) -> Tensor:
+def show_depth(view: PosedView) -> Tensor:
     """Expected distance along the optical axis, from red (the person's nearest Gaussian) to blue (its farthest)."""
-    depths = _camera_xyz(subject)[:, 2]
-    zero = torch.zeros_like(subject.background)
-    render = subject.draw(depths.clamp_min(0)[:, None].expand(-1, 3), background=zero)
+    depths = _camera_xyz(view)[:, 2]
+    zero = torch.zeros_like(view.background)
+    render = view.draw(depths.clamp_min(0)[:, None].expand(-1, 3), background=zero)
     alpha = render.alphas[0]
     depth = render.colors[0, ..., 0] / alpha.clamp_min(MIN_ALPHA)
     in_front = depths > NEAR_PLANE
@@ -91,44 +92,44 @@ def show_depth(subject: Subject) -> Tensor:
     far = torch.where(in_front, depths, -torch.inf).amax()
     nearness = ((far - depth) / (far - near)).nan_to_num().clamp(0, 1)
     colors = turbo().to(depth)
-    return subject.over_background(colors[(nearness * (len(colors) - 1)).round().long()], alpha)
+    return view.over_background(colors[(nearness * (len(colors) - 1)).round().long()], alpha)
 
 
-def show_normals(subject: Subject) -> Tensor:
+def show_normals(view: PosedView) -> Tensor:
     """Each Gaussian's shortest axis, towards the camera: red to the right, green up, blue towards the viewer."""
-    normals = shortest_axes(symmetric_matrices(subject.gaussians.covariances))
-    to_camera = subject.cameras.centers - subject.gaussians.xyz
+    normals = shortest_axes(symmetric_matrices(view.gaussians.covariances))
+    to_camera = view.cameras.centers - view.gaussians.xyz
     towards = (normals * to_camera).sum(1, keepdim=True) >= 0
-    normals = torch.where(towards, normals, -normals) @ subject.cameras.w2c[0, :3, :3].T
-    zero = torch.zeros_like(subject.background)
-    render = subject.draw((normals + 1) / 2, background=zero)
+    normals = torch.where(towards, normals, -normals) @ view.cameras.w2c[0, :3, :3].T
+    zero = torch.zeros_like(view.background)
+    render = view.draw((normals + 1) / 2, background=zero)
     alpha = render.alphas[0]
     blended = 2 * render.colors[0] - alpha[..., None]  # alpha-weighted sum of normals
     seen = torch.nn.functional.normalize(blended, dim=-1)
     seen = seen * seen.new_tensor([1.0, -1.0, -1.0])  # camera axes are right, down, forward
-    return subject.over_background((seen + 1) / 2, alpha)
+    return view.over_background((seen + 1) / 2, alpha)
 
 
-def show_anchors(subject: Subject) -> Tensor:
+def show_anchors(view: PosedView) -> Tensor:
     """Each Gaussian in the colour of the anchor, and so the MLP, that it follows most; grey where it follows none,
     as those of a compact avatar that hardly changed."""
-    table = subject.trained.avatar.gaussian_to_anchor
+    table = view.trained.avatar.gaussian_to_anchor
     nearest = table.index.gather(1, table.weight.argmax(1, keepdim=True))[:, 0]
-    colors = torch.full_like(subject.gaussians.xyz, UNLED)
-    colors[: len(nearest)] = anchor_colors(subject.trained.config.num_features).to(colors)[nearest]
-    return subject.draw(colors).colors[0]
+    colors = torch.full_like(view.gaussians.xyz, UNLED)
+    colors[: len(nearest)] = anchor_colors(view.trained.config.num_features).to(colors)[nearest]
+    return view.draw(colors).colors[0]
 
 
-def show_distance(subject: Subject) -> Tensor:
+def show_distance(view: PosedView) -> Tensor:
     """Where the pose lies outside training: each joint's degrees from its nearest training rotation, carried to
     the Gaussians by their skinning weights. Root, face and hands do not count: the MLPs do not see them."""
-    weights = subject.trained.avatar.lbs_weights
-    degrees = subject.trained.pose_space.joint_distances(subject.pose.body)
+    weights = view.trained.avatar.lbs_weights
+    degrees = view.trained.pose_space.joint_distances(view.pose.body)
     at_gaussians = weights[:, BODY_JOINTS] @ degrees
-    return subject.draw(distance_colors(at_gaussians)).colors[0]
+    return view.draw(distance_colors(at_gaussians)).colors[0]
 
 
-WAYS = {
+MODES: dict[RenderMode, Callable[[PosedView], Tensor]] = {
     "color": show_color,
     "depth": show_depth,
     "alpha": show_alpha,
@@ -141,10 +142,10 @@ WAYS = {
 # --- what they are made of ---------------------------------------------------------------------------------
 
 
-def _camera_xyz(subject: Subject) -> Tensor:
+def _camera_xyz(view: PosedView) -> Tensor:
     """(N, 3) centres in the camera's axes, metres."""
-    w2c = subject.cameras.w2c[0]
-    return subject.gaussians.xyz @ w2c[:3, :3].T + w2c[:3, 3]
+    w2c = view.cameras.w2c[0]
+    return view.gaussians.xyz @ w2c[:3, :3].T + w2c[:3, 3]
 
 
 def turbo() -> Tensor:

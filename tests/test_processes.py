@@ -1,4 +1,4 @@
-"""When one process dies, the others end soon, whatever their main threads wait for."""
+"""What ranks tell each other; when one dies, the others end soon, whatever their main threads wait for."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from processes import Ended, run_all, run_ranks
+import torch
 
-from mmlphuman.training import lost_ranks
-from mmlphuman.training.distributed import LostRankError, Ranks
+from mmlphuman import processes
+from mmlphuman.processes import LostRankError, Ranks
+from tests.local_processes import Ended, run_all, run_ranks
 
-LINE = f"error: {lost_ranks.LOST}\n"
+LINE = f"error: {processes.LOST}\n"
 DIED = 9  # status of the one that does
 LATEST_SECONDS = 20  # for all to have ended, on a machine that does other things; they take one
 
 
 @pytest.fixture
 def grace(monkeypatch):
-    monkeypatch.setattr(lost_ranks, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.5)
 
 
 def run(world: int, work: Callable[[Ranks], None], folder: Path) -> Ended:
@@ -61,7 +62,7 @@ def test_all_know_before_the_grace_of_any_is_over(tmp_path):
     """Rank 0 is the last of the ring to hear that rank 1 is gone."""
 
     def work(ranks: Ranks) -> None:
-        lost_ranks.GRACE_SECONDS = 0.1 if ranks.first else 1000.0  # in this forked process
+        processes.GRACE_SECONDS = 0.1 if ranks.first else 1000.0  # in this forked process
         if ranks.rank == 1:
             time.sleep(0.2)  # until that holds for all
             os._exit(DIED)
@@ -86,9 +87,9 @@ def test_two_that_die_together_end_the_rest(grace, tmp_path):
 
 
 def test_an_orderly_end_is_quiet_however_late_some_come(monkeypatch, tmp_path, capfd):
-    monkeypatch.setattr(lost_ranks, "GRACE_SECONDS", 0.0)  # no false alarm goes unheard
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.0)  # no false alarm goes unheard
     monkeypatch.setattr(
-        lost_ranks, "MEETING", timedelta(seconds=2)
+        processes, "MEETING", timedelta(seconds=2)
     )  # which is no limit to what comes after it
     run_all(3, lambda ranks: time.sleep(1.5 * ranks.rank), tmp_path)
     said = [(tmp_path / f"stderr_{rank}").read_text() for rank in range(3)]
@@ -114,7 +115,7 @@ def test_a_main_thread_that_has_failed_may_take_longer_to_end(grace, tmp_path):
             os._exit(DIED)
         with suppress(LostRankError), ranks:
             ranks.barrier()
-        time.sleep(3 * lost_ranks.GRACE_SECONDS)
+        time.sleep(3 * processes.GRACE_SECONDS)
         raise LostRankError("in other words")
 
     ended = run(3, work, tmp_path)
@@ -131,3 +132,42 @@ def test_an_interrupted_process_waits_for_nobody(grace, tmp_path):
     ended = run(3, work, tmp_path)
     assert ended.statuses == [130, 1, 1]
     assert ended.errors[0].startswith("interrupted") and ended.errors[1:] == ["", ""]
+
+
+def test_what_ranks_tell_each_other(tmp_path):
+    def work(ranks: Ranks) -> None:
+        me, others = ranks.rank, range(ranks.world)
+        assert ranks.gather("é" * me) == ["é" * rank for rank in others]
+        assert ranks.gather_bytes(bytes([me] * 3 * me)) == [bytes([rank] * 3 * rank) for rank in others]
+        assert ranks.of_first(f"from {me}") == "from 0"
+        assert ranks.any_rank(me == 1) and not ranks.any_rank(False)
+        tensors = [torch.full((3,), me), torch.tensor([me == 0])]
+        ranks.broadcast(tensors)
+        assert tensors[0].tolist() == [0, 0, 0] and tensors[1].all()
+        with ranks.first_before_others():
+            if me == 0:
+                (tmp_path / "made").touch()
+            assert (tmp_path / "made").exists()
+        values = [torch.rand(40, 30, generator=torch.Generator().manual_seed(rank)) for rank in others]
+        gradients = [values[me].clone(), torch.tensor(float(me))]
+        ranks.sum_all(gradients)
+        torch.testing.assert_close(gradients[0], sum(values))
+        assert gradients[1] == sum(others)
+        digits = gradients[0].numpy().tobytes()
+        assert ranks.gather_bytes(digits) == [digits] * ranks.world  # bit for bit
+        rows = torch.full((ranks.world, 5), -1.0)
+        rows[me] = me + torch.arange(5)
+        ranks.gather_rows(rows).wait()
+        assert torch.equal(rows, torch.arange(3.0)[:, None] + torch.arange(5))
+
+    run_all(3, work, tmp_path)
+    ranks = Ranks(torch.device("cpu"))
+    assert ranks.gather("x") == ["x"] and ranks.of_first("x") == "x" and not ranks.any_rank(False)
+
+
+def test_an_error_of_all_is_said_once(tmp_path):
+    def work(ranks: Ranks) -> None:
+        raise LostRankError("gone")
+
+    ended = run_ranks(2, work, tmp_path)
+    assert ended.statuses == [1, 1] and ended.errors == ["error: gone\n", ""]

@@ -1,7 +1,8 @@
-"""scores.csv: what a run writes at each test, on which clock, and what a resumed run keeps of it."""
+"""What a run writes into scores.csv at each test, on which clock, and what a resumed run keeps of it."""
 
 import math
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,19 +11,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mmlphuman.evaluation.metrics import score_picture
 from mmlphuman.evaluation.render_capture import rendered_pictures
-from mmlphuman.training import score_log
-from mmlphuman.training.checkpoint import load_model
+from mmlphuman.measures.held_out_scores import HeldOutScore, read_scores
+from mmlphuman.model_folder import load_model
+from mmlphuman.training import monitor
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.monitor import Monitor
 from mmlphuman.training.resume import resume_run
-from mmlphuman.training.scene import build_scene
-from mmlphuman.training.score_log import HeldOutScore, read_scores, scores_until, write_scores
+from tests.training.test_loop import fresh
 
 TOLERANCE = (
     0.1  # dB; the evaluation scores bytes, and an untrained avatar's grey, 127.5, rounds up everywhere
 )
 CPU = torch.device("cpu")
-SCORES = [HeldOutScore(10, 1.5, 20.25, 18.0), HeldOutScore(20, 3.125, 21.0, None)]
 
 
 class Clock:
@@ -30,7 +30,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 5000.0
-        monkeypatch.setattr(score_log, "time", self)
+        monkeypatch.setattr(monitor, "time", self)
         for owner, name, seconds in (
             (Trainer, "step", 1),
             (Trainer, "save", 100),
@@ -40,6 +40,8 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now
+
+    time = staticmethod(time.time)  # of the log
 
     def taking(self, method, seconds):
         def slow(*args, **options):
@@ -54,13 +56,9 @@ def config(tiny_config):
     return replace(tiny_config, test_every=2, checkpoints_kept=3)
 
 
-def fresh(config, capture) -> Trainer:
-    return Trainer(config, build_scene(config, capture, say=lambda text: None), None, CPU)
-
-
 def run(trainer: Trainer, folder) -> list[HeldOutScore]:
-    with Monitor(folder, trainer.iteration, trainer.config.iterations, quiet=True) as monitor:
-        trainer.run(folder, monitor)
+    with Monitor(folder, trainer.iteration, trainer.config.iterations, quiet=True) as shown:
+        trainer.run(folder, shown)
     return read_scores(folder / "scores.csv")
 
 
@@ -103,33 +101,3 @@ def test_scores_are_those_of_the_evaluation(config, capture, tmp_path):
     inside = sum(score.psnr_inside for score in scores) / len(scores)
     assert last.psnr_inside == pytest.approx(inside, abs=TOLERANCE)
     assert abs(last.psnr - last.psnr_inside) > 5 * TOLERANCE  # two different things
-
-
-def test_what_is_written_is_read(tmp_path):
-    path = tmp_path / "scores.csv"
-    write_scores(path, SCORES)
-    assert read_scores(path) == SCORES
-    assert scores_until(path, 10) == SCORES[:1] == read_scores(path)
-    assert scores_until(tmp_path / "none.csv", 10) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("", "line 1 must be iteration,training_seconds"),
-        ("step,score\n1,2\n", "line 1 must be iteration,training_seconds"),
-        ("iteration,training_seconds,psnr,psnr_inside\n10,1,20,\n20,2\n", "line 3: '20,2'"),
-        ("iteration,training_seconds,psnr,psnr_inside\n10,soon,20,\n", "line 2: '10,soon,20,'"),
-        (
-            "iteration,training_seconds,psnr,psnr_inside\n10,1,20,\n10,1,20,\n",
-            "line 3: iteration 10 follows 10",
-        ),
-        (b"\xff\xfe\x00".decode("latin1"), "line 1 must be"),
-    ],
-)
-def test_a_damaged_file_is_one_clear_line(tmp_path, text, part):
-    path = tmp_path / "scores.csv"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=part) as error:
-        read_scores(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)

@@ -1,0 +1,118 @@
+"""Model folders: which checkpoints one holds, and the trained avatar in them; loaded without unpickling.
+
+Data path: MODEL/checkpoints/iteration_00002000/avatar.pt, or a compact file -> TrainedAvatar, on the CPU -> rendering,
+evaluation, export, viewers; and a run that goes on. training/checkpoint.py writes checkpoints.
+A checkpoint's files are zip archives with a checksum of every tensor, which loading leaves alone and `check_file`
+compares.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmlphuman.avatar.build import avatar_from_state
+from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.config import config_of_saved
+from mmlphuman.files import UNREADABLE_MEMBER
+
+FORMAT_VERSION = 2
+FOLDER = "checkpoints"
+NAME = re.compile(r"iteration_(\d{8})")
+AVATAR_FILE = "avatar.pt"
+
+
+class DamagedCheckpoint(ValueError):
+    """A file of a checkpoint is missing, truncated or altered."""
+
+
+def list_checkpoints(model_dir: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(
+        path for path in (Path(model_dir) / FOLDER).glob("iteration_*") if NAME.fullmatch(path.name)
+    )
+
+
+def newest_checkpoint(model_dir: Path) -> Path:
+    if not Path(model_dir).is_dir():
+        raise ValueError(
+            f"model folder {model_dir} does not exist; train one with train.py --out_dir {model_dir}"
+        )
+    found = list_checkpoints(model_dir)
+    if not found:
+        raise ValueError(
+            f"{model_dir} holds no checkpoint (looked for {FOLDER}/iteration_*); is it a model folder?"
+        )
+    return found[-1]
+
+
+def load_model(path: str | Path) -> TrainedAvatar:
+    """Loads what rendering needs, on the CPU, from a model folder (its newest checkpoint), one checkpoint's folder
+    or a compact file."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        from mmlphuman.export.compact import load_compact  # only those who have such a file need safetensors
+
+        return load_compact(path)
+    checkpoint = path if NAME.fullmatch(path.name) else newest_checkpoint(path)
+    try:
+        check_file(checkpoint / AVATAR_FILE)
+    except DamagedCheckpoint as error:
+        others = [other for other in list_checkpoints(path) if other != checkpoint]
+        hint = (
+            f"take an older one, --model_dir {others[-1]}" if others else "use another checkpoint of the run"
+        )
+        raise ValueError(f"{error}; {hint}") from error
+    return load_avatar(checkpoint)
+
+
+def load_avatar(checkpoint: Path) -> TrainedAvatar:
+    """Loads what rendering needs, on the CPU."""
+    path = checkpoint / AVATAR_FILE
+    content = read_checkpoint_file(path)
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format version {version}, this program reads "
+            f"{FORMAT_VERSION}; use the program's version that wrote it"
+        )
+    try:
+        config = config_of_saved(content["config"])
+        avatar = avatar_from_state(config, content["avatar"])
+        pose_space = PoseSpace(**content["pose_space"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{path}: content does not fit this program: {' '.join(str(error).split())}"
+        ) from error
+    return TrainedAvatar(avatar, pose_space, config, content["iteration"])
+
+
+def check_file(path: Path) -> None:
+    """Raises DamagedCheckpoint, one line, unless the file is there with the checksums that it was written with."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            altered = archive.testzip()
+    except FileNotFoundError as error:
+        raise DamagedCheckpoint(f"{path} is missing") from error
+    except UNREADABLE_MEMBER as error:
+        raise DamagedCheckpoint(f"{path} is damaged ({' '.join(str(error).split())})") from error
+    if altered is not None:
+        raise DamagedCheckpoint(f"{path} is damaged (the checksum of {altered} is wrong)")
+
+
+def read_checkpoint_file(path: Path) -> dict[str, Any]:
+    """Its content, on the CPU. ValueError, one line, where it cannot be read."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing; the checkpoint is not complete, use another") from error
+    except Exception as error:  # torch raises many types for a damaged file; all mean the same to the user
+        raise ValueError(
+            f"{path}: not a readable checkpoint (truncated or another format); use another "
+            f"checkpoint of the run"
+        ) from error

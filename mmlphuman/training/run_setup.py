@@ -1,0 +1,171 @@
+"""Everything before the first step: the settings of a repeatable run, datasets, body and avatar, the model folder.
+
+Data path: capture folder + Config -> Scene -> loop; Config + Scene -> what the model folder tells about its run.
+A model folder is made whole, and takes one run at a time: two would overwrite each other's checkpoints and logs. The
+lock is the operating system's, on a file in the folder: it goes with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import trimesh
+
+from mmlphuman.animation.camera_file import camera_list
+from mmlphuman.avatar.avatar import Avatar
+from mmlphuman.avatar.build import build_avatar, build_layout, load_template
+from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.body.smplx_model import load_body
+from mmlphuman.body.weight_volume import find_or_make_weight_volume
+from mmlphuman.capture.dataset import CaptureDataset, test_dataset, training_dataset
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.command import versions
+from mmlphuman.config import Config, save_config
+from mmlphuman.model_folder import list_checkpoints
+from mmlphuman.pose_layout import BODY_POSE
+
+CUBLAS_WORKSPACE = ":4096:8"  # one of the two that cuBLAS documents as reproducible
+TEMPLATE_NAME = "template.ply"  # the surface that the Gaussians were placed on, in the canonical pose
+LOCK_NAME = "run.lock"  # says who trains here, or who did last
+
+
+def apply_determinism(config: Config) -> Config:
+    """The settings of a run that is repeatable if `deterministic` asks for it: plain kernels and the PyTorch rasteriser
+    in the place of `auto`. To be called before the GPU is used.
+
+    ValueError for a rasteriser that cannot: gsplat adds gradients in the order in which they happen to come.
+    """
+    if not config.deterministic:
+        return config
+    if config.rasterizer == "gsplat":
+        raise ValueError(
+            "deterministic: gsplat is not, it adds in no fixed order; use rasterizer: torch (or auto), or "
+            "deterministic: false"
+        )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    return replace(config, kernels="plain", rasterizer="torch")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a run trains and on what."""
+
+    training: CaptureDataset
+    held_out: CaptureDataset
+    avatar: Avatar
+    pose_space: PoseSpace
+    template: trimesh.Trimesh | None = None  # of a new run, which writes it; a resumed one has it already
+
+
+def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
+    """Opens the capture and places a new avatar on its body. Raises ValueError or OSError, one line each."""
+    layout = open_capture(data_dir)
+    poses = read_smpl_params(layout.pose_path)
+    training, held_out = training_dataset(config, layout, poses), test_dataset(config, layout, poses)
+    read_one_of_each_camera(training)
+    frames = sorted({frame for frame, _ in training.pairs})
+    pose_space = PoseSpace.fit(torch.from_numpy(poses.poses[frames][:, BODY_POSE]), config.pca_components)
+    body = load_body(config.smpl_pkl_path, poses.betas)
+    volume = find_or_make_weight_volume(layout.weight_volume_path, body, config.weight_volume_resolution, say)
+    template = load_template(layout.template_path, body)
+    say(
+        f"placing {config.init_num_gs:,} Gaussians, {config.num_verts:,} control points and "
+        f"{config.num_features} MLPs on the surface"
+    )
+    avatar = build_avatar(config, build_layout(config, body, template, volume))
+    return Scene(training, held_out, avatar, pose_space, template)
+
+
+def read_one_of_each_camera(dataset: CaptureDataset) -> None:
+    """Raises before anything is written for a fault that a camera's files share, such as masks of another size."""
+    first = {camera: frame for frame, camera in reversed(dataset.pairs)}
+    for camera, frame in first.items():
+        dataset.sample(frame, (camera,))
+
+
+def refuse_occupied(model_dir: Path) -> None:
+    """Raises ValueError where a new run would land on something: nothing is ever overwritten."""
+    model_dir = Path(model_dir)
+    if model_dir.exists() and (not model_dir.is_dir() or any(model_dir.iterdir())):
+        hint = "continue it with --resume, or " if list_checkpoints(model_dir) else ""
+        raise ValueError(f"--out_dir {model_dir} is not empty; {hint}choose another folder")
+
+
+def create_model_folder(model_dir: Path, fill: Callable[[Path], None]) -> None:
+    """Makes a new model folder that is complete from the moment it exists: `fill` writes into a temporary one."""
+    model_dir = Path(model_dir)
+    refuse_occupied(model_dir)
+    model_dir.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in model_dir.parent.glob(f".{model_dir.name}.unfinished-*"):
+        shutil.rmtree(leftover)  # of a run that was killed in here
+    temporary = model_dir.with_name(f".{model_dir.name}.unfinished-{os.getpid()}")
+    temporary.mkdir()
+    try:
+        fill(temporary)
+        temporary.rename(model_dir)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_run_record(folder: Path, config: Config, data_dir: Path, scene: Scene) -> None:
+    """Writes config.yaml, run.json, cameras.json, poses.npz and template.ply into `folder`."""
+    dataset = scene.training
+    save_config(config, folder / "config.yaml")
+    record = {"data_dir": str(data_dir), "command": sys.argv, **versions()}
+    (folder / "run.json").write_text(json.dumps(record, indent=2))
+    (folder / "cameras.json").write_text(json.dumps(camera_list(dataset), indent=1))
+    frames = sorted({frame for frame, _ in dataset.pairs})
+    poses = dataset.poses
+    np.savez(
+        folder / "poses.npz",
+        frames=frames,
+        betas=poses.betas,
+        poses=poses.poses[frames],
+        translations=poses.translations[frames],
+    )
+    scene.template.export(folder / TEMPLATE_NAME)
+
+
+def lock_run(model_dir: Path) -> None:
+    """Locks the folder for the rest of this process; ValueError, one line, if another process trains in it.
+
+    Where the system or the folder knows no such locks nothing happens.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    path = Path(model_dir) / LOCK_NAME
+    # Not closed: that would open the lock. A record lock, which processes that read samples do not inherit.
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        return
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        owner = path.read_text().strip() or "another process"
+        os.close(descriptor)
+        raise ValueError(
+            f"{model_dir} is being trained by {owner}; stop that run, or choose another --out_dir"
+        ) from error
+    except OSError:
+        os.close(descriptor)
+        return
+    os.ftruncate(descriptor, 0)
+    with suppress(OSError):  # a full disk: locked all the same
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())

@@ -1,0 +1,166 @@
+"""Drawing for viewers: equal to drawing by hand, and nothing is disturbed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmlphuman.animation.camera_file import CameraView
+from mmlphuman.animation.hands import hand_pose
+from mmlphuman.animation.render_sequence import to_bytes, to_cameras
+from mmlphuman.body.kinematics import canonical_pose
+from mmlphuman.render.rasterize import rasterize
+from mmlphuman.streaming.live_scene import LiveScene, scene_of_model, world_up
+from mmlphuman.streaming.messages import MAX_SIDE, RENDER_MODES, PoseRequest, RenderRequest
+from mmlphuman.streaming.protocol import decode_server, encode
+from mmlphuman.types import Pose
+from tests.builders import random_pose
+from tests.streaming.live_scenes import FRAMES, ask, view
+
+
+@torch.no_grad()
+def by_hand(trained, pose: Pose, request: RenderRequest) -> np.ndarray:
+    output = trained.avatar(pose, trained.active, trained.features(pose, request.project))
+    cameras = to_cameras(request.camera, "cpu")
+    return to_bytes(rasterize(output.posed, cameras, torch.tensor(request.background)).colors[0]).numpy()
+
+
+# --- poses and cameras -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("project", [False, True])
+def test_a_training_frame_is_drawn_as_by_hand(scene, trained, project):
+    request = ask(PoseRequest(frame=7), project=project, background=(0.2, 0.4, 0.9))
+    pose = Pose(torch.from_numpy(scene.poses[7]), torch.from_numpy(scene.translations[7]), torch.eye(3))
+    drawn = scene.draw(request)
+    assert np.array_equal(drawn.image, by_hand(trained, pose, request))
+    assert (drawn.iteration, drawn.gaussians) == (100, 600) and drawn.distance == pytest.approx(0, abs=1e-3)
+    assert (drawn.image != drawn.image[0, 0]).any(), "the person is not in the picture"
+
+
+def test_a_given_pose_is_turned_after_everything_else(scene, trained):
+    joints = random_pose(50).joints.numpy().astype(np.float64)
+    translation, rotation = np.array([0.1, 0.2, -0.1]), np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+    request = ask(PoseRequest("given", joints=joints, translation=translation, rotation=rotation))
+    pose = Pose(
+        torch.from_numpy(joints).float(),
+        torch.from_numpy(rotation @ translation).float(),
+        torch.from_numpy(rotation).float(),
+    )
+    drawn = scene.draw(request)
+    assert np.array_equal(drawn.image, by_hand(trained, pose, request))
+    assert drawn.distance == pytest.approx(float(trained.pose_space.distance(pose.body))) and (
+        drawn.distance > 1
+    )
+
+
+def test_named_poses_hands_and_translation(scene):
+    assert not scene.pose(PoseRequest("t")).joints.any()
+    assert torch.equal(scene.pose(PoseRequest("big")).joints, canonical_pose())
+    for hands in ("relaxed", "fist"):
+        pose = scene.pose(PoseRequest(frame=2, hands=hands))
+        assert np.array_equal(pose.joints[75:].numpy(), hand_pose(hands))
+        assert np.array_equal(pose.joints[:75].numpy(), scene.poses[2, :75])
+    assert np.array_equal(scene.pose(PoseRequest(frame=2)).translation.numpy(), scene.translations[2])
+    assert not scene.pose(PoseRequest(frame=2, use_translation=False)).translation.any()
+    assert scene.poses[2, 75:].any(), "the training hands were to be seen"
+
+
+def upside_down(camera: CameraView) -> CameraView:
+    return replace(camera, w2c=np.diag([-1.0, -1, 1, 1]) @ camera.w2c)
+
+
+@pytest.mark.parametrize(
+    ("camera", "up"),
+    [
+        (view(0.3), (0, 1, 0)),
+        (upside_down(view(0.3)), (0, -1, 0)),
+        (replace(view(), w2c=view().w2c @ np.eye(4)[[0, 2, 1, 3]] * [1, -1, 1, 1]), (0, 0, 1)),
+    ],
+)
+def test_the_person_stands_up_where_the_cameras_do(trained, camera, up):
+    poses, translations = np.zeros((2, 165)), np.array([[2.0, 3, 4], [2, 3, 6]])
+    scene = LiveScene(trained, "torch", poses, translations, range(2), {0: camera}, "")
+    assert scene.welcome(False).up == up and tuple(world_up([camera])) == up
+    root = trained.avatar.joints[0].numpy()
+    np.testing.assert_allclose(scene.welcome(False).center, translations.mean(0) + root, atol=1e-6)
+    pose = scene.pose(PoseRequest("t"))
+    joints = trained.avatar.joints @ pose.rotation.T + pose.translation
+    np.testing.assert_allclose(joints[0], scene.center, atol=1e-5)
+    head = (joints[15] - joints[0]).numpy()
+    assert head @ np.array(up) > 0.9 * np.linalg.norm(head)
+
+
+def test_without_cameras_up_is_y():
+    assert tuple(world_up([])) == (0, 1, 0)
+
+
+def test_welcome_survives_the_wire(trained):
+    wide = replace(view(), width=MAX_SIDE * 2, height=MAX_SIDE)
+    scene = LiveScene(trained, "torch", np.zeros((2, 165)), np.ones((2, 3)), [8, 5], {4: wide}, "some/model")
+    welcome = decode_server(encode(scene.welcome(training=True)))
+    assert (welcome.title, welcome.gaussians, welcome.training) == ("some/model", 600, True)
+    assert welcome.frames == (8, 5) and [entry.id for entry in welcome.cameras] == [4]
+    camera = welcome.cameras[0].camera
+    assert (camera.width, camera.height, camera.fovx) == (MAX_SIDE, MAX_SIDE // 2, wide.fovx)
+
+
+def test_a_compact_file_lends_its_pose_space(trained):
+    scene = scene_of_model(Path("avatar.safetensors"), trained, "torch")
+    welcome = scene.welcome(training=False)
+    assert welcome.cameras == () and welcome.frames == tuple(range(FRAMES))
+    pose = scene.pose(PoseRequest(frame=3))
+    assert torch.equal(pose.body, trained.pose_space.training_poses[3]) and not pose.translation.any()
+
+
+@pytest.mark.parametrize("frame", [FRAMES, 2**53 - 1])
+def test_a_frame_that_does_not_exist_is_one_line(scene, frame):
+    with pytest.raises(ValueError, match=f"position {frame} does not exist.*0 to 11") as error:
+        scene.draw(ask(PoseRequest(frame=frame)))
+    assert "\n" not in str(error.value)
+    scene.draw(ask())  # and the next is drawn
+
+
+def test_a_picture_too_large_for_a_cpu_is_refused(scene):
+    with pytest.raises(ValueError, match="4096 x 4096 pixels"):
+        scene.draw(ask(camera=view(size=4096)))
+
+
+# --- what is kept, and what is left alone -------------------------------------------------------------------
+
+
+def test_a_still_pose_is_posed_once_while_the_camera_moves(scene, trained):
+    calls = []
+    hook = trained.avatar.register_forward_hook(lambda *_: calls.append(1))
+    for angle in (0, 0.5, 1):
+        scene.draw(ask(camera=view(angle), show="depth" if angle else "color"))
+    assert len(calls) == 1
+    scene.draw(ask(PoseRequest(frame=1)))
+    scene.draw(ask(PoseRequest(frame=1), project=True))
+    scene.draw(ask(PoseRequest(frame=1, hands="fist"), project=True))
+    assert len(calls) == 4
+    scene.trained = replace(trained, iteration=101)
+    moved = scene.draw(ask(PoseRequest(frame=1, hands="fist"), project=True))
+    assert len(calls) == 5 and moved.iteration == 101
+    hook.remove()
+
+
+def test_the_kept_pose_is_drawn_like_a_new_one(scene, trained):
+    scene.draw(ask(PoseRequest(frame=4), show="distance"))
+    kept = scene.draw(ask(PoseRequest(frame=4), view(0.7), gaussian_scale=0.5)).image
+    scene.posed = None
+    assert np.array_equal(kept, scene.draw(ask(PoseRequest(frame=4), view(0.7), gaussian_scale=0.5)).image)
+
+
+@pytest.mark.parametrize("show", RENDER_MODES)
+def test_drawing_disturbs_nothing(scene, trained, show):
+    before = {name: value.clone() for name, value in trained.avatar.state_dict().items()}
+    state, mode = torch.get_rng_state(), trained.avatar.training
+    drawn = scene.draw(ask(show=show, project=True, gaussian_scale=0.7))
+    assert drawn.image.shape == (64, 64, 3) and drawn.image.dtype == np.uint8
+    assert torch.equal(state, torch.get_rng_state()) and trained.avatar.training == mode
+    assert all(torch.equal(before[name], value) for name, value in trained.avatar.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in trained.avatar.parameters())
+    assert torch.is_grad_enabled()

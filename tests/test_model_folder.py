@@ -1,0 +1,79 @@
+"""Reading a model folder: strict, safe, and the newest checkpoint of it."""
+
+import pickle
+
+import pytest
+import torch
+
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.model_folder import load_avatar, load_model, newest_checkpoint
+from mmlphuman.training.checkpoint import save_checkpoint
+from tests.builders import random_pose, small_trained
+
+
+@pytest.fixture(scope="module")
+def trained(synthetic_body):
+    return small_trained(synthetic_body)
+
+
+@pytest.fixture
+def saved(trained, tmp_path):
+    return save_checkpoint(tmp_path, trained, {"any": torch.ones(2)}, keep=2)
+
+
+def test_round_trip_poses_the_same(trained, saved):
+    loaded = load_avatar(saved)
+    assert loaded.iteration == 40 and loaded.config == trained.config
+    pose = random_pose(3)
+    ours, theirs = vars(loaded.avatar(pose).posed), vars(trained.avatar(pose).posed)
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+    assert torch.equal(loaded.pose_space.project(pose.body), trained.pose_space.project(pose.body))
+
+
+@pytest.mark.parametrize("length", [0, 100, 0.5, 0.99])
+def test_a_truncated_file_is_one_clear_line(saved, length):
+    path = saved / "avatar.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[: length if length > 1 else int(len(content) * length)])
+    with pytest.raises(ValueError, match="avatar.pt: not a readable checkpoint") as error:
+        load_avatar(saved)
+    assert "\n" not in str(error.value)
+
+
+def test_another_version_and_missing_tensors_are_refused(saved):
+    path = saved / "avatar.pt"
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "format_version": 99}, path)
+    with pytest.raises(ValueError, match="format version 99, this program reads 2"):
+        load_avatar(saved)
+    del content["avatar"]["quats"]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="quats"):
+        load_avatar(saved)
+
+
+def test_a_pickle_is_not_run(saved, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    (saved / "avatar.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ValueError, match="not a readable checkpoint"):
+        load_avatar(saved)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_missing_folder_and_missing_checkpoint_are_told_apart(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        newest_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        newest_checkpoint(tmp_path)
+
+
+def test_a_model_is_loaded_from_its_folder_or_from_one_checkpoint(trained, saved, tmp_path):
+    later = TrainedAvatar(trained.avatar, trained.pose_space, trained.config, 80)
+    save_checkpoint(tmp_path, later, {}, keep=2)
+    assert load_model(tmp_path).iteration == 80
+    assert load_model(saved).iteration == 40
+    torch.testing.assert_close(load_model(saved).pose_space.training_poses, trained.pose_space.training_poses)

@@ -1,0 +1,86 @@
+"""Before the first step: what a repeatable run may use, a model folder that is whole and takes one run at a time."""
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mmlphuman.config import default_config
+from mmlphuman.training.run_setup import (
+    LOCK_NAME,
+    apply_determinism,
+    create_model_folder,
+    lock_run,
+    refuse_occupied,
+)
+from tests.training.test_loop import assert_same_state, fresh, run
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mmlphuman.training.run_setup import lock_run
+lock_run(Path(sys.argv[1]))
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def switched_back(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_two_runs_on_a_cpu_are_equal_bit_for_bit(tiny_config, capture, tmp_path, deterministic):
+    config = apply_determinism(replace(tiny_config, deterministic=deterministic))
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
+    assert_same_state(*(run(fresh(config, capture), tmp_path / name) for name in ("one", "two")))
+
+
+def test_only_what_can_be_repeated_is_used():
+    config = apply_determinism(default_config(deterministic=True))
+    assert (config.kernels, config.rasterizer) == ("plain", "torch")
+    assert apply_determinism(default_config()) == default_config()
+
+
+def test_a_rasteriser_that_cannot_is_refused_with_one_line():
+    with pytest.raises(ValueError, match="deterministic: gsplat.*rasterizer: torch") as error:
+        apply_determinism(default_config(deterministic=True, rasterizer="gsplat"))
+    assert "\n" not in str(error.value)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_model_folder_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "model"
+
+    def fail(folder):
+        (folder / "config.yaml").write_text("half")
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        create_model_folder(target, fail)
+    assert list(tmp_path.iterdir()) == []
+    target.mkdir()  # an empty folder is welcome
+    create_model_folder(target, lambda folder: (folder / "config.yaml").write_text("whole"))
+    assert (target / "config.yaml").read_text() == "whole"
+    with pytest.raises(ValueError, match="is not empty; choose another folder"):
+        refuse_occupied(target)
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(ValueError, match=f"is being trained by process {other.pid} on "):
+            lock_run(tmp_path)
+    finally:
+        other.kill()
+        other.wait()
+    time.sleep(0.1)
+    lock_run(tmp_path)
+    assert "process" in (tmp_path / LOCK_NAME).read_text()
