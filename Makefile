@@ -1,11 +1,13 @@
 # make demo   synthetic capture -> training -> renders -> scores, under output/demo (no GPU needed)
 # make test   linter and tests
+# make test-kernels   the GPU kernels' comparisons alone, on the CPU in Triton's interpreter (part of make test)
 
 PYTHON ?= python3
 VENV := .venv
 TEST_TOOLS := pytest==9.2.0 pytest-xdist==3.8.0 ruff==0.17.6
+TRITON := triton==3.9.0
 
-.PHONY: demo test clean
+.PHONY: demo test test-kernels clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python script/run_demo.py
@@ -13,6 +15,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --max-worker-restart 2 --dist loadfile --no-loadscope-reorder
+	$(MAKE) --no-print-directory test-kernels
+
+test-kernels: $(VENV)/.test-tools $(VENV)/.triton
+	CUDA_VISIBLE_DEVICES= TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/gpu
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV) || (rm -rf $(VENV); echo "error: python3 cannot make virtual environments; on Debian: apt install python3-venv" >&2; exit 1)
@@ -21,6 +27,11 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 
 $(VENV)/.test-tools: $(VENV)/.installed Makefile
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(TEST_TOOLS)
+	touch $@
+
+# PyTorch's CUDA builds bring their own Triton, which stays.
+$(VENV)/.triton: $(VENV)/.installed Makefile
+	$(VENV)/bin/python -c "import triton" 2>/dev/null || $(VENV)/bin/pip install --quiet --disable-pip-version-check $(TRITON)
 	touch $@
 
 clean:

@@ -14,25 +14,24 @@ from pathlib import Path
 
 import torch
 
-from mmlphuman.animation.pose_arguments import pose_options
-from mmlphuman.animation.pose_file import read_pose_file
-from mmlphuman.animation.render_arguments import (
+from mmlphuman.animation.arguments import (
     add_render_arguments,
     camera_motion,
     check_render_arguments,
+    pose_options,
     read_cameras,
     video_fps,
 )
+from mmlphuman.animation.camera_path import make_shots
+from mmlphuman.animation.pose_file import read_pose_file
 from mmlphuman.animation.render_sequence import Look
-from mmlphuman.animation.shots import make_shots
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.dataset import test_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import choose_device, require_writable, run_command
 from mmlphuman.config import Config, change_config, load_config
-from mmlphuman.evaluation.render_animation import render_animation
-from mmlphuman.evaluation.render_capture import render_capture
+from mmlphuman.evaluation.render_to_files import render_animation, render_capture
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT
 from mmlphuman.evaluation.speed import measure_speed
 from mmlphuman.measures.lpips import load_lpips

@@ -15,6 +15,8 @@ from typing import NoReturn
 
 import torch
 
+from mmlphuman.text import one_line
+
 RECORDED_PACKAGES = ("torch", "gsplat", "numpy", "smplx", "opencv-python-headless", "opencv-python")
 
 
@@ -32,7 +34,7 @@ def run_command(main: Callable[[], None]) -> None:
         main()
     except (ValueError, OSError) as error:
         if first or isinstance(error, ErrorOfOneProcess):
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         if one_of_several:
             leave_at_once()
         sys.exit(1)

@@ -8,7 +8,10 @@ POSE_DIM = NUM_JOINTS * 3
 BODY_POSE = slice(3, 66)  # the 63 numbers that drive the MLPs
 LEFT_HAND_POSE = slice(75, 120)
 RIGHT_HAND_POSE = slice(120, 165)
+HANDS_POSE = slice(LEFT_HAND_POSE.start, RIGHT_HAND_POSE.stop)  # both
 
 # Joints by number; the root is 0, so the body's 21 are one less when counted from 0.
 NECK, LEFT_COLLAR, RIGHT_COLLAR = 12, 13, 14
 LEFT_WRIST, RIGHT_WRIST = 20, 21
+LEFT_FINGERS, RIGHT_FINGERS = range(25, 40), range(40, 55)
+HAND_JOINTS = (LEFT_WRIST, RIGHT_WRIST, *LEFT_FINGERS, *RIGHT_FINGERS)  # the wrists carry the palms

@@ -38,12 +38,12 @@ from mmlphuman.synthetic.body import write_body
 from mmlphuman.synthetic.motion import BETAS, make_motion
 
 ROOT = Path(__file__).resolve().parent.parent
+
 PARTS = ("samples", "render", "train", "steady")  # samples first: nothing else runs in the process yet
 PUBLISHED_SIZE = (1500, 2048)
 MOTION_FRAMES = 60
-KEPT_BASES = (
-    0.3  # of the untrained avatar's Gaussians, in its compact file; of a model: what compact.py would keep
-)
+# Of the untrained avatar's Gaussians, in its compact file; of a model: what compact.py would keep.
+KEPT_BASES = 0.3
 STEADY_STEPS = 2000
 
 
@@ -199,9 +199,8 @@ def main() -> None:
         if not ranks.first:
             measure(args, ranks, result)
             return
-        with atomic_write(
-            args.out
-        ) as file:  # opened now: a folder that cannot be written to is no late surprise
+        # Opened now: a folder that cannot be written to is no late surprise.
+        with atomic_write(args.out) as file:
             measure(args, ranks, result)
             file.write((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
         print(f"\nwritten  {args.out}")

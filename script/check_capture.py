@@ -22,9 +22,10 @@ from mmlphuman.preparation.findings import (
     overall,
     write_report,
 )
-from mmlphuman.preparation.overlay import choose_cells, write_overlay_sheet
+from mmlphuman.preparation.overlays import choose_cells, write_body_sheet
 
 ROOT = Path(__file__).resolve().parent.parent
+
 SAMPLED_FRAMES = 24
 
 
@@ -55,7 +56,7 @@ def main() -> None:
     path = out / "contact_sheet.png"
     path.unlink(missing_ok=True)  # one of an earlier run would mislead
     if cells:
-        write_overlay_sheet(path, checked.layout, checked.params, checked.body, cells, data_dir.name)
+        write_body_sheet(path, checked.layout, checked.params, checked.body, cells, data_dir.name)
         print(f"contact sheet  {path}")
     print(closing_line(checked.findings))
     sys.exit(EXIT_STATUS[overall(checked.findings)])

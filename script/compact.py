@@ -20,7 +20,7 @@ from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import choose_device, run_command, versions
 from mmlphuman.config import load_config
 from mmlphuman.evaluation.metrics import score_picture
-from mmlphuman.evaluation.render_capture import rendered_pictures
+from mmlphuman.evaluation.render_to_files import rendered_pictures
 from mmlphuman.evaluation.score_table import ScoreTable, comparison
 from mmlphuman.export.compact import encode, load_compact, pack
 from mmlphuman.export.compact_report import (

@@ -25,26 +25,26 @@ from mmlphuman.evaluation.evaluate import (
     load_networks,
     metric_notes,
     score_pictures,
-    write_scores,
+    write_score_tables,
 )
+from mmlphuman.evaluation.fid import WEIGHTS_NAME
 from mmlphuman.evaluation.image_folders import match_folders
-from mmlphuman.evaluation.inception import WEIGHTS_NAME
 from mmlphuman.evaluation.protocols import (
     Part,
     config_protocol,
     named_protocol,
     novelty_notes,
     part_dataset,
-    ranges,
     training_note,
     training_views,
 )
-from mmlphuman.evaluation.render_capture import rendered_pictures
+from mmlphuman.evaluation.render_to_files import rendered_pictures
 from mmlphuman.evaluation.score_table import ScoreTable, comparison
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT, share_of
 from mmlphuman.model_folder import load_model
 from mmlphuman.processes import Ranks
 from mmlphuman.render.rasterize import choose_backend
+from mmlphuman.text import ranges
 
 MACHINE_KEYS = ("device", "rasterizer", "kernels", "vgg_path")  # settings that do not change what is scored
 
@@ -184,7 +184,7 @@ def sizes(table: ScoreTable) -> str:
 
 
 def finish(out_dir: Path, settings: dict, tables: dict, networks: Networks, notes: list[str]) -> None:
-    write_scores(out_dir / "scores.json", settings, tables, networks, notes)
+    write_score_tables(out_dir / "scores.json", settings, tables, networks, notes)
     for note in sorted(notes, key=lambda note: not note.startswith("WARNING")):
         print(note if note.startswith("WARNING") else f"note: {note}")
     print(f"\n{out_dir / 'scores.json'}")

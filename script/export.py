@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from mmlphuman.animation.pose_arguments import add_pose_arguments, pose_options
+from mmlphuman.animation.arguments import add_pose_arguments, pose_options
 from mmlphuman.animation.pose_file import PoseSequence, read_pose_file
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import canonical_pose

@@ -24,12 +24,16 @@ from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
 from mmlphuman.command import run_command
 from mmlphuman.config import Config, default_config, load_config, validate
-from mmlphuman.evaluation.writer import write_png
 from mmlphuman.files import atomic_write
-from mmlphuman.preparation.frame_choice import well_spread_frames
-from mmlphuman.preparation.template import Template, TemplateSettings, make_template
-from mmlphuman.preparation.template_checks import template_warnings
-from mmlphuman.preparation.template_picture import template_picture, views_to_show
+from mmlphuman.picture_files import write_png
+from mmlphuman.preparation.overlays import template_picture, views_to_show
+from mmlphuman.preparation.template import (
+    Template,
+    TemplateSettings,
+    make_template,
+    template_warnings,
+    well_spread_frames,
+)
 
 DOUBTFUL = 3  # exit status
 LONGEST_SIDE = 1024  # pixels; larger pictures are scaled down, which loses nothing at millimetres of grid

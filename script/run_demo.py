@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
 CAMERAS = 9  # the last one is held out
 TRAINING_FRAMES, NOVEL_FRAMES = 40, 10
 

@@ -19,7 +19,8 @@ from mmlphuman.types import Cameras, CanonicalGaussians, Pose
 
 
 def small_avatar(body_path, seed: int = 0, **settings) -> Avatar:
-    config = default_config(init_num_gs=600, num_verts=120, num_features=10, seed=seed, **settings)
+    sizes = {"init_num_gs": 600, "num_verts": 120, "num_features": 10}
+    config = default_config(**sizes | settings, seed=seed)
     body, volume = body_and_volume(body_path)
     template = trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
     return build_avatar(config, build_layout(config, body, template, volume))

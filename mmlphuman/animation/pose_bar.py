@@ -10,9 +10,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-FULL_SCALE = (
-    40.0  # degrees, root mean square over the joints; a pose as far off has little to do with training
-)
+from mmlphuman.drawing import put_text, text_width
+
+# Degrees, root mean square over the joints; a pose as far off has little to do with training.
+FULL_SCALE = 40.0
 TICK = 10.0  # degrees between the scale's marks
 # Distance in degrees and its colour (RGB): calm blue and green, then yellow, then red.
 COLOURS = ((0.0, (58, 122, 196)), (7.5, (90, 176, 120)), (15.0, (250, 200, 60)), (30.0, (214, 40, 40)))
@@ -20,7 +21,6 @@ PAPER, TRACK, INK = (24, 24, 24), (62, 62, 62), (235, 235, 235)
 
 STRIP_SHARE = 1 / 11  # of the picture's width
 MIN_STRIP, MAX_STRIP = 24, 128  # pixels
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 FONT_HEIGHT = 21.0  # pixels of a capital at font scale 1
 
 
@@ -72,12 +72,13 @@ def _draw_gauge(strip: np.ndarray, left: int, right: int, degrees: float) -> Non
 
 def _put_text(strip: np.ndarray, text: str, x: int, baseline: float, size: float) -> int:
     """Writes with capitals `size` pixels high; returns the text's width."""
-    thickness = max(round(size / 10), 1)
-    cv2.putText(
-        strip, text, (x, round(baseline)), FONT, size / FONT_HEIGHT, INK, thickness, lineType=cv2.LINE_AA
-    )
+    put_text(strip, text, (x, round(baseline)), size / FONT_HEIGHT, INK, _thickness(size))
     return _text_width(text, size)
 
 
 def _text_width(text: str, size: float) -> int:
-    return cv2.getTextSize(text, FONT, size / FONT_HEIGHT, max(round(size / 10), 1))[0][0]
+    return text_width(text, size / FONT_HEIGHT, _thickness(size))
+
+
+def _thickness(size: float) -> int:
+    return max(round(size / 10), 1)

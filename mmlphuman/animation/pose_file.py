@@ -1,6 +1,6 @@
 """Pose files -> PoseSequence: the one reader of poses to animate, for test.py, the viewer and scripts. Without torch.
 
-Data path: pose file -> PoseSequence -> Pose of a frame -> avatar.   Shape letter: F frames.
+Data path: pose file -> clean-up -> PoseSequence -> Pose of a frame -> avatar.   Shape letters: F frames, J joints (55).
 
 Read are, told apart by the names of their arrays:
     smpl_params.npz of a capture         global_orient, body_pose, left_hand_pose, right_hand_pose, transl
@@ -8,6 +8,10 @@ Read are, told apart by the names of their arrays:
     poses.npz of a model folder          poses (F, 165), translations, frames
 Of each only these arrays are read, nothing else that the file holds. The subject's shape is the avatar's, whatever
 the file says; jaw and eyes are zero, as in training.
+
+The clean-up is what the published viewer gives AMASS poses. Motion capture of bare bodies moves limbs where a clothed
+avatar has none: arms closer to the trunk, wrists and necks that markers hardly see. Lifted arms, straight wrists and a
+level neck hide that; a moving average takes the jitter.
 """
 
 from __future__ import annotations
@@ -17,21 +21,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
-from mmlphuman.animation.clean_up import clean_up_published
 from mmlphuman.animation.hands import HAND_POSES, hand_pose
 from mmlphuman.capture.poses import POSE_PARTS, as_numbers, check_frame_arrays, read_smpl_motion
 from mmlphuman.files import npz_names, read_npz
-from mmlphuman.pose_layout import BODY_POSE, LEFT_HAND_POSE, NUM_JOINTS, POSE_DIM, RIGHT_HAND_POSE
+from mmlphuman.pose_layout import (
+    BODY_POSE,
+    HANDS_POSE,
+    LEFT_COLLAR,
+    LEFT_WRIST,
+    NECK,
+    NUM_JOINTS,
+    POSE_DIM,
+    RIGHT_COLLAR,
+    RIGHT_WRIST,
+)
 
 if TYPE_CHECKING:
     from mmlphuman.types import Pose
 
+DEFAULT_FPS = 30.0  # where the file does not tell
 SMPLH_DIM = 156  # root and body as in SMPL-X, then at once the hands
 FRAME_RATE_KEYS = ("mocap_framerate", "mocap_frame_rate")  # AMASS spells it in two ways
 MAX_ROTATION = 4 * np.pi  # radians of one joint; beyond lie degrees and damage
 MAX_TRANSLATION = 1000.0  # metres from the origin; beyond lie millimetres and damage
-HANDS = slice(LEFT_HAND_POSE.start, RIGHT_HAND_POSE.stop)
 ACCEPTED = (
     "smpl_params.npz of a capture (global_orient, body_pose, ...), an AMASS file (poses, trans) and poses.npz of a "
     "model folder (poses, translations) are read"
@@ -48,6 +62,10 @@ UP_ROTATIONS = {
 }
 CLEAN_UPS = ("none", "published")
 HANDS_FROM = ("file", *HAND_POSES)
+# Published: joints 12 and 13 of the 21 after the root, counted from 0. These are the collar bones that carry the
+# shoulders, not SMPL-X's "shoulder" joints, which are the tops of the upper arms.
+SHOULDER_LIFT = 0.25  # radians about z; +z lifts the left arm, -z the right one
+PITCH = 0  # the x number of a joint's axis-angle: nodding
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ class PoseOptions:
     count: int | None = None  # frames to take; None: all up to the end
     stride: int = 1  # every stride-th frame
     up: str = "y"  # the file's world axis that points up: x, -x, y, -y, z or -z; AMASS is z-up
-    clean_up: str = "none"  # "published": see clean_up.py
+    clean_up: str = "none"  # "published": see clean_up_published
     translation: bool = True  # False: the person stays at the origin
     hands: str = "file"  # "relaxed" and "fist" replace the file's hands in every frame
 
@@ -92,6 +110,11 @@ class PoseSequence:
     def __len__(self) -> int:
         return len(self.poses)
 
+    @property
+    def playback_fps(self) -> float:
+        """Frames a second to show it at: its own, or DEFAULT_FPS."""
+        return self.fps or DEFAULT_FPS
+
     def pose(self, index: int) -> Pose:
         """The pose at position `index` of this sequence, on the CPU."""
         import torch  # here, so that a viewer without torch can read poses
@@ -122,7 +145,7 @@ def read_pose_file(path: str | Path, options: PoseOptions | None = None) -> Pose
     if not options.translation:
         translations = np.zeros_like(translations)
     if options.hands != "file":
-        poses[:, HANDS] = hand_pose(options.hands)
+        poses[:, HANDS_POSE] = hand_pose(options.hands)
     return PoseSequence(
         poses=poses,
         translations=translations,
@@ -172,7 +195,7 @@ def _read_poses(path: str | Path, translation_key: str) -> _Motion:
     check_frame_arrays(path, arrays, {"poses": raw.shape[1], translation_key: 3})
     poses = np.zeros((len(raw), POSE_DIM), np.float32)
     poses[:, : BODY_POSE.stop] = raw[:, : BODY_POSE.stop]
-    poses[:, HANDS] = raw[:, -(HANDS.stop - HANDS.start) :]
+    poses[:, HANDS_POSE] = raw[:, -(HANDS_POSE.stop - HANDS_POSE.start) :]
     return _Motion(
         poses,
         arrays[translation_key],
@@ -233,3 +256,52 @@ def _select(path: str | Path, frames: int, options: PoseOptions) -> np.ndarray:
             f"the file has, its frames are 0 to {frames - 1}; {possible} are possible"
         )
     return options.begin + options.stride * np.arange(options.count or possible)
+
+
+def clean_up_published(poses: np.ndarray, translations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cleans (F, 165) poses and (F, 3) translations; returns new arrays.
+
+    Shoulders lifted, wrists straight, neck without pitch, as changes of the axis-angle numbers; then the mean of
+    every frame and its two neighbours. The first and last frame have one neighbour only and keep what they are.
+    """
+    joints = poses.reshape(-1, NUM_JOINTS, 3).copy()
+    joints[:, LEFT_COLLAR, 2] += SHOULDER_LIFT
+    joints[:, RIGHT_COLLAR, 2] -= SHOULDER_LIFT
+    joints[:, [LEFT_WRIST, RIGHT_WRIST]] = 0
+    joints[:, NECK, PITCH] = 0
+    smooth = translations.copy()
+    smooth[1:-1] = (translations[:-2] + translations[1:-1] + translations[2:]) / 3
+    return smooth_rotations(joints).reshape(poses.shape), smooth
+
+
+def smooth_rotations(joints: np.ndarray) -> np.ndarray:
+    """(F, J, 3) axis-angle -> the same, inner frames replaced by the mean of three.
+
+    Mean rotations, not mean numbers: a body that turns past half a turn has numbers that jump from +pi to -pi,
+    and the mean of those would face the other way. Among the axis-angles of the mean rotation, whole turns
+    apart, the one nearest to the frame's own numbers is returned, because the MLPs see the numbers.
+    """
+    if len(joints) < 3:
+        return joints.copy()
+    quats = (
+        Rotation.from_rotvec(joints.reshape(-1, 3).astype(np.float64)).as_quat().reshape(*joints.shape[:2], 4)
+    )
+    before, here, after = quats[:-2], quats[1:-1], quats[2:]
+    mean = here + _same_side(before, here) + _same_side(after, here)
+    vectors = Rotation.from_quat(mean.reshape(-1, 4)).as_rotvec().reshape(here.shape[:2] + (3,))
+    smooth = joints.copy()
+    smooth[1:-1] = _nearest_turn(vectors, joints[1:-1])
+    return smooth
+
+
+def _same_side(quats: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """q and -q are one rotation: the one of them in `reference`'s half of the sphere."""
+    return np.where((quats * reference).sum(-1, keepdims=True) < 0, -quats, quats)
+
+
+def _nearest_turn(vectors: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """`vectors` (..., 3) lengthened or shortened by whole turns, to end nearest to `numbers`."""
+    angles = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    axes = vectors / np.maximum(angles, np.finfo(np.float64).tiny)
+    turns = np.round(((axes * numbers).sum(-1, keepdims=True) - angles) / (2 * np.pi))
+    return vectors + 2 * np.pi * turns * axes

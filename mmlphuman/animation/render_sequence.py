@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from mmlphuman.animation.camera_file import CameraView
+from mmlphuman.animation.camera_path import Shot
 from mmlphuman.animation.pose_file import PoseSequence
-from mmlphuman.animation.shots import Shot
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.kernels import have_triton
 from mmlphuman.render.rasterize import rasterize

@@ -12,7 +12,7 @@ from mmlphuman.capture.loader import available_cores
 from mmlphuman.command import versions
 from mmlphuman.evaluation.speed import STAGES as FRAME_STAGES
 from mmlphuman.evaluation.speed import device_name
-from mmlphuman.text_table import aligned
+from mmlphuman.text import aligned
 
 
 def machine(device: torch.device) -> dict:

@@ -1,4 +1,4 @@
-"""Forward kinematics and linear blend skinning of the SMPL-X skeleton (method: body and pose).
+"""Forward kinematics and linear blend skinning of the SMPL-X skeleton.
 
 Data path: Pose -> joint transforms A (J, 4, 4) -> skinning transforms G = A(pose) A(canonical)^-1 -> points.
 Pose blend shapes are not used by the method.
@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmlphuman.pose_layout import POSE_DIM
+
 CANONICAL_LEG_ANGLE = torch.pi * 25 / 180  # the "big" pose: legs apart, so that skinning weights separate
 
 
 def canonical_pose(dtype: torch.dtype = torch.float32) -> Tensor:
     """(165,) the canonical pose: zero but the hips, turned 25 degrees outwards about z."""
-    pose = torch.zeros(165, dtype=dtype)
+    pose = torch.zeros(POSE_DIM, dtype=dtype)
     pose[5] = CANONICAL_LEG_ANGLE
     pose[8] = -CANONICAL_LEG_ANGLE
     return pose

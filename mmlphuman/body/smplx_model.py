@@ -1,4 +1,4 @@
-"""SMPL-X model file + shape -> Body: shaped surface, skeleton, skinning weights (method: body and pose).
+"""SMPL-X model file + shape -> Body: shaped surface, skeleton, skinning weights.
 
 Data path: model file, betas -> Body -> template, weight volume, kinematics.
 Shape letters: B body vertices, F faces, J joints (55).

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from mmlphuman.body.canonical_surface import nearest_surface_weights, vertex_normals, weight_gradients
 from mmlphuman.body.smplx_model import Body
-from mmlphuman.body.surface import nearest_surface_weights, vertex_normals, weight_gradients
 from mmlphuman.body.weight_volume import WeightVolume
+from mmlphuman.pose_layout import HAND_JOINTS
+from mmlphuman.text import aligned
 
 OFFSET = 0.02  # metres off the surface
-HAND_JOINTS = [20, 21, *range(25, 55)]  # wrists and fingers
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,22 @@ class VolumeErrors:
             "hands": self.is_hand,
             "all but hands": ~self.is_hand,
         }
-        rows = {
-            "difference at the vertices, mean": self.at_surface,
-            "difference 2 cm outside, mean": self.outside,
-            "difference 2 cm inside, mean": self.inside,
-            "gradient at the vertices, mean, per metre": self.gradient,
-            "  of the body's own weights": self.own_gradient,
-        }
-        lines = [f"{'vertices':44}" + "".join(f"{name:>15}" for name in columns)]
-        for label, values in rows.items():
-            means = (values[chosen].mean() for chosen in columns.values())
-            lines.append(f"{label:44}" + "".join(f"{mean:15.4f}" for mean in means))
-        tails = (
-            self.at_surface[chosen].quantile(0.95) if chosen.any() else np.nan for chosen in columns.values()
+
+        def tail(values: Tensor) -> Tensor:
+            return values.quantile(0.95) if len(values) else values.new_tensor(torch.nan)
+
+        measures = (
+            ("difference at the vertices, mean", self.at_surface, Tensor.mean),
+            ("difference at the vertices, 95th percentile", self.at_surface, tail),
+            ("difference 2 cm outside, mean", self.outside, Tensor.mean),
+            ("difference 2 cm inside, mean", self.inside, Tensor.mean),
+            ("gradient at the vertices, mean, per metre", self.gradient, Tensor.mean),
+            ("  of the body's own weights", self.own_gradient, Tensor.mean),
         )
-        lines.insert(
-            2, f"{'difference at the vertices, 95th percentile':44}" + "".join(f"{t:15.4f}" for t in tails)
-        )
-        return "\n".join(lines)
+        rows = [["vertices", *columns]]
+        for label, values, measure in measures:
+            rows.append([label, *(f"{measure(values[chosen]):.4f}" for chosen in columns.values())])
+        return "\n".join(aligned(rows))
 
 
 def measure_weight_volume(volume: WeightVolume, body: Body) -> VolumeErrors:

@@ -1,4 +1,4 @@
-"""Skinning weights in the space around the canonical body, on a regular grid (method: body and pose).
+"""Skinning weights in the space around the canonical body, on a regular grid.
 
 Data path: Body -> WeightVolume -> query at the rest positions of the Gaussians -> weights w_n, once.
 Shape letters: X, Y, Z grid nodes along the axes, J joints, P points, S surface samples.
@@ -18,8 +18,13 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from mmlphuman.body.canonical_surface import (
+    nearest_surface_weights,
+    surface_samples,
+    vertex_normals,
+    weight_gradients,
+)
 from mmlphuman.body.smplx_model import Body
-from mmlphuman.body.surface import nearest_surface_weights, surface_samples, vertex_normals, weight_gradients
 from mmlphuman.body.weight_solver import SurfaceSamples, fit_field, levels_for, read_at_nodes
 from mmlphuman.files import atomic_write, read_npz
 from mmlphuman.pose_layout import NUM_JOINTS

@@ -150,7 +150,7 @@ def decode_image(path: Path, mode: int) -> np.ndarray:
 
 
 def edge_band(mask: np.ndarray, radius: int) -> np.ndarray:
-    """(H, W) bool: dilation XOR erosion of the mask by a disk of `radius` pixels (method: training).
+    """(H, W) bool: dilation XOR erosion of the mask by a disk of `radius` pixels.
 
     Beyond the image's border the mask neither ends nor begins: the border itself makes no edge.
     """

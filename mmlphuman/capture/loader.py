@@ -1,9 +1,15 @@
 """SampleStream: samples for the training loop, read ahead by worker processes, in an exact order.
 
-Data path: CaptureDataset + EndlessSampler -> SampleStream -> Sample on the device -> training loop.
+Data path: CaptureDataset + EndlessSampler -> Sample -> PackedSample -> another process -> pinned memory -> device ->
+Sample again, as views -> training loop.
+Shape letters: V views, H, W image height and width.
+
 The order does not depend on the number of workers, and what was read ahead but not yet handed out does not
 count: the saved state continues with the very next sample. Several processes (ranks) deal the samples out among
 them, each reading only its own; the saved state is that of all together, so their number may change.
+
+A sample travels in one piece of memory: each tensor that goes from process to process costs a handshake, and each copy
+to a device a launch; one is enough.
 """
 
 from __future__ import annotations
@@ -14,20 +20,67 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import cv2
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmlphuman.capture.dataset import CaptureDataset
-from mmlphuman.capture.packing import PackedSample
-from mmlphuman.capture.readers import Readers
 from mmlphuman.capture.sampler import Draw, EndlessSampler
-from mmlphuman.types import Sample
+from mmlphuman.capture.worker_watch import WorkerWatch
+from mmlphuman.pose_layout import POSE_DIM
+from mmlphuman.types import Box, Cameras, MovableToDevice, Pose, Sample
 
-WORKER_GRACE_SECONDS = (
-    30  # for the main process to come to an end in order, when all processes are told to end
-)
+POSE_NUMBERS = (POSE_DIM, 3, 9)  # joints, translation, rotation
+CAMERA_NUMBERS = (16, 9)  # w2c, intrinsics
+# For the main process to come to an end in order, when all processes are told to end.
+WORKER_GRACE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class PackedSample(MovableToDevice):
+    buffer: Tensor  # uint8: the pose's and cameras' numbers as float32, images, masks, edges
+    frame: int
+    camera_ids: tuple[int, ...]
+    width: int
+    height: int
+    share: float
+    persons: tuple[Box, ...]
+
+    @classmethod
+    def of(cls, sample: Sample) -> PackedSample:
+        pose, cameras = sample.pose, sample.cameras
+        numbers = (pose.joints, pose.translation, pose.rotation, cameras.w2c, cameras.intrinsics)
+        floats = np.concatenate([tensor.numpy().ravel() for tensor in numbers])
+        assert floats.dtype == np.float32
+        parts = [floats, *(tensor.numpy() for tensor in (sample.images, sample.masks, sample.edges))]
+        buffer = np.concatenate([part.view(np.uint8).ravel() for part in parts])
+        return cls(
+            torch.from_numpy(buffer), sample.frame, sample.camera_ids,
+            cameras.width, cameras.height, sample.share, sample.persons,
+        )  # fmt: skip
+
+    def unpack(self) -> Sample:
+        """Its tensors are views of `buffer`, where that is."""
+        views, shape = len(self.camera_ids), (len(self.camera_ids), self.height, self.width)
+        pixels = views * self.height * self.width
+        sizes = [*POSE_NUMBERS, *(views * count for count in CAMERA_NUMBERS)]
+        numbers, images, masks, edges = self.buffer.split([4 * sum(sizes), 3 * pixels, pixels, pixels])
+        joints, translation, rotation, w2c, intrinsics = numbers.view(torch.float32).split(sizes)
+        return Sample(
+            frame=self.frame,
+            camera_ids=self.camera_ids,
+            pose=Pose(joints, translation, rotation.view(3, 3)),
+            cameras=Cameras(w2c.view(-1, 4, 4), intrinsics.view(-1, 3, 3), self.width, self.height),
+            images=images.view(*shape, 3),
+            masks=masks.view(torch.bool).view(shape),
+            edges=edges.view(torch.bool).view(shape),
+            share=self.share,
+            persons=self.persons,
+        )
 
 
 class SampleStream:
@@ -38,7 +91,7 @@ class SampleStream:
     would get; all must take equally many before the state is saved.
     prepare: done to every sample where it is read. device: where samples are handed out; a GPU fetches the next one
     from pinned memory beside its work, if `read_ahead` is called once that work is queued.
-    An unreadable sample raises ValueError with the dataset's own one-line message. Readers that died or hang make an
+    An unreadable sample raises ValueError with the dataset's own one-line message. Workers that died or hang make an
     OSError, at the latest when the context manager is left.
     """
 
@@ -64,7 +117,7 @@ class SampleStream:
         self._device = device if device is not None and device.type == "cuda" else None
         self._copies = torch.cuda.Stream(device) if self._device is not None else None
         self._reading: Iterator[PackedSample | Exception] | None = None
-        self._readers = Readers()
+        self._workers = WorkerWatch()
         self._ahead: PackedSample | Exception | None = None  # read, on its way to the device, not handed out
 
     def __iter__(self) -> Iterator[Sample]:
@@ -104,7 +157,7 @@ class SampleStream:
 
     def close(self) -> None:
         """Stop the workers and forget what they read ahead. The stream can be used again."""
-        self._readers.unwatch()
+        self._workers.unwatch()
         self._reading = self._ahead = None  # the DataLoader's iterator ends its processes when it goes
 
     def __enter__(self) -> SampleStream:
@@ -115,17 +168,17 @@ class SampleStream:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         # A reader's death is told by a signal too, which may meet this process anywhere.
         told = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
-        problem = self._readers.problem() if told else None
+        problem = self._workers.problem() if told else None
         self.close()
         if problem is not None:
             raise problem from error
 
     def _next_read(self) -> PackedSample | Exception:
         try:
-            with self._readers.waited_for():
+            with self._workers.waited_for():
                 return next(self._reading)
         except (RuntimeError, OSError, EOFError):  # whatever the DataLoader was doing with one when it died
-            problem = self._readers.problem()
+            problem = self._workers.problem()
             if problem is None:
                 raise
             return problem
@@ -148,7 +201,7 @@ class SampleStream:
                 worker_init_fn=_prepare_worker,
             )
         )
-        self._readers = Readers(set(multiprocessing.active_children()) - others)
+        self._workers = WorkerWatch(set(multiprocessing.active_children()) - others)
 
 
 class _ReadOrExplain(Dataset):

@@ -1,6 +1,6 @@
 """Scoring sets of pictures with every metric whose network weights are there.
 
-Data path: Pictures -> score_pictures (FrameScore each; Inception features for FID) -> ScoreTable -> scores.json.
+Data path: ImagePairs -> score_pictures (FrameScore each; Inception features for FID) -> ScoreTable -> scores.json.
 
 Several processes share the pictures (shares.py); the means and FID are computed on rank 0, in the pictures' order.
 """
@@ -17,9 +17,15 @@ import numpy as np
 import torch
 
 from mmlphuman.command import versions
-from mmlphuman.evaluation.fid import bias_note, frechet_distance
-from mmlphuman.evaluation.inception import OTHER_NAME, WEIGHTS_NAME, Inception, load_inception
-from mmlphuman.evaluation.metrics import Picture, person_pair, score_picture
+from mmlphuman.evaluation.fid import (
+    OTHER_NAME,
+    WEIGHTS_NAME,
+    Inception,
+    bias_note,
+    frechet_distance,
+    load_inception,
+)
+from mmlphuman.evaluation.metrics import ImagePair, person_pair, score_picture
 from mmlphuman.evaluation.score_table import ScoreTable
 from mmlphuman.evaluation.shares import Scored, gathered, shown
 from mmlphuman.files import atomic_write
@@ -88,7 +94,7 @@ def load_networks(vgg_path: Path, inception_path: Path) -> Networks:
 
 
 def score_pictures(
-    pictures: Iterable[Picture],
+    pictures: Iterable[ImagePair],
     count: int,
     networks: Networks,
     ranks: Ranks,
@@ -114,7 +120,7 @@ def score_pictures(
     return ScoreTable.of([scored.score for scored in everybodys], training_cameras, fid_of_cameras(features))
 
 
-def score_by_all(picture: Picture, networks: Networks, device: torch.device | str) -> Scored:
+def score_by_all(picture: ImagePair, networks: Networks, device: torch.device | str) -> Scored:
     """One picture by every metric; its features for FID where a mask shows somebody."""
     score = score_picture(picture, networks.lpips, device)
     crops = None if networks.inception is None else person_pair(picture, device)
@@ -145,7 +151,7 @@ def metric_notes(networks: Networks, table: ScoreTable) -> list[str]:
     return notes
 
 
-def write_scores(
+def write_score_tables(
     path: Path, settings: dict, tables: dict[str, ScoreTable], networks: Networks, notes: Iterable[str]
 ) -> None:
     """scores.json: what was scored and how, versions and commit, and the tables by part or program."""

@@ -1,6 +1,6 @@
 """Pictures of any program, matched with the true ones by name, so that programs are compared on the same pixels.
 
-Data path: folder of true pictures, a folder for each program, perhaps one of masks -> MatchedFolders -> Picture.
+Data path: folder of true pictures, a folder for each program, perhaps one of masks -> MatchedFolders -> ImagePair.
 
 Files match by their path below the folder, without the suffix. `cam007_frame00000120`, as test.py writes, is camera 7
 and frame 120; of other names the subfolder stands for the camera and the name for the frame. All pictures are taken
@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 
 from mmlphuman.capture.images import MASK_THRESHOLD, decode_image
-from mmlphuman.evaluation.metrics import Picture
+from mmlphuman.evaluation.metrics import ImagePair
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-OUR_NAME = re.compile(r"cam(\d+)_frame(\d+)")  # writer.image_name
+OUR_NAME = re.compile(r"cam(\d+)_frame(\d+)")  # picture_files.image_name
 NAMED_AT_MOST = 3  # of the files without a match
 
 
@@ -36,7 +36,7 @@ class MatchedFolders:
     masks: dict[str, Path] | None
     notes: tuple[str, ...]  # about files without a match
 
-    def pictures(self, program: str, names: Sequence[str] | None = None) -> Iterator[Picture]:
+    def pictures(self, program: str, names: Sequence[str] | None = None) -> Iterator[ImagePair]:
         """One program's pictures, all or those of these names. ValueError, naming the files, for unfit ones and for
         sizes that differ."""
         for name in self.names if names is None else names:
@@ -48,7 +48,7 @@ class MatchedFolders:
                 mask = read_mask(self.masks[name])
                 _require_size(mask, self.masks[name], truth, truth_path)
             camera, frame = camera_and_frame(name)
-            yield Picture(camera, frame, truth, render, mask)
+            yield ImagePair(camera, frame, truth, render, mask)
 
 
 def match_folders(truth: Path, renders: Sequence[Path], masks: Path | None = None) -> MatchedFolders:

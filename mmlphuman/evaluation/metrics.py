@@ -1,6 +1,6 @@
-"""Scores of one rendered picture against the captured one (method: evaluation).
+"""Scores of one rendered picture against the captured one.
 
-Data path: Picture (ground truth, render, mask; uint8, exactly what is written as PNG) -> FrameScore -> ScoreTable.
+Data path: ImagePair (ground truth, render, mask; uint8, exactly what is written as PNG) -> FrameScore -> ScoreTable.
 
 The background of both pictures is white. PSNR and SSIM are of the whole picture, and once more of the person's crop:
 the mask's bounding square resized to 512, which is what LPIPS and FID see. PSNR is also given for the inside of the
@@ -24,7 +24,7 @@ from mmlphuman.measures.lpips import LPIPS
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImagePair:
     """A render and what it should look like."""
 
     camera: int | str  # id in the capture; of other programs' files the folder they lie in
@@ -45,9 +45,7 @@ class FrameScore:
     ssim: float
     psnr_inside: float | None = None  # dB, pixels of the person farther than EDGE_WIDTH from the mask's edge
     psnr_edge: float | None = None  # dB, pixels within EDGE_WIDTH of the mask's edge, to both sides
-    edge_share: float | None = (
-        None  # part of the whole picture's squared error that lies in that band, 0 to 1
-    )
+    edge_share: float | None = None  # of the whole picture's squared error that lies in that band, 0 to 1
     psnr_crop: float | None = None  # dB, on the mask's bounding square resized to 512
     ssim_crop: float | None = None  # on the same
     lpips: float | None = None  # VGG, on the same
@@ -57,7 +55,7 @@ class FrameScore:
         return f"camera {self.camera}, frame {self.frame}: {self.psnr:.1f} dB"
 
 
-def person_pair(picture: Picture, device: torch.device | str = "cpu") -> torch.Tensor | None:
+def person_pair(picture: ImagePair, device: torch.device | str = "cpu") -> torch.Tensor | None:
     """(2, 512, 512, 3) in [0, 1]: the person's crop of ground truth and render; None where no mask shows anybody."""
     if picture.mask is None or not picture.mask.any():
         return None
@@ -66,7 +64,7 @@ def person_pair(picture: Picture, device: torch.device | str = "cpu") -> torch.T
 
 
 def score_picture(
-    picture: Picture, lpips: LPIPS | None = None, device: torch.device | str = "cpu"
+    picture: ImagePair, lpips: LPIPS | None = None, device: torch.device | str = "cpu"
 ) -> FrameScore:
     """Score one picture; without a mask only the whole picture.
 
@@ -106,7 +104,7 @@ def _region_scores(squared_error: np.ndarray, mask: np.ndarray) -> dict[str, flo
 
 
 @torch.no_grad()
-def _crop_scores(picture: Picture, lpips: LPIPS | None, device: torch.device | str) -> dict[str, float]:
+def _crop_scores(picture: ImagePair, lpips: LPIPS | None, device: torch.device | str) -> dict[str, float]:
     crops = person_pair(picture, device)
     if crops is None:
         return {}
@@ -120,7 +118,7 @@ def _crop_scores(picture: Picture, lpips: LPIPS | None, device: torch.device | s
     return scores
 
 
-def _float_pair(picture: Picture, device: torch.device | str) -> torch.Tensor:
+def _float_pair(picture: ImagePair, device: torch.device | str) -> torch.Tensor:
     """(2, H, W, 3) in [0, 1]."""
     return torch.from_numpy(np.stack([picture.ground_truth, picture.render])).to(device).float() / 255
 

@@ -15,6 +15,7 @@ from mmlphuman.capture.dataset import CaptureDataset, select_frames
 from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.poses import SmplParams
 from mmlphuman.config import Config
+from mmlphuman.text import ranges
 
 WHITE = (1.0, 1.0, 1.0)
 NOVEL_POSES, NOVEL_VIEWS, TEST_VIEWS = "novel poses", "novel views", "test views"
@@ -43,9 +44,8 @@ class Protocol:
     name: str
     source: str  # what is published of it, what is our reading
     parts: tuple[Part, ...]
-    training: TrainingViews | None = (
-        None  # what a model must have been trained on for its scores to be compared
-    )
+    # What a model must have been trained on for its scores to be compared.
+    training: TrainingViews | None = None
     image_scaling: float = 1.0
     background: Sequence[float] = field(default=WHITE)
 
@@ -178,20 +178,3 @@ def training_note(protocol: Protocol, training: TrainingViews) -> str | None:
         f"model on cameras {ranges(training.cameras)}, frames {ranges(training.frames)}: not comparable with others' "
         "scores"
     )
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """`0-6, 8, 10-22 step 4`: numbers for a person to read, and for scores.json. A step needs three numbers."""
-    ordered = sorted(numbers)
-    parts, begin = [], 0
-    while begin < len(ordered):
-        end = begin + 1
-        step = ordered[end] - ordered[begin] if end < len(ordered) else 1
-        while end < len(ordered) and ordered[end] - ordered[end - 1] == step:
-            end += 1
-        if step > 1 and end - begin < 3:
-            end = begin + 1
-        first, last = ordered[begin], ordered[end - 1]
-        parts.append(str(first) if first == last else f"{first}-{last}" + f" step {step}" * (step > 1))
-        begin = end
-    return ", ".join(parts)

@@ -1,6 +1,6 @@
 """Several runs' scores over their training time: quality per hour, as a picture and as a table.
 
-Data path: MODEL/scores.csv of every run -> Run -> curves in one picture, table in the terminal.
+Data path: MODEL/scores.csv of every run -> Curve -> curves in one picture, table in the terminal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from mmlphuman.measures.comparison import EDGE_WIDTH
 from mmlphuman.measures.held_out_scores import FILE_NAME, HeldOutScore, read_scores
-from mmlphuman.text_table import aligned
+from mmlphuman.text import aligned
 
 METRICS = {
     "psnr": "PSNR of held-out views, dB",
@@ -37,7 +37,7 @@ TEST_MARKER, END_MARKER = 3, 10  # points
 
 
 @dataclass(frozen=True)
-class Run:
+class Curve:
     """One run's curve. x: minutes or iterations at each test, y: dB; both of one length, at least 1."""
 
     label: str
@@ -50,7 +50,7 @@ class Run:
         return next((x for x, y in zip(self.x, self.y, strict=True) if y >= score), None)
 
 
-def load_run(model_dir: Path, label: str, metric: str, axis: str) -> Run:
+def load_run(model_dir: Path, label: str, metric: str, axis: str) -> Curve:
     """metric: a key of METRICS; axis: of AXES. ValueError where the run has nothing to draw."""
     path = Path(model_dir) / FILE_NAME
     scores = read_scores(path)
@@ -63,7 +63,7 @@ def load_run(model_dir: Path, label: str, metric: str, axis: str) -> Run:
             f"{path}: training_seconds is not known, the run was begun by a version that did not keep it; "
             "use --x iterations"
         )
-    return Run(
+    return Curve(
         label,
         tuple(score.seconds / 60 if axis == "minutes" else score.iteration for score in scores),
         tuple(score.psnr if metric == "psnr" else score.psnr_inside for score in scores),
@@ -71,7 +71,7 @@ def load_run(model_dir: Path, label: str, metric: str, axis: str) -> Run:
     )
 
 
-def draw_curves(runs: Sequence[Run], metric: str, axis: str, file: BinaryIO, file_format: str) -> None:
+def draw_curves(runs: Sequence[Curve], metric: str, axis: str, file: BinaryIO, file_format: str) -> None:
     """Writes the picture: a curve a run, a dot at each test, a large marker with the score at each run's end."""
     figure = Figure(figsize=INCHES, layout="constrained")
     axes = figure.add_subplot()
@@ -104,7 +104,7 @@ def draw_curves(runs: Sequence[Run], metric: str, axis: str, file: BinaryIO, fil
     figure.savefig(file, format=file_format, dpi=DOTS_PER_INCH)
 
 
-def curve_table(runs: Sequence[Run], metric: str, axis: str, margin: float, given: Sequence[float]) -> str:
+def curve_table(runs: Sequence[Curve], metric: str, axis: str, margin: float, given: Sequence[float]) -> str:
     """Aligned text: where each run ended, and when it reached the `given` scores and `margin` dB below each end."""
     goals = [(score, "") for score in given]
     goals += [(run.y[-1] - margin, f"{margin:g} below the end of {run.label}") for run in runs]

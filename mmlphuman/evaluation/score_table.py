@@ -12,6 +12,7 @@ from itertools import groupby
 
 from mmlphuman.evaluation.metrics import FrameScore
 from mmlphuman.measures.comparison import EDGE_WIDTH, PERCEPTUAL_SIZE
+from mmlphuman.text import aligned
 
 # What is averaged: field of FrameScore, heading of its column, its format.
 COLUMNS = (
@@ -112,7 +113,9 @@ class ScoreTable:
             if camera != "":  # files that lie in no subfolder: the row of all says it
                 rows.append([str(camera), str(len(scores)), *_cells(self.mean(camera)), note])
         rows.append(["all", str(len(self.scores)), *_cells(self.mean()), ""])
-        lines = [*_aligned(rows), LEGEND] if legend else _aligned(rows)
+        lines = _table(rows)
+        if legend:
+            lines.append(LEGEND)
         trained_on = [str(camera) for camera in cameras if camera in self.training_cameras]
         if trained_on:
             subject = (
@@ -129,7 +132,7 @@ def comparison(tables: Mapping[str, ScoreTable]) -> str:
     rows = [["program", "images", *_headings(next(iter(tables.values())).mean()), ""]]
     for name, table in tables.items():
         rows.append([name, str(len(table.scores)), *_cells(table.mean()), ""])
-    return "\n".join([*_aligned(rows), LEGEND])
+    return "\n".join([*_table(rows), LEGEND])
 
 
 def _rank(key: int | str) -> tuple[bool, int, str]:
@@ -163,10 +166,6 @@ def _cell(value: float | None, spec: str) -> str:
     return "-" if value is None else format(value, spec)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of right-aligned columns; each row's last entry is a note that stands outside them."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    return [
-        "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in rows
-    ]
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned lines; each row's last entry is a note."""
+    return aligned(rows, left=(len(rows[0]) - 1,))

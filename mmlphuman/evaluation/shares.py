@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from mmlphuman.evaluation.inception import NUM_FEATURES
+from mmlphuman.evaluation.fid import NUM_FEATURES
 from mmlphuman.evaluation.metrics import FrameScore
 from mmlphuman.processes import Ranks
 

@@ -28,6 +28,7 @@ from mmlphuman.animation.render_sequence import Look, draw, to_bytes, to_cameras
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.render.projection import project
 from mmlphuman.render.rasterize import rasterize
+from mmlphuman.text import aligned
 from mmlphuman.types import Cameras, Pose, PosedGaussians
 
 WARM_UP = 10  # frames: kernels are compiled and chosen, memory is taken
@@ -85,15 +86,18 @@ class SpeedReport:
             + (", projected poses" if facts["projected"] else ""),
             f"{facts['frames']} frames of {facts['poses']} poses, after {facts['warm_up']} to warm up",
             "",
-            f"{'':12}{'median ms':>10}{'95% ms':>10}{'fps':>10}",
-            f"{'whole frame':12}{self.frame.median:10.3f}{self.frame.p95:10.3f}{1000 / self.frame.median:10.1f}",
         ]
-        lines += [
-            f"  {name:10}{stage.median:10.3f}{stage.p95:10.3f}          {STAGES[name]}"
+        whole = self.frame
+        rows = [
+            ["", "median ms", "95% ms", "fps", ""],
+            ["whole frame", f"{whole.median:.3f}", f"{whole.p95:.3f}", f"{1000 / whole.median:.1f}", ""],
+        ]
+        rows += [
+            [f"  {name}", f"{stage.median:.3f}", f"{stage.p95:.3f}", "", STAGES[name]]
             for name, stage in self.stages.items()
         ]
-        lines.append(f"  {'sum':10}{total:10.3f}          {'':10}each stage apart, with a synchronisation")
-        return "\n".join(lines)
+        rows.append(["  sum", f"{total:.3f}", "", "", "each stage apart, with a synchronisation"])
+        return "\n".join([*lines, *aligned(rows, left=(0, 4))])
 
     def to_json(self) -> dict:
         return {

@@ -32,6 +32,7 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import Config, config_of_saved, validate
 from mmlphuman.pose_layout import NUM_JOINTS
+from mmlphuman.text import one_line
 
 FORMAT = "mmlphuman compact avatar"
 FORMAT_VERSION = 1
@@ -200,7 +201,7 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[Config, int]:
         validate(config, "its settings")
         iteration = int(metadata["iteration"])
     except (KeyError, ValueError, TypeError, RecursionError, OmegaConfBaseException) as error:
-        raise ValueError(f"its settings do not fit this program: {' '.join(str(error).split())}") from error
+        raise ValueError(f"its settings do not fit this program: {one_line(error)}") from error
     if iteration < 0:
         raise ValueError(f"iteration {iteration} is negative")
     return config, iteration

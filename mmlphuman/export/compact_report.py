@@ -17,6 +17,7 @@ from torch import Tensor
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.export.pruning import Probe, probes
 from mmlphuman.render.rasterize import choose_backend, rasterize
+from mmlphuman.text import aligned
 from mmlphuman.types import PosedGaussians, Render
 
 COMPARED = 16  # pictures
@@ -50,13 +51,14 @@ def part_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def size_table(before: dict[str, int], after: dict[str, int]) -> str:
-    rows = [(part, before[part], after[part]) for part in PARTS]
-    rows.append(("together", sum(before.values()), sum(after.values())))
-    lines = [f"{'megabytes':26}{'full':>9}{'compact':>9}{'':>8}"]
-    lines += [
-        f"{part:26}{old / MEGABYTE:9.2f}{new / MEGABYTE:9.2f}{new / old:8.1%}" for part, old, new in rows
+    sizes = [(part, before[part], after[part]) for part in PARTS]
+    sizes.append(("together", sum(before.values()), sum(after.values())))
+    rows = [["megabytes", "full", "compact", ""]]
+    rows += [
+        [part, f"{old / MEGABYTE:.2f}", f"{new / MEGABYTE:.2f}", f"{new / old:.1%}"]
+        for part, old, new in sizes
     ]
-    return "\n".join(lines)
+    return "\n".join(aligned(rows))
 
 
 @dataclass(frozen=True)

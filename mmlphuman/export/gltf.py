@@ -28,7 +28,6 @@ from mmlphuman.files import atomic_write
 from mmlphuman.pose_layout import NUM_JOINTS
 
 INFLUENCES = 4  # joints a vertex, glTF's first set; more sets are rarely read
-DEFAULT_FPS = 30.0  # of a pose file that does not say
 FLOAT, USHORT, UINT, UBYTE = 5126, 5123, 5125, 5121  # glTF component types
 COMPONENT_TYPES = {"float32": FLOAT, "uint16": USHORT, "uint32": UINT, "uint8": UBYTE}
 SHAPES = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
@@ -96,7 +95,7 @@ def write_glb(
         "skins": [_skin(buffer, avatar)],
     }
     if len(poses) > 1:
-        times = np.arange(len(poses)) / (sequence.fps or DEFAULT_FPS)
+        times = np.arange(len(poses)) / sequence.playback_fps
         content["animations"] = [_animation(buffer, times.astype(np.float32), rotations, pelvis)]
     content |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
     content["buffers"] = [{"byteLength": len(buffer.data)}]

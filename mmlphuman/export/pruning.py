@@ -24,19 +24,17 @@ from mmlphuman.render.rasterize import choose_backend, rasterize
 from mmlphuman.types import Cameras, Pose
 
 MEAN_POSES = 256  # at most, spread over the training poses: for the mean offsets
-PROBES = (
-    40  # pictures in which the change is measured: 1.4x their number of poses changes no score by 0.01 dB
-)
+# Pictures in which the change is measured: 1.4x their number of poses changes no score by 0.01 dB.
+PROBES = 40
 PROBE_SIZE = 512  # pixels, height and width
 FILL = 0.9  # of the picture's height that the person takes
 DISTANCE = 2.5  # of the camera, in body heights
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # between successive cameras: any number of them is well spread
 MAX_ELEVATION = 0.25  # radians; cameras look from above and from below
 MIN_PSNR = 48.0  # dB on the person, pruned against full; costs 0.1 dB of an avatar that scores 32 dB there
-COHERENCE = (
-    4.0  # neighbours are pruned together and err alike, so their errors add up to more than their squares do:
-)
-# pictures of the demo avatar lose 3.6 to 4.1 times what the Gaussians do one by one, for 30% to 80% of them kept
+# Neighbours are pruned together and err alike, so their errors add up to more than their squares do: pictures of the
+# demo avatar lose 3.6 to 4.1 times what the Gaussians do one by one, for 30% to 80% of them kept.
+COHERENCE = 4.0
 
 PER_GAUSSIAN = ("sh0", "sh1", "log_scales", "quats", "opacity_logits", "xyz_offsets")
 

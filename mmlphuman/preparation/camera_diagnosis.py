@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmlphuman.preparation.fit_measure import Shot, overlap
-from mmlphuman.preparation.posed_surface import project_points
+from mmlphuman.preparation.fit_measure import ReducedMask, overlap, project_points
 
 FITS = 0.5  # overlap (intersection over union) that a right camera reaches even with loose clothes
 CLEARLY_BETTER = 0.15  # than as given
@@ -101,32 +100,32 @@ MISTAKES: tuple[tuple[str, Callable[[Reading], Reading]], ...] = (
 
 
 def diagnose(
-    shots: Sequence[Shot],
+    views: Sequence[ReducedMask],
     points: Sequence[np.ndarray],
     others: Sequence[tuple[str, Reading]] = (),
 ) -> str | None:
     """The likeliest mistake in words, None if no reading fits.
 
-    shots: of one camera; points: (P, 3) posed body of each shot; others: the capture's other cameras at the
-    shots' size, to recognise pictures that belong to another camera.
+    views: of one camera; points: (P, 3) posed body of each view; others: the capture's other cameras at the
+    views' size, to recognise pictures that belong to another camera.
     """
     candidates = [(text, change) for text, change in MISTAKES]
     candidates += [
         (f"its pictures are those of {name}", lambda reading, other=other: other) for name, other in others
     ]
-    as_given = _overlap(shots, points, lambda reading: reading)
-    scores = [_overlap(shots, points, change) for _, change in candidates]
+    as_given = _overlap(views, points, lambda reading: reading)
+    scores = [_overlap(views, points, change) for _, change in candidates]
     best = int(np.argmax(scores))
     if scores[best] < FITS or scores[best] < as_given + CLEARLY_BETTER:
         return None
     return f"{candidates[best][0]}: then overlap is {scores[best]:.2f} instead of {as_given:.2f}"
 
 
-def _overlap(shots, points, change: Callable[[Reading], Reading]) -> float:
-    """Mean over the shots."""
+def _overlap(views, points, change: Callable[[Reading], Reading]) -> float:
+    """Mean over the views."""
     values = []
-    for shot, body in zip(shots, points, strict=True):
-        reading = change(Reading(shot.w2c, shot.K, shot.size))
-        projection = project_points(body, reading.w2c, reading.K, shot.size)
-        values.append(overlap(shot.mask, projection.silhouette()))
+    for view, body in zip(views, points, strict=True):
+        reading = change(Reading(view.w2c, view.K, view.size))
+        projection = project_points(body, reading.w2c, reading.K, view.size)
+        values.append(overlap(view.mask, projection.silhouette()))
     return float(np.nan_to_num(values).mean())

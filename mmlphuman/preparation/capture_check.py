@@ -26,21 +26,22 @@ from mmlphuman.files import read_npz
 from mmlphuman.pose_layout import LEFT_HAND_POSE, POSE_DIM, RIGHT_HAND_POSE
 from mmlphuman.preparation.camera_diagnosis import Reading, diagnose
 from mmlphuman.preparation.file_checks import (
+    Sampled,
     camera_name,
     check_files,
+    check_pictures,
     check_twin_cameras,
     frames_on_disk,
     survey_files,
 )
 from mmlphuman.preparation.findings import ERROR, WARNING, Finding
 from mmlphuman.preparation.fit_checks import check_fit, suspicious_cameras
-from mmlphuman.preparation.fit_measure import load_shot, measure_fit
-from mmlphuman.preparation.mask_checks import Sampled, check_pictures
+from mmlphuman.preparation.fit_measure import SurfacePoints, load_reduced_mask, measure_fit, spread_points
 from mmlphuman.preparation.pose_checks import check_poses
-from mmlphuman.preparation.posed_surface import SurfacePoints, spread_points
+from mmlphuman.text import one_line
 
 DIAGNOSED = 8  # suspicious cameras that are looked into, and pictures of each
-DIAGNOSED_SHOTS = 3
+DIAGNOSED_FRAMES = 3
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class _Stages:
         try:
             return stage()
         except (ValueError, OSError) as error:
-            self.findings.append(Finding(check, ERROR, " ".join(str(error).split())))
+            self.findings.append(Finding(check, ERROR, one_line(error)))
             return None
 
     def skip(self, check: str, reason: str) -> None:
@@ -165,10 +166,10 @@ def _look_at(
 
             def look(camera: int, frame: int = frame, points=points) -> Sampled:
                 try:
-                    shot = load_shot(layout, frame, camera)
+                    view = load_reduced_mask(layout, frame, camera)
                 except (ValueError, OSError) as error:
                     return Sampled(frame, camera, error)
-                return Sampled.of(shot, measure_fit(shot, *points) if points else None)
+                return Sampled.of(view, measure_fit(view, *points) if points else None)
 
             samples += pool.map(look, cameras)
             bar.update(len(cameras))
@@ -182,22 +183,22 @@ def _diagnose(
     texts = {}
     for camera in suspicious[:DIAGNOSED]:
         usable = [s.frame for s in samples if s.camera == camera and s.fit and not (s.is_empty or s.is_full)]
-        chosen = [usable[i] for i in np.linspace(0, len(usable) - 1, DIAGNOSED_SHOTS).round().astype(int)]
-        shots = [load_shot(layout, frame, camera) for frame in dict.fromkeys(chosen)]
-        points = [poser.points(shot.frame) for shot in shots]
-        scale = np.diag([*(np.array(shots[0].size) / _full_size(layout, camera, shots[0])), 1.0])
+        chosen = [usable[i] for i in np.linspace(0, len(usable) - 1, DIAGNOSED_FRAMES).round().astype(int)]
+        views = [load_reduced_mask(layout, frame, camera) for frame in dict.fromkeys(chosen)]
+        points = [poser.points(view.frame) for view in views]
+        scale = np.diag([*(np.array(views[0].size) / _full_size(layout, camera, views[0])), 1.0])
         others = [
-            (camera_name(layout, other), Reading(entry.w2c, scale @ entry.K, shots[0].size))
+            (camera_name(layout, other), Reading(entry.w2c, scale @ entry.K, views[0].size))
             for other, entry in enumerate(layout.cameras)
             if other != camera
         ]
-        text = diagnose(shots, points, others)
+        text = diagnose(views, points, others)
         if text:
             texts[camera] = text
     return texts
 
 
-def _full_size(layout: CaptureLayout, camera: int, shot) -> np.ndarray:
-    """(width, height) of the files, from how much the shot's K was scaled."""
+def _full_size(layout: CaptureLayout, camera: int, view) -> np.ndarray:
+    """(width, height) of the files, from how much the view's K was scaled."""
     K = layout.cameras[camera].K
-    return np.array(shot.size) * [K[0, 0] / shot.K[0, 0], K[1, 1] / shot.K[1, 1]]
+    return np.array(view.size) * [K[0, 0] / view.K[0, 0], K[1, 1] / view.K[1, 1]]

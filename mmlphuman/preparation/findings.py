@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmlphuman.files import atomic_write
+from mmlphuman.text import range_parts
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 EXIT_STATUS = {OK: 0, ERROR: 1, WARNING: 2}
@@ -72,13 +73,7 @@ def write_report(path: Path, capture: Path, findings: Sequence[Finding], measure
 
 def name_numbers(numbers: Iterable[int]) -> str:
     """Sorted numbers as ranges: '0-3, 7, 9-12', cut after a few."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return cut_list([str(first) if first == last else f"{first}-{last}" for first, last in runs])
+    return cut_list(range_parts(numbers, steps=False))
 
 
 def cut_list(items: Sequence[str], separator: str = ", ") -> str:

@@ -1,6 +1,7 @@
 """Template mesh of the clothed person in the canonical pose, from the masks of a capture.
 
-Data path: masks, BodyDistance -> carved grid -> marching cubes -> largest part -> smoothing, decimation -> Template.
+Data path: poses -> well-spread frames; their masks, BodyDistance -> carved grid -> marching cubes -> largest part ->
+smoothing, decimation -> Template -> warnings (with how well its outline fits the pictures) -> gen_template's status.
 Shape letters: X, Y, Z grid nodes, M nodes of the band, P points.
 
 Hands keep the body's surface: fingers are thinner than what masks from metres away and this grid resolve.
@@ -21,11 +22,18 @@ from skimage.measure import marching_cubes
 from mmlphuman.body.smplx_model import Body
 from mmlphuman.body.weight_volume import WeightVolume
 from mmlphuman.capture.dataset import CaptureDataset
-from mmlphuman.preparation.body_distance import BodyDistance, Grid, body_distance, grid_around
-from mmlphuman.preparation.carving import carve
-from mmlphuman.preparation.mask_views import MaskView, read_mask_views
+from mmlphuman.capture.poses import SmplParams
+from mmlphuman.pose_layout import BODY_POSE, HAND_JOINTS
+from mmlphuman.preparation.carving import (
+    BodyDistance,
+    Grid,
+    MaskView,
+    body_distance,
+    carve,
+    grid_around,
+    read_mask_views,
+)
 
-HAND_JOINTS = [20, 21, *range(25, 55)]  # wrists, which carry the palms, and fingers
 FEW_FRAMES = 3  # a place that fewer frames decided about counts as unseen
 BLUR = 0.6  # grid spacings; a noisier field leaves cracks between cells
 FEWEST_FACES = 500
@@ -33,6 +41,32 @@ AGGRESSIVENESS = (3, 5, 7, 1)  # of the decimation, tried in turn: now and then 
 SMOOTHING_ROUNDS = 10  # of Taubin's filter, which keeps the volume
 DEFAULT_FACES = 30_000
 FAR_INSIDE = 0.015  # metres inside the body, where clothes cannot be
+FEW_VIEWS = 40  # (frame, camera) pairs; fewer leave places that no camera looks along
+VOLUME_RANGE = (0.95, 2.5)  # times the body's; from tight sportswear to a long coat
+DROPPED = 0.02  # share of the volume in parts beside the largest
+UNSEEN = 0.25  # share of the surface
+AT_LIMIT = 0.002  # share of the surface
+INSIDE = 0.05  # share of the surface
+MOST_HANDLES = 12  # of the surface; arms akimbo in every frame make two, crossed fingers some
+WORST_OVERLAP = 0.85  # intersection over union of the posed template and the mask, mean over the pictures
+
+
+def well_spread_frames(poses: SmplParams, frames: Sequence[int], count: int) -> list[int]:
+    """At most `count` of `frames`, sorted: the one nearest the mean body pose, then always the farthest.
+
+    Distance is that of the 63 body-joint numbers. Deterministic. ValueError for no frames or count < 1.
+    """
+    frames = np.asarray(sorted(frames))
+    if count < 1 or len(frames) == 0:
+        raise ValueError(f"choosing {count} of {len(frames)} frames: at least one of each is needed")
+    body = poses.poses[frames][:, BODY_POSE].astype(np.float64)
+    chosen = [int(np.linalg.norm(body - body.mean(0), axis=1).argmin())]
+    distance = np.linalg.norm(body - body[chosen[0]], axis=1)
+    while len(chosen) < min(count, len(frames)):
+        distance[chosen] = -1  # equal poses are taken too, each once
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(body - body[chosen[-1]], axis=1))
+    return sorted(frames[chosen].tolist())
 
 
 @dataclass(frozen=True)
@@ -57,7 +91,7 @@ class TemplateSettings:
 
 @dataclass(frozen=True)
 class Template:
-    """The mesh and what was measured while it was made; `template_checks` judges it."""
+    """The mesh and what was measured while it was made; `template_warnings` judges it."""
 
     mesh: trimesh.Trimesh  # canonical pose, metres
     views: int  # masks used
@@ -188,3 +222,59 @@ def simplify(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
         if simple.is_watertight or not smooth.is_watertight:
             break
     return simple
+
+
+def template_warnings(template: Template, overlaps: Sequence[float] = ()) -> list[str]:
+    """Lines that say what is doubtful and what to do; none for a good template.
+
+    overlaps: intersection over union with the mask in each picture that was drawn.
+    """
+    mesh, low, high = template.mesh, *VOLUME_RANGE
+    handles = (2 - mesh.euler_number) // 2
+    mean_overlap = float(np.mean(overlaps)) if len(overlaps) else 1.0
+    findings = [
+        (not mesh.is_watertight, "the surface has holes; try another --resolution"),
+        (
+            mesh.is_watertight and handles > MOST_HANDLES,
+            f"the surface has {handles} handles, such as a hand grown to the hip; give more --frames",
+        ),
+        (
+            template.dropped_share > DROPPED,
+            f"{template.dropped_share:.1%} of the volume was in loose parts, which are dropped; a limb or a "
+            "thing held may be missing",
+        ),
+        (
+            not low <= template.volume_ratio <= high,
+            f"its volume is {template.volume_ratio:.2f} times the body's; {low} to {high} is usual: check "
+            "betas, masks and the scale of the calibration",
+        ),
+        (
+            template.views < FEW_VIEWS,
+            f"only {template.views} masks were looked at; {FEW_VIEWS} or more are needed for a full surface",
+        ),
+        (
+            template.skipped > 0,
+            f"{template.skipped} masks are empty or full and were left out; check the mask files",
+        ),
+        (
+            template.unseen_share > UNSEEN,
+            f"{template.unseen_share:.0%} of the surface was decided by too few frames and may bridge "
+            "hollows; give more --frames or cameras",
+        ),
+        (
+            template.at_limit_share > AT_LIMIT,
+            f"{template.at_limit_share:.1%} of the surface ends where the search around the body ended; "
+            "raise --reach for wide clothes",
+        ),
+        (
+            template.inside_share > INSIDE,
+            f"{template.inside_share:.0%} of the surface lies well inside the body: body, poses or cameras do "
+            "not fit the masks",
+        ),
+        (
+            mean_overlap < WORST_OVERLAP,
+            f"posed, it covers the masks badly (overlap {mean_overlap:.2f}); look at the picture, check poses "
+            "and cameras",
+        ),
+    ]
+    return [line for doubtful, line in findings if doubtful]

@@ -11,7 +11,8 @@ import triton.language as tl
 
 BLOCK = 128  # Gaussians a program
 BYTES_BLOCK = 4096  # colours a program
-SH_DEGREE_0 = tl.constexpr(0.28209479177387814)  # as in shading.py
+# As in shading.py. Behind what they multiply: a constant in front of a block is no block to Triton's interpreter.
+SH_DEGREE_0 = tl.constexpr(0.28209479177387814)
 SH_DEGREE_1 = tl.constexpr(0.4886025119029199)
 
 
@@ -45,12 +46,12 @@ def colors_forward(xyz, linear, sh, w2c, colors, N, BLOCK: tl.constexpr):
     at = sh + 12 * n
     out = colors + (view * N + n) * 3
     for channel in tl.static_range(3):
-        value = SH_DEGREE_0 * tl.load(at + channel, mask, 0.0)
-        value += SH_DEGREE_1 * (
+        value = tl.load(at + channel, mask, 0.0) * SH_DEGREE_0
+        value += (
             -b * tl.load(at + 3 + channel, mask, 0.0)
             + c * tl.load(at + 6 + channel, mask, 0.0)
             - a * tl.load(at + 9 + channel, mask, 0.0)
-        )
+        ) * SH_DEGREE_1
         tl.store(out + channel, tl.maximum(value + 0.5, 0.0), mask)
 
 
@@ -99,13 +100,13 @@ def colors_backward(xyz, linear, sh, w2c, colors, grad, d_xyz, d_sh, N, V, BLOCK
             sy -= m3 * da + m4 * db + m5 * dc
             sz -= m6 * da + m7 * db + m8 * dc
         out = d_sh + 12 * n + channel
-        tl.store(out, SH_DEGREE_0 * g0, mask)
-        tl.store(out + 3, SH_DEGREE_1 * gy, mask)
-        tl.store(out + 6, SH_DEGREE_1 * gz, mask)
-        tl.store(out + 9, SH_DEGREE_1 * gx, mask)
-    tl.store(d_xyz + 3 * n, SH_DEGREE_1 * sx, mask)
-    tl.store(d_xyz + 3 * n + 1, SH_DEGREE_1 * sy, mask)
-    tl.store(d_xyz + 3 * n + 2, SH_DEGREE_1 * sz, mask)
+        tl.store(out, g0 * SH_DEGREE_0, mask)
+        tl.store(out + 3, gy * SH_DEGREE_1, mask)
+        tl.store(out + 6, gz * SH_DEGREE_1, mask)
+        tl.store(out + 9, gx * SH_DEGREE_1, mask)
+    tl.store(d_xyz + 3 * n, sx * SH_DEGREE_1, mask)
+    tl.store(d_xyz + 3 * n + 1, sy * SH_DEGREE_1, mask)
+    tl.store(d_xyz + 3 * n + 2, sz * SH_DEGREE_1, mask)
 
 
 @triton.jit

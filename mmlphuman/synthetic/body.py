@@ -16,8 +16,8 @@ from smplx.vertex_ids import vertex_ids
 
 from mmlphuman.synthetic import skeleton as sk
 from mmlphuman.synthetic.blend_shapes import pose_directions, shape_directions
+from mmlphuman.synthetic.person_mesh import person_mesh, vertex_normals
 from mmlphuman.synthetic.rig import joint_regressor, skinning_weights
-from mmlphuman.synthetic.surface import person_mesh, vertex_normals
 
 ROOT_PARENT = 2**32 - 1  # how SMPL-family files write "no parent"
 CONTOUR_ANGLES, CONTOUR_POINTS = 79, 17  # head yaw -39..39 degrees, jaw line points

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import sparse
 
 from mmlphuman.synthetic import skeleton as sk
+from mmlphuman.synthetic.person_mesh import vertex_normals
 from mmlphuman.synthetic.remesh import clip, neighbour_means, subdivide
-from mmlphuman.synthetic.surface import vertex_normals
 
 SKIN, HAIR, SHIRT, TROUSERS, SHOES = range(5)
 NECK_CENTER = np.array([0.0, 1.452, -0.012])
@@ -24,7 +24,7 @@ SHIRT_HEM, SLEEVE_END, TROUSER_HEM, TROUSER_TOP, SHOE_TOP = 0.850, 0.585, 0.075,
 
 
 @dataclass(frozen=True)
-class Body:
+class UnclothedBody:
     """What the subject needs of a body file, shape coefficients applied."""
 
     template: np.ndarray  # (B, 3) unshaped, floor at y = 0: anatomical coordinates
@@ -49,14 +49,16 @@ class ClothedSubject:
     from_body: sparse.csr_matrix  # (P, B) vertices as weighted means of the body's
 
 
-def load_body(path, betas: np.ndarray) -> Body:
+def load_body(path, betas: np.ndarray) -> UnclothedBody:
     """Read a body file and apply betas (10,)."""
     with np.load(path, allow_pickle=False) as file:
         template = file["v_template"].astype(np.float64)
         vertices = template + file["shapedirs"][:, :, : len(betas)].astype(np.float64) @ betas
         joints = file["J_regressor"] @ vertices
         anatomy = template + [0, sk.CHEST_HEIGHT, 0]
-        return Body(anatomy, vertices, joints, file["f"].astype(np.int64), file["weights"].astype(np.float64))
+        return UnclothedBody(
+            anatomy, vertices, joints, file["f"].astype(np.int64), file["weights"].astype(np.float64)
+        )
 
 
 def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -99,7 +101,7 @@ def _coverage(layer: int, anatomy: np.ndarray) -> np.ndarray:
     return np.where(height < 0.6, -0.01, -covered)
 
 
-def _smoothed(body: Body, rounds: int, margin: float) -> np.ndarray:
+def _smoothed(body: UnclothedBody, rounds: int, margin: float) -> np.ndarray:
     """(B, 3) body surface with hollows bridged, nowhere closer than `margin` to the skin."""
     mean = neighbour_means(body.faces, len(body.vertices))
     smooth = body.vertices
@@ -177,7 +179,7 @@ def _cut_shoes(points: np.ndarray, normals: np.ndarray, anatomy: np.ndarray, flo
     return points
 
 
-def _layer_points(layer: int, body: Body, matrix: sparse.csr_matrix, smooth: dict) -> np.ndarray:
+def _layer_points(layer: int, body: UnclothedBody, matrix: sparse.csr_matrix, smooth: dict) -> np.ndarray:
     """(P, 3) rest positions of a layer whose vertices are `matrix` (P, B) of the body's."""
     anatomy = matrix @ body.template
     if layer == SHIRT:
@@ -193,7 +195,7 @@ def _layer_points(layer: int, body: Body, matrix: sparse.csr_matrix, smooth: dic
     return matrix @ body.vertices
 
 
-def dress(body: Body, rounds: int = 2) -> ClothedSubject:
+def dress(body: UnclothedBody, rounds: int = 2) -> ClothedSubject:
     """Clothe a shaped body. rounds: of Loop subdivision (2 for pictures of 512 pixels)."""
     matrix, faces = subdivide(body.faces, len(body.vertices), rounds)
     anatomy = matrix @ body.template

@@ -22,8 +22,8 @@ from mmlphuman.synthetic.blend_shapes import NUM_SHAPES
 from mmlphuman.synthetic.folds import WANDER, WINDOW_FLOOR, Cloth, make_cloth
 from mmlphuman.synthetic.garments import SHIRT, TROUSERS, Body, ClothedSubject, smoothstep
 from mmlphuman.synthetic.hard_motion import NUM_EXPRESSIONS
+from mmlphuman.synthetic.person_mesh import vertex_normals
 from mmlphuman.synthetic.remesh import neighbour_means
-from mmlphuman.synthetic.surface import vertex_normals
 
 RING_RADIUS = 5.0  # metres; the person walks about
 # A lamp high at the person's left, 70% of the light; 2 m away from it there is 30% less of it.

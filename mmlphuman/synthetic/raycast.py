@@ -182,9 +182,9 @@ def photograph(
     rows, columns = _pixels_to_search(camera, mesh.vertices)
     step = (np.arange(SUPERSAMPLING) + 0.5) / SUPERSAMPLING
     down, right = (offset.ravel() for offset in np.meshgrid(step, step, indexing="ij"))
-    directions = pixel_rays(
-        camera, (columns + right[:, None]).ravel(), (rows + down[:, None]).ravel()
-    ).astype(np.float32)  # sub-pixel by sub-pixel
+    # Sub-pixel by sub-pixel.
+    directions = pixel_rays(camera, (columns + right[:, None]).ravel(), (rows + down[:, None]).ravel())
+    directions = directions.astype(np.float32)
     origins = np.ascontiguousarray(np.broadcast_to(camera.center.astype(np.float32), directions.shape))
     result = mesh.scene.run(origins, directions, query="INTERSECT", output=True)
     hit = np.flatnonzero(result["primID"] >= 0)

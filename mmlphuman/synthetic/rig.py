@@ -74,10 +74,10 @@ def skinning_weights(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
         for joint in np.flatnonzero(lengths == length):
             weights[:, joint] = solver.solve(area * (labels == joint))
     weights[weights < 0.01] = 0  # implicit diffusion has long tails
-    return strongest_joints(weights)
+    return keep_strongest_joints(weights)
 
 
-def strongest_joints(weights: np.ndarray) -> np.ndarray:
+def keep_strongest_joints(weights: np.ndarray) -> np.ndarray:
     """Keep the four largest weights of a row and make them sum to one."""
     weights = weights.copy()
     dropped = np.argpartition(-weights, MAX_JOINTS_PER_VERTEX, axis=1)[:, MAX_JOINTS_PER_VERTEX:]

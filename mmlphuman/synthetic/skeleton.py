@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-NUM_JOINTS = 55
+from mmlphuman.pose_layout import LEFT_FINGERS, NUM_JOINTS, RIGHT_FINGERS
+
 CHEST_HEIGHT = 1.275  # metres above the floor: the origin of the body file
 
 # The SMPL-X kinematic tree: body 0-21, jaw and eyes 22-24, left hand 25-39, right hand 40-54.
@@ -22,7 +23,7 @@ PARENTS = np.array(
 PELVIS, L_HIP, R_HIP, SPINE1, L_KNEE, R_KNEE, SPINE2, L_ANKLE, R_ANKLE, SPINE3, L_FOOT, R_FOOT = range(12)
 NECK, L_COLLAR, R_COLLAR, HEAD, L_SHOULDER, R_SHOULDER, L_ELBOW, R_ELBOW, L_WRIST, R_WRIST = range(12, 22)
 JAW, L_EYE, R_EYE = 22, 23, 24
-FIRST_LEFT_FINGER, FIRST_RIGHT_FINGER = 25, 40
+FIRST_LEFT_FINGER, FIRST_RIGHT_FINGER = LEFT_FINGERS.start, RIGHT_FINGERS.start
 
 # Left joint -> its right twin; the rest are their own.
 MIRROR = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from mmlphuman.synthetic.garments import Body, ClothedSubject
+from mmlphuman.synthetic.garments import ClothedSubject, UnclothedBody
 from mmlphuman.synthetic.raycast import Camera, pose_vertices
 
 RING_RADIUS = 3.4  # metres
@@ -33,7 +33,7 @@ def _look_at(eye: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return rotation, -rotation @ eye
 
 
-def _extent(body: Body, motion: dict[str, np.ndarray]) -> np.ndarray:
+def _extent(body: UnclothedBody, motion: dict[str, np.ndarray]) -> np.ndarray:
     """(E, 3) a sample of the places that skin reaches during the motion."""
     chosen = slice(None, None, 10)
     skin = ClothedSubject(
@@ -51,7 +51,7 @@ def _extent(body: Body, motion: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def camera_ring(
-    body: Body,
+    body: UnclothedBody,
     motion: dict[str, np.ndarray],
     num_cameras: int,
     size: tuple[int, int],

@@ -9,12 +9,12 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from mmlphuman.animation.clean_up import clean_up_published
-from mmlphuman.animation.pose_file import HANDS, UP_ROTATIONS, PoseOptions, read_pose_file
+from mmlphuman.animation.pose_file import UP_ROTATIONS, PoseOptions, clean_up_published, read_pose_file
 from mmlphuman.body.kinematics import apply_transforms, forward_kinematics
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.pose_layout import (
     BODY_POSE,
+    HANDS_POSE,
     LEFT_COLLAR,
     LEFT_HAND_POSE,
     LEFT_WRIST,
@@ -172,9 +172,9 @@ def test_without_translation_the_person_stays_at_the_origin(tmp_path):
 def test_named_hands_replace_the_files_in_every_frame(tmp_path, hands):
     path = saved(tmp_path, amass())
     plain, replaced = read_pose_file(path), read_pose_file(path, PoseOptions(hands=hands))
-    np.testing.assert_array_equal(replaced.poses[:, : HANDS.start], plain.poses[:, : HANDS.start])
-    assert (replaced.poses[:, HANDS] == replaced.poses[0, HANDS]).all()
-    assert not np.allclose(replaced.poses[:, HANDS], plain.poses[:, HANDS])
+    np.testing.assert_array_equal(replaced.poses[:, : HANDS_POSE.start], plain.poses[:, : HANDS_POSE.start])
+    assert (replaced.poses[:, HANDS_POSE] == replaced.poses[0, HANDS_POSE]).all()
+    assert not np.allclose(replaced.poses[:, HANDS_POSE], plain.poses[:, HANDS_POSE])
 
 
 # --- clean-up -----------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ import torch
 
 from mmlphuman.animation import render_sequence as module
 from mmlphuman.animation.camera_file import CameraView
+from mmlphuman.animation.camera_path import make_shots
 from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.animation.render_sequence import Look, render_sequence
-from mmlphuman.animation.shots import make_shots
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import default_config

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmlphuman.body.canonical_surface import nearest_surface_weights, vertex_normals, weight_gradients
 from mmlphuman.body.smplx_model import Body, load_body
-from mmlphuman.body.surface import nearest_surface_weights, vertex_normals, weight_gradients
 from mmlphuman.body.volume_report import gradient_norm, measure_weight_volume
 from mmlphuman.body.weight_volume import WeightVolume, build_weight_volume
 from mmlphuman.pose_layout import NUM_JOINTS

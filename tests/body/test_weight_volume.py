@@ -108,9 +108,8 @@ def test_weights_continue_smoothly_away_from_the_surface(spindle, volume):
     order = spindle.canonical_vertices[:, 1].argsort()
     along = spindle.canonical_vertices[order, 1].diff()
     slope = spindle.lbs_weights[order].diff(dim=0).abs()[along > 1e-4].div(along[along > 1e-4, None]).max()
-    assert (
-        change.max() < 2 * slope * voxel
-    )  # no jump anywhere steeper than the body's own weights, twice over
+    # No jump anywhere steeper than the body's own weights, twice over.
+    assert change.max() < 2 * slope * voxel
     # A point 5 cm off the surface still belongs to the joint it came from.
     normals = torch.nn.functional.normalize(
         (spindle.canonical_vertices - spindle.canonical_vertices.mean(0))

@@ -1,4 +1,4 @@
-"""The endless sampler and the stream of samples: order, resuming, errors, clean end."""
+"""The endless sampler, packed samples and the stream of samples: order, resuming, errors, clean end."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from small_capture import FRAMES, image_path
 
-from mmlphuman.capture import readers as watched_readers
+from mmlphuman.capture import worker_watch
+from mmlphuman.capture.crop import crop_to_person
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.formats import open_capture
-from mmlphuman.capture.loader import SampleStream
+from mmlphuman.capture.loader import PackedSample, SampleStream
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.capture.sampler import EndlessSampler
+from mmlphuman.types import MovableToDevice
 
 PAIRS = [(frame, camera) for frame in (3, 5, 8, 9) for camera in (0, 2, 4, 6, 7) if (frame, camera) != (5, 2)]
 
@@ -151,7 +154,7 @@ def test_a_reader_that_dies_is_one_clear_line(small_capture, meanwhile):
 
 
 def test_readers_that_hang_are_given_up_and_killed(small_capture, monkeypatch):
-    monkeypatch.setattr(watched_readers, "SAMPLE_SECONDS", 1)
+    monkeypatch.setattr(worker_watch, "SAMPLE_SECONDS", 1)
     with stream_of(small_capture, num_workers=2) as stream:
         expected = stream_of(small_capture)
         assert_same_samples(take(stream, 2), take(expected, 2))
@@ -193,3 +196,27 @@ def test_signals_to_the_whole_job_leave_the_workers_at_work(small_capture):
 def test_silly_worker_counts(small_capture):
     with pytest.raises(ValueError, match="num_workers must be >= 0"):
         stream_of(small_capture, num_workers=-1)
+
+
+def assert_same(one, other):
+    for name, value in vars(one).items():
+        twin = getattr(other, name)
+        if isinstance(value, torch.Tensor):
+            assert value.dtype == twin.dtype and torch.equal(value, twin), name
+        elif isinstance(value, MovableToDevice):
+            assert_same(value, twin)
+        else:
+            assert value == twin, name
+
+
+def test_unpacking_gives_the_sample_back_without_copies(tiny_capture):
+    layout = open_capture(tiny_capture)
+    dataset = CaptureDataset(layout, read_smpl_params(layout.pose_path), range(2), (0, 1, 2))
+    for sample in (dataset.sample(1, (2,)), crop_to_person(dataset.sample(0, (1, 0)))):
+        rotated = replace(sample, pose=replace(sample.pose, rotation=torch.rand(3, 3)))
+        packed = PackedSample.of(rotated)
+        unpacked = packed.unpack()
+        assert_same(rotated, unpacked)
+        storage = packed.buffer.untyped_storage().data_ptr()
+        assert unpacked.masks.untyped_storage().data_ptr() == storage
+        assert unpacked.pose.joints.untyped_storage().data_ptr() == storage

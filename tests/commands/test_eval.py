@@ -15,8 +15,8 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import default_config
-from mmlphuman.evaluation.inception import Inception
-from mmlphuman.evaluation.writer import image_name, write_png
+from mmlphuman.evaluation.fid import Inception
+from mmlphuman.picture_files import image_name, write_png
 from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.types import BODY_POSE
 from tests.builders import small_avatar

@@ -14,11 +14,11 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.config import default_config
-from mmlphuman.export.ply import read_gaussian_ply
 from mmlphuman.model_folder import load_model
 from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.types import Pose
 from tests.builders import random_pose, randomise, small_avatar
+from tests.export.gaussian_ply_reader import read_gaussian_ply
 
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "script" / "export.py"
 FRAMES = 5

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmlphuman.evaluation.image_folders import camera_and_frame, match_folders, program_names, read_picture
-from mmlphuman.evaluation.writer import image_name, write_png
+from mmlphuman.picture_files import image_name, write_png
 
 
 def picture(seed=0, size=(20, 30)):

@@ -12,7 +12,7 @@ from torchmetrics.functional.image import lpips as torchmetrics_lpips
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from mmlphuman.evaluation import metrics
-from mmlphuman.evaluation.metrics import Picture, person_pair, score_picture
+from mmlphuman.evaluation.metrics import ImagePair, person_pair, score_picture
 from mmlphuman.measures.comparison import person_crops, regions
 from mmlphuman.measures.lpips import LPIPS
 
@@ -41,7 +41,7 @@ def render(truth):
 
 
 def score(truth, render, mask=None, lpips=None):
-    return score_picture(Picture(3, 7, truth, render, mask), lpips)
+    return score_picture(ImagePair(3, 7, truth, render, mask), lpips)
 
 
 def skimage_scores(truth, render):
@@ -85,7 +85,7 @@ def test_crop_equals_the_libraries(truth, render, mask, library):
     mask = mask.copy()
     mask[20, 63] = True  # the square now reaches over the picture's border
     result = score(truth, render, mask)
-    crops = person_pair(Picture(3, 7, truth, render, mask)).numpy()
+    crops = person_pair(ImagePair(3, 7, truth, render, mask)).numpy()
     assert crops.shape == (2, 512, 512, 3)
     psnr, ssim = library(*crops)
     assert result.psnr_crop == pytest.approx(psnr, abs=TOLERANCE) and result.psnr_crop != result.psnr
@@ -103,7 +103,7 @@ def test_lpips_of_the_crop_equals_torchmetrics(monkeypatch, truth, render, mask)
     theirs = torchmetrics_lpips._LPIPS(net="vgg", pnet_rand=True)
     for index, head in enumerate(ours.heads):
         head.copy_(getattr(theirs, f"lin{index}").model[1].weight[0, :, 0, 0])
-    crops = person_pair(Picture(3, 7, truth, render, mask))
+    crops = person_pair(ImagePair(3, 7, truth, render, mask))
     expected = theirs(*(crop[None].permute(0, 3, 1, 2) for crop in crops), normalize=True).item()
     assert expected > 1e-3
     assert score(truth, render, mask, ours).lpips == pytest.approx(expected, rel=TOLERANCE)

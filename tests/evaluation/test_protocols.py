@@ -17,7 +17,6 @@ from mmlphuman.evaluation.protocols import (
     named_protocol,
     novelty_notes,
     part_dataset,
-    ranges,
     training_note,
     training_views,
 )
@@ -107,18 +106,3 @@ def test_what_the_capture_lacks_names_the_part(tiny_capture):
         part_dataset(Part("novel views", (9,), range(3), False), protocol, layout, poses)
     with pytest.raises(ValueError, match="mine, novel poses: frame 28"):
         part_dataset(Part("novel poses", (3,), range(26, 40), True), protocol, layout, poses)
-
-
-@pytest.mark.parametrize(
-    ("numbers", "text"),
-    [
-        ([], ""),
-        ([5], "5"),
-        ([2, 0, 1, 8, 10, 11], "0-2, 8, 10-11"),
-        ([7, 13], "7, 13"),
-        (range(0, 40, 4), "0-36 step 4"),
-        ([1, 2, 5, 7, 9], "1-2, 5-9 step 2"),
-    ],
-)
-def test_ranges(numbers, text):
-    assert ranges(numbers) == text

@@ -9,10 +9,9 @@ import pytest
 from mmlphuman.evaluation.score_curves import COLOURS, curve_table, draw_curves, load_run
 from mmlphuman.measures.held_out_scores import HeldOutScore, write_scores
 
-SLOW = [
-    HeldOutScore(1000 * i, 60.0 * i, 20.0 + i, 18.0 + i) for i in range(1, 11)
-]  # ends at 30 dB, 10 minutes
-FAST = [HeldOutScore(500 * i, 15.0 * i, 22.0 + 2 * i, None) for i in range(1, 5)]  # ends at 30 dB, 1 minute
+# They end at 30 dB, after 10 minutes and after one.
+SLOW = [HeldOutScore(1000 * i, 60.0 * i, 20.0 + i, 18.0 + i) for i in range(1, 11)]
+FAST = [HeldOutScore(500 * i, 15.0 * i, 22.0 + 2 * i, None) for i in range(1, 5)]
 
 
 @pytest.fixture

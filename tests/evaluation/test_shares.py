@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmlphuman.evaluation.inception import NUM_FEATURES
+from mmlphuman.evaluation.fid import NUM_FEATURES
 from mmlphuman.evaluation.metrics import FrameScore
 from mmlphuman.evaluation.shares import Scored, gathered, share_of
 from mmlphuman.processes import Ranks

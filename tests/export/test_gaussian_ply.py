@@ -6,12 +6,17 @@ import torch
 from plyfile import PlyData, PlyElement
 from scipy.spatial.transform import Rotation
 
-from mmlphuman.export.ply import PROPERTIES, read_gaussian_ply, rotation_quaternions, write_gaussian_ply
-from mmlphuman.export.world_sh import world_sh
+from mmlphuman.export.ply import (
+    PROPERTIES,
+    rotation_quaternions,
+    world_sh,
+    write_gaussian_ply,
+)
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import view_colors
 from mmlphuman.types import Cameras, Pose, PosedGaussians, symmetric_matrices, upper_triangles
 from tests.builders import look_at_origin, random_pose, randomise, small_avatar
+from tests.export.gaussian_ply_reader import read_gaussian_ply
 
 ENOUGH = 45  # dB
 

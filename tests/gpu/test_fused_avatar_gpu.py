@@ -1,10 +1,12 @@
 """The avatar's GPU kernels against plain PyTorch: values, gradients under random cotangents, and what drawing uses."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
+from mmlphuman.avatar import mlp_bank
 from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
@@ -14,12 +16,9 @@ from mmlphuman.processes import Ranks
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import kernel_colors, view_colors
 from mmlphuman.training.pose_rows import PoseRows, pieces_of_row
-from tests.builders import look_at_origin, random_pose, randomise, small_avatar
+from mmlphuman.types import PosedGaussians
+from tests.builders import look_at_origin, random_pose
 from tests.outer_products import all_gradients
-
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="compares GPU kernels, which need a GPU"
-)
 
 SCHEDULES = {
     "everything": ActiveParts(),
@@ -30,8 +29,8 @@ SCHEDULES = {
 
 
 @pytest.fixture(scope="module")
-def avatar(synthetic_body):
-    return randomise(small_avatar(synthetic_body)).cuda()
+def avatar(pristine_avatar):
+    return copy.deepcopy(pristine_avatar)
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def gradients_of(avatar, activations, active) -> dict[str, torch.Tensor | None]:
     found = {part: parameter.grad for part, parameter in avatar.named_parameters()}
     if not activations:
         return found
-    row = PoseRows(Ranks(torch.device("cuda")), 1)
+    row = PoseRows(Ranks(avatar.xyz.device), 1)
     row.add(pieces_of_row(dict(avatar.named_parameters()), activations), active)
     row.take()
     return found | all_gradients(avatar, row)
@@ -79,10 +78,10 @@ def largest(difference: torch.Tensor, size: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_fused_avatar_equals_the_plain_one(avatar, pose, name):
+def test_fused_avatar_equals_the_plain_one(avatar, pose, device, name):
     from mmlphuman.avatar.fused import FusedAvatar
 
-    active, cameras, pose = SCHEDULES[name], look_at_origin(views=3).to("cuda"), pose.to("cuda")
+    active, cameras, pose = SCHEDULES[name], look_at_origin(views=3).to(device), pose.to(device)
     generator = torch.Generator().manual_seed(3)
     results, gradients = [], []
     for forward, colors in ((avatar, view_colors), (FusedAvatar(avatar), kernel_colors)):
@@ -93,7 +92,7 @@ def test_fused_avatar_equals_the_plain_one(avatar, pose, name):
         total = 0.0
         for part, value in result.items():
             if part != "linear":
-                total = total + (value * torch.randn(value.shape, generator=generator).cuda()).sum()
+                total = total + (value * torch.randn(value.shape, generator=generator).to(device)).sum()
         total.backward()
         results.append({part: value.detach() for part, value in result.items()})
         gradients.append(gradients_of(avatar, activations, active))
@@ -111,11 +110,22 @@ def test_fused_avatar_equals_the_plain_one(avatar, pose, name):
     print(f"{name}: largest relative gradient error {worst:.1e}")
 
 
-def test_gradients_do_not_depend_on_chance(avatar, pose):
+def test_a_bank_with_more_inputs_than_a_program_reads_at_once(device, monkeypatch):
+    from mmlphuman.avatar.fused_functions import bank_forward
+
+    monkeypatch.setattr(mlp_bank, "HIDDEN", (264, 20))
+    bank = mlp_bank.MLPBank(2, 63, 7, torch.Generator().manual_seed(0)).to(device)
+    features = torch.randn(63, generator=torch.Generator().manual_seed(1)).to(device)
+    with torch.no_grad():
+        expected = bank(features)
+        assert largest(bank_forward(features, bank.weights, bank.biases)[-1] - expected, expected) < 3e-6
+
+
+def test_gradients_do_not_depend_on_chance(avatar, pose, device):
     """No atomic additions: two backward passes are equal bit for bit."""
     from mmlphuman.avatar.fused import FusedAvatar
 
-    fused, pose, first = FusedAvatar(avatar), pose.to("cuda"), None
+    fused, pose, first = FusedAvatar(avatar), pose.to(device), None
     for _ in range(2):
         avatar.zero_grad(set_to_none=True)
         output = fused(pose)
@@ -125,14 +135,11 @@ def test_gradients_do_not_depend_on_chance(avatar, pose):
         first = now
 
 
-@pytest.fixture(scope="module")
-def trained(avatar):
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="records CUDA graphs")
+def test_recorded_half_precision_draws_the_same_picture(avatar, pose):
     config = default_config(init_num_gs=600, num_verts=120, num_features=10)
     space = PoseSpace.fit(0.2 * torch.randn(40, 63, generator=torch.Generator().manual_seed(0)), 20)
-    return TrainedAvatar(avatar, space, config, iteration=10**6).to("cuda")
-
-
-def test_recorded_half_precision_draws_the_same_picture(trained, pose):
+    trained = TrainedAvatar(avatar, space, config, iteration=10**6).to("cuda")
     cameras, white = look_at_origin(size=256).to("cuda"), torch.ones(3, device="cuda")
     prepared = trained.prepared(torch.device("cuda"))
     assert prepared.poser is not None and trained.poser is None
@@ -150,9 +157,35 @@ def test_recorded_half_precision_draws_the_same_picture(trained, pose):
             assert psnr > 50
 
 
-def test_bytes_equal_the_plain_conversion_but_for_exact_halves():
+def test_colors_and_their_gradients_equal_the_plain_ones(device):
+    """More Gaussians than a program takes, any 3 x 3 part, some colours cut off at zero, where no gradient is."""
+    generator, count = torch.Generator().manual_seed(0), 150
+    cameras = look_at_origin(distance=2.0, views=2).to(device)
+    xyz, linear, sh, cotangent = (
+        torch.randn(shape, generator=generator).to(device)
+        for shape in ((count, 3), (count, 3, 3), (count, 4, 3), (2, count, 3))
+    )
+    results = []
+    for colors in (view_colors, kernel_colors):
+        leaves = xyz.clone().requires_grad_(), sh.clone().requires_grad_()
+        posed = PosedGaussians(leaves[0], sh.new_zeros(count, 6), sh.new_ones(count), leaves[1], linear)
+        value = colors(posed, cameras)
+        results.append((value.detach(), *torch.autograd.grad((value * cotangent).sum(), leaves)))
+    plain, ours = results
+    assert (plain[0] == 0).any() and plain[1].any()
+    for expected, value in zip(plain, ours, strict=True):
+        assert largest(value - expected, expected) < 3e-6
+
+
+def test_bytes_equal_the_plain_conversion_but_for_exact_halves(device):
     from mmlphuman.render.color_kernels import bytes_of
 
-    image = torch.rand(37, 41, 3, device="cuda") * 1.4 - 0.2
-    plain = (image.clamp(0, 1) * 255).round().int()
-    assert (bytes_of(image).int() - plain).abs().max() <= 1
+    steps = torch.arange(0, 510) / 510  # every byte, and every half between two
+    beside = [steps.nextafter(steps.new_tensor(end)) for end in (-1.0, 2.0)]
+    image = torch.cat([torch.rand(4000) * 1.4 - 0.2, steps, *beside, torch.tensor([-7.0, 1.0, 7.0])]).to(device)
+    numbers = image.clamp(0, 1) * 255
+    plain, ours = numbers.round().int(), bytes_of(image).int()
+    halves = (numbers + 0.5) % 1 == 0  # torch takes the even byte. To single precision one below 0.5 is 0.5, too
+    assert 200 < halves.sum() < 400
+    assert torch.equal(ours[~halves], plain[~halves])
+    assert (ours - plain).abs().max() <= 1

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mmlphuman.animation.camera_file import CameraView
+from mmlphuman.animation.camera_path import make_shots
 from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.animation.render_sequence import Look, draw, render_sequence, to_cameras
-from mmlphuman.animation.shots import make_shots
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import default_config

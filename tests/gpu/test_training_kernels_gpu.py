@@ -10,22 +10,19 @@ from mmlphuman.config import default_config
 from mmlphuman.measures.lpips import LPIPS
 from mmlphuman.processes import Ranks
 from mmlphuman.training.optimisers import Optimisers
-from tests.builders import random_loss, random_pose, randomise, small_avatar
-
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="compares GPU kernels, which need a GPU"
-)
+from mmlphuman.training.pose_rows import pieces_of_row
+from tests.builders import random_loss, random_pose
 
 
-def test_feature_distance_equals_the_plain_formula():
+def test_feature_distance_equals_the_plain_formula(device):
     from mmlphuman.training.fast_perceptual import FeatureDistance
 
     generator = torch.Generator().manual_seed(0)
     ours, theirs = (
-        torch.randn(2, 64, 24, 20, generator=generator).cuda().contiguous(memory_format=torch.channels_last)
+        torch.randn(2, 64, 24, 20, generator=generator).to(device).contiguous(memory_format=torch.channels_last)
         for _ in range(2)
     )
-    head = torch.rand(64, generator=generator).cuda()
+    head = torch.rand(64, generator=generator).to(device)
     grads = []
     for distance in (FeatureDistance.apply, plain_distance):
         leaf = ours.clone(memory_format=torch.preserve_format).requires_grad_()
@@ -41,6 +38,7 @@ def plain_distance(ours, theirs, head):
     return ((unit[0] - unit[1]).square().mean((0, 2, 3)) * head).sum()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN in bfloat16, recorded as a CUDA graph")
 @pytest.mark.parametrize("views", [1, 2])
 def test_fast_lpips_is_lpips_up_to_bfloat16(views):
     from mmlphuman.training.fast_perceptual import FastLPIPS
@@ -62,18 +60,18 @@ def test_fast_lpips_is_lpips_up_to_bfloat16(views):
         assert cosine > 0.95
 
 
-def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(synthetic_body):
+def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(pristine_avatar, device):
     """Two poses a step, the parts of the avatar switched on one after the other, rates with and without decay."""
     from mmlphuman.avatar.fused import FusedAvatar
 
     torch.backends.cuda.matmul.allow_tf32 = False
-    config = default_config(init_num_gs=600, num_verts=120, num_features=10, iterations=2 * len(SWITCHED_ON))
-    plain = randomise(small_avatar(synthetic_body)).cuda()
+    config = default_config(iterations=2 * len(SWITCHED_ON), encoder_weight_decay=0.5)  # enough to be seen in a step
+    plain = copy.deepcopy(pristine_avatar)
     ours = copy.deepcopy(plain)
     fused = FusedAvatar(ours)
 
     def fresh() -> list[Optimisers]:
-        ranks = Ranks(torch.device("cuda"))
+        ranks = Ranks(device)
         return [
             Optimisers(plain, config, 1.0, None, ranks, poses=2),
             Optimisers(ours, config, 1.0, fused.tables, ranks, poses=2),
@@ -86,10 +84,10 @@ def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(synthetic_bod
             steppers = fresh() if iteration == 4 else steppers
             for optimisers, state in zip(steppers, reversed(states), strict=True):
                 optimisers.load_state_dict(state)
-        for pose in (random_pose(2 * iteration + each).to("cuda") for each in range(2)):
+        for pose in (random_pose(2 * iteration + each).to(device) for each in range(2)):
             for forward, optimisers in zip((plain, fused), steppers, strict=True):
                 output = forward(pose, active)
-                random_loss(output, iteration).backward()
+                (1e-6 * random_loss(output, iteration)).backward()  # gradients as small as in training: eps matters
                 optimisers.add_pose(output, active)
         for optimisers in steppers:
             optimisers.set_rates(2 * iteration)
@@ -107,22 +105,18 @@ SWITCHED_ON = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("piece", ["sh0", "bank.biases.2", "inputs.5", "control_offsets"])
-def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(piece, synthetic_body):
+def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(pristine_avatar, device):
     from mmlphuman.avatar.fused import FusedAvatar
 
-    config, ranks = (
-        default_config(init_num_gs=600, num_verts=120, num_features=10),
-        Ranks(torch.device("cuda")),
-    )
-    avatar = randomise(small_avatar(synthetic_body)).cuda()
+    avatar = copy.deepcopy(pristine_avatar)
     fused = FusedAvatar(avatar)
-    optimisers = Optimisers(avatar, config, 1.0, fused.tables, ranks)
-    for broken in (False, True):
-        output = fused(random_pose(1).to("cuda"))
-        random_loss(output, 0).backward()
-        optimisers.add_pose(output, ActiveParts())
-        begin, count = optimisers.rows.layout[piece]
+    optimisers = Optimisers(avatar, default_config(), 1.0, fused.tables, Ranks(device))
+    output = fused(random_pose(1).to(device))
+    random_loss(output, 0).backward()
+    pieces = pieces_of_row(dict(avatar.named_parameters()), output.activations)
+    for broken in (None, "sh0", "bank.biases.2", "inputs.5", "control_offsets"):
+        optimisers.rows.add(pieces, ActiveParts())
         if broken:
+            begin, count = optimisers.rows.layout[broken]
             optimisers.rows.rows[0, 0, begin + count // 2] = torch.nan
-        assert optimisers.step().isfinite() == (not broken)
+        assert optimisers.step().isfinite() == (broken is None), broken

@@ -9,15 +9,20 @@ import pytest
 import torch
 from checked_capture import SIZE
 
+from mmlphuman import drawing
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.images import make_view_reader
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
-from mmlphuman.preparation import fit_measure, overlay
+from mmlphuman.preparation import fit_measure, overlays
 from mmlphuman.preparation.findings import ERROR, OK, WARNING, Finding, format_table, name_numbers, overall
-from mmlphuman.preparation.fit_measure import load_shot, undistort_picture
+from mmlphuman.preparation.fit_measure import (
+    load_reduced_mask,
+    project_points,
+    spread_points,
+    undistort_picture,
+)
 from mmlphuman.preparation.pose_checks import check_jumps, joint_steps
-from mmlphuman.preparation.posed_surface import project_points, spread_points
 
 
 def test_numbers_are_named_as_ranges():
@@ -73,10 +78,10 @@ def test_reduced_mask_is_where_the_reader_has_it(clean_check_captures, monkeypat
     layout = replace(layout, cameras=(layout.cameras[0], camera))
     reader = make_view_reader(camera, (SIZE, SIZE), 0.5, edge_radius=2)
     view = reader.read(layout.image_path(1, 3), layout.mask_path(1, 3))
-    shot = load_shot(layout, 3, 1)
-    np.testing.assert_allclose(shot.K, reader.intrinsics)
-    assert shot.mask.shape == view.mask.shape
-    assert not (shot.mask != view.mask)[~view.edge].any()
+    reduced = load_reduced_mask(layout, 3, 1)
+    np.testing.assert_allclose(reduced.K, reader.intrinsics)
+    assert reduced.mask.shape == view.mask.shape
+    assert not (reduced.mask != view.mask)[~view.edge].any()
 
 
 def test_picture_without_distortion_is_left_alone():
@@ -109,10 +114,10 @@ def test_overlay_shows_the_body_in_the_mask_in_green(clean_check_captures, synth
     layout = open_capture(clean_check_captures("avatarrex"))
     params = read_smpl_params(layout.pose_path)
     body = load_body(synthetic_body, params.betas)
-    fits = overlay.draw_overlay(layout, params, body, 2, 0).astype(int)
+    fits = overlays.draw_body(layout, params, body, 2, 0).astype(int)
     moved = replace(params, translations=params.translations + np.array([0.5, 0, 0], np.float32))
-    misses = overlay.draw_overlay(layout, moved, body, 2, 0).astype(int)
-    assert fits.shape == misses.shape == (overlay.CELL_HEIGHT, overlay.CELL_WIDTH, 3)
+    misses = overlays.draw_body(layout, moved, body, 2, 0).astype(int)
+    assert fits.shape == misses.shape == (drawing.BODY_HEIGHT, drawing.BODY_WIDTH, 3)
 
     def share(picture, channel, other):
         return (picture[..., channel] > picture[..., other] + 60).mean()

@@ -14,10 +14,8 @@ from mmlphuman.body.weight_volume import build_weight_volume
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
-from mmlphuman.preparation.body_distance import Grid, body_distance, grid_around
-from mmlphuman.preparation.carving import read_quantile
-from mmlphuman.preparation.frame_choice import well_spread_frames
-from mmlphuman.preparation.mask_views import contour_distance
+from mmlphuman.preparation.carving import Grid, body_distance, contour_distance, grid_around, read_quantile
+from mmlphuman.preparation.overlays import template_picture, views_to_show
 from mmlphuman.preparation.template import (
     Template,
     TemplateSettings,
@@ -25,9 +23,9 @@ from mmlphuman.preparation.template import (
     largest_part,
     make_template,
     simplify,
+    template_warnings,
+    well_spread_frames,
 )
-from mmlphuman.preparation.template_checks import template_warnings
-from mmlphuman.preparation.template_picture import template_picture, views_to_show
 from mmlphuman.synthetic.capture_writer import make_capture, set_stage
 from tests.commands.runs import call, call_here
 

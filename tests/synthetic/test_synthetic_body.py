@@ -9,7 +9,7 @@ import trimesh
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms, forward_kinematics
 from mmlphuman.synthetic import body, skeleton
 from mmlphuman.synthetic.body import body_arrays
-from mmlphuman.synthetic.surface import split_longest_edges
+from mmlphuman.synthetic.person_mesh import split_longest_edges
 
 SHAPES = {
     "v_template": (10475, 3),

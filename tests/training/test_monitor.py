@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmlphuman.evaluation.metrics import score_picture
-from mmlphuman.evaluation.render_capture import rendered_pictures
+from mmlphuman.evaluation.render_to_files import rendered_pictures
 from mmlphuman.measures.held_out_scores import HeldOutScore, read_scores
 from mmlphuman.model_folder import load_model
 from mmlphuman.training import monitor

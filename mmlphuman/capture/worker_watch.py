@@ -16,8 +16,8 @@ SAMPLE_SECONDS = 300  # the longest that the next sample may take
 ENDING_SECONDS = 1  # from a process's last words to its end
 
 
-class Readers:
-    """Those of one DataLoader. Waited for too long they are killed, of which it hears wherever it is."""
+class WorkerWatch:
+    """Of one DataLoader's processes. Waited for too long they are killed, of which it hears wherever it is."""
 
     def __init__(self, processes: Iterable[multiprocessing.Process] = ()):
         self._processes = tuple(processes)
@@ -25,7 +25,7 @@ class Readers:
         self._hung = False
         self._unwatched = threading.Event()
         if self._processes:
-            threading.Thread(target=self._watch, name="watch-of-readers", daemon=True).start()
+            threading.Thread(target=self._watch, name="worker-watch", daemon=True).start()
 
     @contextmanager
     def waited_for(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
-"""The command line's words for rendering an animation: cameras and how they move, video, speed. Without torch.
+"""The command line's words for an animation: poses of a file, cameras and how they move, video, speed. Without torch.
 
-Data path: command line -> cameras, motion and frame rate -> shots.make_shots -> render_sequence.
+Data path: command line -> PoseOptions -> pose_file.read_pose_file; -> cameras, motion and frame rate ->
+camera_path.make_shots -> render_sequence.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmlphuman.animation.camera_file import MAX_SIZE, CameraView, read_camera_file, read_camera_list
-from mmlphuman.animation.pose_arguments import add_pose_arguments
-from mmlphuman.animation.pose_file import PoseSequence
-from mmlphuman.animation.video import check_fps
-
-DEFAULT_FPS = 30.0  # of a video, where the pose file names no rate
+from mmlphuman.animation.pose_file import (
+    CLEAN_UPS,
+    DEFAULT_FPS,
+    HANDS_FROM,
+    UP_ROTATIONS,
+    PoseOptions,
+    PoseSequence,
+)
+from mmlphuman.picture_files import check_fps
 
 
 def add_render_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,10 +103,55 @@ def _read_camera(path: Path, model_dir: Path) -> CameraView:
 
 
 def camera_motion(args: argparse.Namespace) -> str:
-    """One of shots.MOTIONS."""
+    """One of camera_path.MOTIONS."""
     return "turntable" if args.turntable else "path" if args.camera_path else "held"
 
 
 def video_fps(args: argparse.Namespace, sequence: PoseSequence) -> float | None:
     """A video's frames a second, by default the poses' own; None if no video is wanted."""
-    return None if args.video is None else check_fps(args.video or sequence.fps or DEFAULT_FPS)
+    return None if args.video is None else check_fps(args.video or sequence.playback_fps)
+
+
+def add_pose_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --begin --count --stride --up --clean_up --no_translation --hands; `pose_options` reads them."""
+    default = PoseOptions()
+    poses = parser.add_argument_group("poses", "which frames of --pose_path, and how its poses are taken")
+    poses.add_argument(
+        "--begin", type=int, default=default.begin, metavar="N", help="first frame, from 0 (default 0)"
+    )
+    poses.add_argument("--count", type=int, metavar="N", help="number of frames (default: to the end)")
+    poses.add_argument(
+        "--stride", type=int, default=default.stride, metavar="N", help="take every Nth frame (default 1)"
+    )
+    poses.add_argument(
+        "--up",
+        choices=tuple(UP_ROTATIONS),
+        default=default.up,
+        help="the axis that points up in the file's world; AMASS: z; write --up=-y (default y)",
+    )
+    poses.add_argument(
+        "--clean_up",
+        choices=CLEAN_UPS,
+        default=default.clean_up,
+        help="published: the published viewer's mending of AMASS poses (default none)",
+    )
+    poses.add_argument("--no_translation", action="store_true", help="leave the person at the origin")
+    poses.add_argument(
+        "--hands",
+        choices=HANDS_FROM,
+        default=default.hands,
+        help="hand poses: the file's, or one for all frames (default file)",
+    )
+
+
+def pose_options(args: argparse.Namespace) -> PoseOptions:
+    """What the flags of `add_pose_arguments` say; `read_pose_file` checks the values."""
+    return PoseOptions(
+        begin=args.begin,
+        count=args.count,
+        stride=args.stride,
+        up=args.up,
+        clean_up=args.clean_up,
+        translation=not args.no_translation,
+        hands=args.hands,
+    )

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmlphuman.evaluation.contact_sheet import (
+from mmlphuman.drawing import (
     ERROR_FULL_SCALE,
     MAX_BYTES,
     SheetRow,

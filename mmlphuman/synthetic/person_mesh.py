@@ -29,7 +29,7 @@ def _grid_axes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, z
 
 
-def extract_surface() -> tuple[np.ndarray, np.ndarray]:
+def extract_person() -> tuple[np.ndarray, np.ndarray]:
     """Dense vertices (P, 3) with the floor at y = 0 and outward triangles (Q, 3) of the largest part."""
     axes = _grid_axes()
     field = sample_field(person(), axes)
@@ -88,7 +88,7 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 def person_mesh() -> tuple[np.ndarray, np.ndarray]:
     """Vertices (10475, 3) in the body file's axes, metres, and triangles (20946, 3)."""
-    vertices, faces = extract_surface()
+    vertices, faces = extract_person()
     target = 2 * NUM_VERTICES - 4 - SPARE_FACES
     vertices, faces = fast_simplification.simplify(
         vertices.astype(np.float32), faces.astype(np.int32), target_count=target, agg=4
