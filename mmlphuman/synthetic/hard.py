@@ -20,7 +20,7 @@ from mmlphuman.synthetic import skeleton as sk
 from mmlphuman.synthetic.appearance import Light
 from mmlphuman.synthetic.blend_shapes import NUM_SHAPES
 from mmlphuman.synthetic.folds import WANDER, WINDOW_FLOOR, Cloth, make_cloth
-from mmlphuman.synthetic.garments import SHIRT, TROUSERS, Body, ClothedSubject, smoothstep
+from mmlphuman.synthetic.garments import SHIRT, TROUSERS, ClothedSubject, UnclothedBody, smoothstep
 from mmlphuman.synthetic.hard_motion import NUM_EXPRESSIONS
 from mmlphuman.synthetic.person_mesh import vertex_normals
 from mmlphuman.synthetic.remesh import neighbour_means
@@ -61,7 +61,7 @@ FLUTTERS = (
 )
 
 
-def own_weights(body: Body, rng: np.random.Generator) -> np.ndarray:
+def own_weights(body: UnclothedBody, rng: np.random.Generator) -> np.ndarray:
     """(B, 55) skinning weights of the true body: the file's, smoother and unevenly shared between joints."""
     mean = neighbour_means(body.faces, len(body.vertices))
     weights = body.weights
@@ -92,7 +92,7 @@ def pose_features(pose: np.ndarray) -> np.ndarray:
     return (Rotation.from_rotvec(pose.reshape(-1, 3)[1:]).as_matrix() - np.eye(3)).ravel()
 
 
-def own_pose_directions(body: Body, rng: np.random.Generator) -> np.ndarray:
+def own_pose_directions(body: UnclothedBody, rng: np.random.Generator) -> np.ndarray:
     """(B, 3, 486) swellings and shifts at elbows, shoulders, hips and knees of up to FLESH_SIZE."""
     normals = vertex_normals(body.vertices, body.faces)
     directions = np.zeros((len(body.vertices), 3, 9 * (sk.NUM_JOINTS - 1)))
@@ -118,7 +118,7 @@ def _ancestors(joint: int) -> list[int]:
     return [joint, *(_ancestors(sk.PARENTS[joint]) if joint else [])]
 
 
-def make_flesh(smplx_path: Path, body: Body, rng: np.random.Generator) -> Flesh:
+def make_flesh(smplx_path: Path, body: UnclothedBody, rng: np.random.Generator) -> Flesh:
     """The body file's blend shapes of pose and expression, and the true body's own."""
     with np.load(smplx_path, allow_pickle=False) as file:
         told, shapes = file["posedirs"], file["shapedirs"]
