@@ -1,9 +1,19 @@
 """Make the synthetic subject's capture and body file: real formats, nothing to download, no licence.
 
     python script/make_demo.py --out_dir output/demo/capture [--layout thuman4]
+    python script/make_demo.py --subject hard --out_dir output/hard/capture --ceiling --ceiling_cameras 4 9
 
 Started again with the same options it keeps what is there. The folder appears under its name only when it is
 complete.
+
+The hard subject walks and turns under a lamp, moves fingers and jaw, has skinning and blend shapes that its body file
+does not tell, and wrinkles that cannot be foreseen. --novel_frames is the number of frames of each of its three sets
+of other poses, near, middle and far, which follow the training frames in this order; demo.json lists them in "sets".
+
+--ceiling adds ceiling/: every frame of the true body, clothes and light, with wrinkles as on average over the training
+frames, on white and without lens distortion. Its names are those of test.py, so that next to a model's pictures in
+OUT (test.py ... --out_dir OUT) they are scored by
+    python script/eval.py --truth OUT/gt --render OUT/render --render CAPTURE/ceiling --mask OUT/mask
 """
 
 from __future__ import annotations
@@ -15,13 +25,17 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from mmlphuman.synthetic.body import write_body
-from mmlphuman.synthetic.capture_writer import make_capture
+from mmlphuman.synthetic.capture_writer import SUBJECTS, make_capture
+from mmlphuman.synthetic.hard_motion import frame_sets
 from mmlphuman.synthetic.layouts import LAYOUTS
 
 STAMP = "demo.json"
 VERSION = 1  # of what is drawn; raise it when the same options give other pictures
 SMALLEST_SIDE = 16  # pixels
+LARGEST_POSE_ERROR = 45.0  # degrees, centimetres
 LARGEST_DISTORTION = 1.0  # beyond it a lens may fold its picture over, which no calibration describes
 
 
@@ -37,8 +51,13 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="\n".join(__doc__.splitlines()[1:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out_dir", type=Path, required=True, help="folder of the capture, made here")
+    parser.add_argument("--subject", choices=SUBJECTS, default="demo")
     parser.add_argument(
         "--smplx_path", type=Path, help="body file to write; default SMPLX_NEUTRAL.npz beside the capture"
     )
@@ -60,6 +79,26 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--novel_frames", type=int, default=12, help="frames of other poses, after the training part"
     )
+    parser.add_argument(
+        "--pose_error",
+        type=float,
+        nargs=2,
+        metavar=("DEG", "CM"),
+        default=[0.0, 0.0],
+        help="root mean square error of every joint's rotation and of the place, in the training frames of "
+        "smpl_params.npz; smpl_params_true.npz has the true poses",
+    )
+    parser.add_argument(
+        "--color_cast",
+        type=float,
+        metavar="SHARE",
+        default=0.0,
+        help="each camera's gain and white balance are off by up to this share; color_casts.json has them",
+    )
+    parser.add_argument("--ceiling", action="store_true", help="also pictures with mean wrinkles")
+    parser.add_argument(
+        "--ceiling_cameras", type=int, nargs="+", metavar="ID", help="of these cameras; default all"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     return parser.parse_args()
@@ -77,9 +116,42 @@ def describe(args: argparse.Namespace, size: tuple[int, int]) -> dict:
             f"--distortion {' '.join(map(str, args.distortion))}: coefficients must lie within "
             f"{-LARGEST_DISTORTION:g} and {LARGEST_DISTORTION:g}"
         )
+    if not all(0 <= size <= LARGEST_POSE_ERROR for size in args.pose_error):
+        raise ValueError(
+            f"--pose_error {' '.join(map(str, args.pose_error))}: give degrees and centimetres from 0 to "
+            f"{LARGEST_POSE_ERROR:g}"
+        )
+    if not 0 <= args.color_cast < 1:
+        raise ValueError(f"--color_cast {args.color_cast}: a share from 0 to below 1 is needed, such as 0.1")
+    if args.ceiling_cameras and not args.ceiling:
+        raise ValueError("--ceiling_cameras goes with --ceiling")
+    for camera in args.ceiling_cameras or ():
+        if not 0 <= camera < args.cameras:
+            raise ValueError(f"--ceiling_cameras {camera}: cameras are 0 to {args.cameras - 1}")
     numbers = {name: getattr(args, name) for name in ("layout", "cameras", "frames", "novel_frames", "seed")}
     lens = {"distortion": args.distortion} if any(args.distortion) else {}
-    return {"version": VERSION, "size": list(size), **numbers, **lens}
+    hard = {"subject": args.subject, "sets": frame_ranges(args)} if args.subject == "hard" else {}
+    errors = {
+        name: getattr(args, name) for name in ("pose_error", "color_cast") if np.any(getattr(args, name))
+    }
+    ceiling = {"ceiling": ceiling_cameras(args)} if args.ceiling else {}
+    return {"version": VERSION, "size": list(size), **numbers, **lens, **hard, **errors, **ceiling}
+
+
+def ceiling_cameras(args: argparse.Namespace) -> list[int]:
+    if not args.ceiling:
+        return []
+    return sorted(set(args.ceiling_cameras)) if args.ceiling_cameras else list(range(args.cameras))
+
+
+def frame_ranges(args: argparse.Namespace) -> dict[str, list[int]]:
+    """First and last frame of the training part and of each set of other poses."""
+    if args.subject == "hard":
+        return frame_sets(args.frames, args.novel_frames)
+    ranges = {"training": [0, args.frames - 1]}
+    if args.novel_frames:
+        ranges["other poses"] = [args.frames, args.frames + args.novel_frames - 1]
+    return ranges
 
 
 def already_made(out_dir: Path, stamp: dict) -> bool:
@@ -136,6 +208,10 @@ def build(args: argparse.Namespace, size: tuple[int, int], stamp: dict) -> None:
             seed=args.seed,
             layout=args.layout,
             distortion=args.distortion,
+            subject=args.subject,
+            pose_error=args.pose_error,
+            color_cast=args.color_cast,
+            ceiling_cameras=ceiling_cameras(args),
             workers=args.workers,
             progress=True,
         )
@@ -160,13 +236,11 @@ def main() -> None:
         put_body(args.smplx_path, args.seed)  # only the body file is missing
     else:
         build(args, size, stamp)
-    last = args.frames + args.novel_frames - 1
     print(f"capture  {args.out_dir}")
     print(f"         {args.cameras} cameras of {size[0]}x{size[1]}, ids 0-{args.cameras - 1}")
-    print(
-        f"         training frames 0-{args.frames - 1}"
-        + f", other poses {args.frames}-{last}" * (args.novel_frames > 0)
-    )
+    (_, training), *others = frame_ranges(args).items()
+    told = f"training frames {training[0]}-{training[1]}"
+    print("         " + ", ".join([told, *(f"{name} {first}-{last}" for name, (first, last) in others)]))
     print(f"body     {args.smplx_path}")
 
 

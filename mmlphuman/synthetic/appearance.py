@@ -211,9 +211,26 @@ GLOSS = {
     TROUSERS: (0.04, 8.0),
     SHOES: (0.16, 30.0),
 }
-# Direction towards the light (world), and its strength: key from the front left, fills from behind and right.
-LIGHTS = (((0.35, 0.75, 0.56), 0.34), ((-0.70, 0.45, 0.20), 0.14), ((0.10, 0.40, -0.90), 0.16))
-AMBIENT, SKY = 0.56, 0.16
+
+
+@dataclass(frozen=True)
+class Light:
+    """What lights the person, in the world."""
+
+    lamps: tuple[tuple[tuple[float, float, float], float], ...]  # direction towards the lamp, strength
+    ambient: float
+    sky: float  # more of it from above, less from below
+    wrap: float  # how far round the body the lamps reach: 0 Lambert, 1 everywhere
+    fall_off: tuple[float, float, float] = (0.0, 0.0, 0.0)  # lamps at x: times exp(fall_off . x), x in metres
+
+
+# Key from the front left, fills from behind and right.
+STUDIO_LIGHT = Light(
+    lamps=(((0.35, 0.75, 0.56), 0.34), ((-0.70, 0.45, 0.20), 0.14), ((0.10, 0.40, -0.90), 0.16)),
+    ambient=0.56,
+    sky=0.16,
+    wrap=0.25,
+)
 
 
 def albedo(anatomy: np.ndarray, layer: np.ndarray, prints: Prints) -> np.ndarray:
@@ -233,17 +250,28 @@ def albedo(anatomy: np.ndarray, layer: np.ndarray, prints: Prints) -> np.ndarray
     return color
 
 
-def shade(color: np.ndarray, normals: np.ndarray, to_eye: np.ndarray, layer: np.ndarray, light: np.ndarray):
-    """(R, 3) shaded RGB in [0, 1]. normals, to_eye: unit (R, 3); light: (R,) share left in valleys."""
-    diffuse = AMBIENT + SKY * normals[:, 1]
+def shade(
+    color: np.ndarray,
+    places: np.ndarray,
+    normals: np.ndarray,
+    to_eye: np.ndarray,
+    layer: np.ndarray,
+    valleys: np.ndarray,
+    light: Light,
+) -> np.ndarray:
+    """(R, 3) shaded RGB in [0, 1]. places: (R, 3) world; normals, to_eye: unit (R, 3); valleys: (R,) share of the
+    light that is left there."""
+    diffuse = light.ambient + light.sky * normals[:, 1]
     specular = np.zeros(len(color), np.float32)
     strength = np.array([GLOSS[k][0] for k in sorted(GLOSS)], np.float32)[layer]
     exponent = np.array([GLOSS[k][1] for k in sorted(GLOSS)], np.float32)[layer]
-    for direction, power in LIGHTS:
+    nearness = np.exp(places @ np.array(light.fall_off, np.float32))
+    for direction, power in light.lamps:
         direction = np.array(direction, np.float32) / np.float32(np.linalg.norm(direction))
+        power = np.float32(power) * nearness
         cosine = normals @ direction
-        diffuse = diffuse + np.float32(power) * (0.25 + 0.75 * cosine).clip(0)
+        diffuse = diffuse + power * (light.wrap + (1 - light.wrap) * cosine).clip(0)
         half = to_eye + direction
         half /= np.sqrt((half * half).sum(1, keepdims=True)) + np.float32(1e-6)
-        specular += np.float32(power) * (normals * half).sum(1).clip(0) ** exponent
-    return (color * (diffuse * light)[:, None] + (strength * specular * light)[:, None] * 2).clip(0, 1)
+        specular += power * (normals * half).sum(1).clip(0) ** exponent
+    return (color * (diffuse * valleys)[:, None] + (strength * specular * valleys)[:, None] * 2).clip(0, 1)

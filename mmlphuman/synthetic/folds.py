@@ -87,7 +87,7 @@ class Bulge:
 class Cloth:
     """Everything pose-dependent of one subject."""
 
-    folds: tuple[Fold, ...]
+    folds: tuple[Fold, ...]  # or others that add() alike
     bulges: tuple[Bulge, ...]
     base_height: np.ndarray  # (P,) folds that are always there, metres
     base_valley: np.ndarray  # (P,)
@@ -102,6 +102,28 @@ class Cloth:
             strength = smoothstep(drives[bulge.drive], bulge.low, bulge.high)
             points[bulge.index] += np.float32(strength) * bulge.offset
         return points, 1 - np.float32(VALLEY_SHADE) * np.minimum(valley, 1)
+
+
+@dataclass(frozen=True)
+class StillCloth:
+    """Cloth that takes no notice of the pose."""
+
+    points: np.ndarray  # (P, 3) float32
+    light: np.ndarray  # (P,)
+
+    def displace(self, subject: ClothedSubject, drives: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+        """As Cloth.displace, the same for all poses."""
+        return self.points.copy(), self.light
+
+
+def mean_cloth(cloth: Cloth, subject: ClothedSubject, body_poses: np.ndarray) -> StillCloth:
+    """The cloth as it is on average over body_poses (F, 63), displacement and shading of valleys alike."""
+    points, light = np.zeros(subject.rest.shape), np.zeros(len(subject.rest))
+    for body_pose in body_poses:
+        displaced, left = cloth.displace(subject, pose_drives(body_pose))
+        points += displaced / len(body_poses)
+        light += left / len(body_poses)
+    return StillCloth(points.astype(np.float32), light.astype(np.float32))
 
 
 def _bell(values: np.ndarray, center: float, width: float) -> np.ndarray:

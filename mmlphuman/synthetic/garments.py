@@ -15,7 +15,7 @@ from scipy import sparse
 
 from mmlphuman.synthetic import skeleton as sk
 from mmlphuman.synthetic.person_mesh import vertex_normals
-from mmlphuman.synthetic.remesh import clip, subdivide
+from mmlphuman.synthetic.remesh import clip, neighbour_means, subdivide
 
 SKIN, HAIR, SHIRT, TROUSERS, SHOES = range(5)
 NECK_CENTER = np.array([0.0, 1.452, -0.012])
@@ -46,6 +46,7 @@ class ClothedSubject:
     faces: np.ndarray  # (Q, 3) int32
     face_layer: np.ndarray  # (Q,) uint8
     joints: np.ndarray  # (55, 3)
+    from_body: sparse.csr_matrix  # (P, B) vertices as weighted means of the body's
 
 
 def load_body(path, betas: np.ndarray) -> UnclothedBody:
@@ -102,14 +103,11 @@ def _coverage(layer: int, anatomy: np.ndarray) -> np.ndarray:
 
 def _smoothed(body: UnclothedBody, rounds: int, margin: float) -> np.ndarray:
     """(B, 3) body surface with hollows bridged, nowhere closer than `margin` to the skin."""
-    count, faces = len(body.vertices), body.faces
-    pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    adjacency = sparse.csr_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), (count, count))
-    mean = sparse.diags(1 / np.asarray(adjacency.sum(1)).ravel()) @ adjacency
+    mean = neighbour_means(body.faces, len(body.vertices))
     smooth = body.vertices
     for _ in range(rounds):
         smooth = 0.4 * smooth + 0.6 * (mean @ smooth)
-    normals = vertex_normals(body.vertices, faces)
+    normals = vertex_normals(body.vertices, body.faces)
     outwards = ((smooth - body.vertices) * normals).sum(1)
     lift = np.maximum(outwards, 0) + margin
     for _ in range(3):
@@ -227,4 +225,5 @@ def dress(body: UnclothedBody, rounds: int = 2) -> ClothedSubject:
         faces=all_faces.astype(np.int32),
         face_layer=np.repeat([part[0] for part in parts], [len(part[3]) for part in parts]).astype(np.uint8),
         joints=body.joints,
+        from_body=sparse.csr_matrix(whole, dtype=np.float32),
     )

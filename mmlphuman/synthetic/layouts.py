@@ -62,6 +62,14 @@ def write_photo(
             raise OSError(f"could not write {path}")
 
 
+def write_ceiling(out_dir: Path, camera: int, frame: int, image: np.ndarray) -> None:
+    """One (H, W, 3) uint8 RGB picture to compare with, on white, lossless and named as test.py names its own."""
+    path = out_dir / "ceiling" / f"cam{camera:03d}_frame{frame:08d}.png"
+    path.parent.mkdir(exist_ok=True)
+    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"could not write {path}")
+
+
 def _write_json(path: Path, cameras: list[Camera]) -> None:
     """World to camera, pixels."""
     calibration = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from mmlphuman.body.kinematics import forward_kinematics
@@ -18,6 +19,8 @@ from mmlphuman.synthetic import skeleton as sk
 
 BETAS = np.array([[0.5, -0.6, 0.4, -0.3, 0.8, -0.4, 0.3, 0.4, 0.2, 0.3]], np.float32)
 ARM_DOWN = 1.22  # radians below the T-pose
+ERROR_FRAMES = 10  # planted pose errors are the same over about so many frames
+ROTATIONS = ("global_orient", "body_pose", "left_hand_pose", "right_hand_pose", "jaw_pose")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def novel_style(rng: np.random.Generator) -> Style:
     return Style(1.3, (3, 2, 3, 2, 5, 4, 2, 1), np.pi / 2 + rng.uniform(-0.4, 0.4, 8))
 
 
-def _lift(wave: np.ndarray) -> np.ndarray:
+def lift(wave: np.ndarray) -> np.ndarray:
     """[-1, 1] -> [0, 1], smooth, resting longer at both ends than a sinusoid."""
     t = 0.5 + 0.5 * wave
     return t * t * (3 - 2 * t)
@@ -52,7 +55,7 @@ def _angles(style: Style, frames: int) -> dict[str, np.ndarray]:
     ]
     quarter = [np.cos(2 * np.pi * c * time + p) for c, p in zip(style.cycles, style.phases, strict=True)]
     size = style.amplitude
-    squat = _lift(wave[5]) * size
+    squat = lift(wave[5]) * size
     step = 1 - 0.75 * np.clip(squat, 0, 1)
     left_step, right_step = step * np.clip(wave[0], 0, 1) ** 1.3, step * np.clip(-wave[0], 0, 1) ** 1.3
     swing = 0.25 * step * wave[0]
@@ -64,12 +67,12 @@ def _angles(style: Style, frames: int) -> dict[str, np.ndarray]:
         "left_out": 0.06 + 0.12 * squat + 0.05 * wave[4],
         "right_out": 0.06 + 0.12 * squat - 0.05 * wave[4],
         "ankle_squat": -0.45 * squat,
-        "left_raise": -ARM_DOWN + 1.40 * size * _lift(wave[1]),
-        "right_raise": -ARM_DOWN + 1.40 * size * _lift(wave[2]),
-        "left_swing": swing - 0.35 * size * _lift(quarter[3]),
-        "right_swing": -swing - 0.35 * size * _lift(-quarter[3]),
-        "left_elbow": 0.15 + 1.55 * size * _lift(wave[3] * 0.6 + quarter[1] * 0.4),
-        "right_elbow": 0.15 + 1.55 * size * _lift(-wave[3] * 0.6 + quarter[2] * 0.4),
+        "left_raise": -ARM_DOWN + 1.40 * size * lift(wave[1]),
+        "right_raise": -ARM_DOWN + 1.40 * size * lift(wave[2]),
+        "left_swing": swing - 0.35 * size * lift(quarter[3]),
+        "right_swing": -swing - 0.35 * size * lift(-quarter[3]),
+        "left_elbow": 0.15 + 1.55 * size * lift(wave[3] * 0.6 + quarter[1] * 0.4),
+        "right_elbow": 0.15 + 1.55 * size * lift(-wave[3] * 0.6 + quarter[2] * 0.4),
         "left_roll": 0.5 * quarter[3],
         "right_roll": -0.5 * quarter[4],
         "twist": 0.45 * size * wave[4],
@@ -80,7 +83,7 @@ def _angles(style: Style, frames: int) -> dict[str, np.ndarray]:
         "turn": 0.55 * wave[7],
         "sway_x": 0.05 * quarter[0] * step,
         "sway_z": 0.05 * wave[7],
-        "curl": 0.25 + 0.35 * _lift(quarter[3]),
+        "curl": 0.25 + 0.35 * lift(quarter[3]),
     }
 
 
@@ -120,7 +123,7 @@ def _poses(style: Style, frames: int) -> dict[str, np.ndarray]:
     return {"pose": pose, "sway": np.stack([a["sway_x"], 0 * a["turn"], a["sway_z"]], 1)}
 
 
-def _standing_translation(pose: np.ndarray, sway: np.ndarray, joints: np.ndarray) -> np.ndarray:
+def standing_translation(pose: np.ndarray, sway: np.ndarray, joints: np.ndarray) -> np.ndarray:
     """(frames, 3) translation that keeps the lower foot on the floor. joints: (55, 3) shaped, T-pose."""
     feet = [sk.L_ANKLE, sk.R_ANKLE, sk.L_FOOT, sk.R_FOOT]
     transforms = forward_kinematics(
@@ -150,10 +153,39 @@ def make_motion(
         "betas": BETAS,
         "global_orient": pose[:, 0],
         "body_pose": pose[:, 1:22].reshape(count, 63),
-        "transl": _standing_translation(pose, sway, joints),
+        "transl": standing_translation(pose, sway, joints),
         "left_hand_pose": pose[:, 25:40].reshape(count, 45),
         "right_hand_pose": pose[:, 40:55].reshape(count, 45),
         "jaw_pose": np.zeros((count, 3)),
         "expression": 0.2 * talking * np.eye(1, 10),
     }
     return {key: value.astype(np.float32) for key, value in arrays.items()}
+
+
+def plant_pose_errors(
+    motion: dict[str, np.ndarray], num_frames: int, degrees: float, centimetres: float, seed: int
+) -> dict[str, np.ndarray]:
+    """A copy of `motion` whose first `num_frames` poses are wrong, as those of a bad body fit are.
+
+    Every joint is turned by an angle of `degrees` and the body moved by `centimetres`, root mean squares over
+    these frames; errors drift within about ERROR_FRAMES. The frames after them, which drive the avatar instead of
+    being fitted to pictures, stay as they are.
+    """
+    rng = np.random.default_rng([seed, 3])
+
+    def errors(count: int, size: float) -> np.ndarray:
+        """(num_frames, count, 3) vectors, each of the count with this root mean square length."""
+        margin = 2 * ERROR_FRAMES
+        noise = rng.normal(size=(num_frames + 2 * margin, count, 3))
+        # Noise smoothed with a Gaussian falls to a correlation of 1/e after twice its standard deviation.
+        smooth = gaussian_filter1d(noise, ERROR_FRAMES / 2, axis=0)[margin : margin + num_frames]
+        return size * smooth / np.sqrt((smooth**2).sum(2, keepdims=True).mean(0, keepdims=True))
+
+    wrong = {key: array.copy() for key, array in motion.items()}
+    for key in ROTATIONS:
+        true = motion[key][:num_frames].astype(np.float64)
+        turns = errors(true.shape[1] // 3, np.deg2rad(degrees)).reshape(-1, 3)
+        turned = Rotation.from_rotvec(true.reshape(-1, 3)) * Rotation.from_rotvec(turns)
+        wrong[key][:num_frames] = turned.as_rotvec().reshape(true.shape)
+    wrong["transl"][:num_frames] += errors(1, 0.01 * centimetres)[:, 0].astype(np.float32)
+    return wrong

@@ -18,7 +18,7 @@ from embreex.mesh_construction import TriangleMesh
 from mmlphuman.body.kinematics import forward_kinematics
 from mmlphuman.synthetic import appearance
 from mmlphuman.synthetic import skeleton as sk
-from mmlphuman.synthetic.folds import Cloth, pose_drives
+from mmlphuman.synthetic.folds import Cloth, StillCloth, pose_drives
 from mmlphuman.synthetic.garments import ClothedSubject
 
 SUPERSAMPLING = 2  # samples a pixel and axis
@@ -76,9 +76,20 @@ def pose_vertices(subject: ClothedSubject, points: np.ndarray, pose: np.ndarray,
     return np.einsum("pij,pj->pi", blended[:, :, :3], points) + blended[:, :, 3]
 
 
-def pose_mesh(subject: ClothedSubject, cloth: Cloth, pose: np.ndarray, translation: np.ndarray) -> PosedMesh:
-    """Displace by the cloth's folds, skin, and hand to the ray tracer. pose: (165,) SMPL-X axis-angle."""
+def pose_mesh(
+    subject: ClothedSubject,
+    cloth: Cloth | StillCloth,
+    pose: np.ndarray,
+    translation: np.ndarray,
+    flesh: np.ndarray | None = None,
+) -> PosedMesh:
+    """Displace by the cloth's folds, skin, and hand to the ray tracer.
+
+    pose: (165,) SMPL-X axis-angle; flesh: (P, 3) displacement of the T-pose by the body's own blend shapes.
+    """
     points, light = cloth.displace(subject, pose_drives(pose[3:66]))
+    if flesh is not None:
+        points = points + flesh
     vertices = pose_vertices(subject, points, pose, translation)
     normals = _smooth_normals(vertices, subject.faces)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + np.float32(1e-12)
@@ -135,21 +146,39 @@ def _pixels_to_search(camera: Camera, vertices: np.ndarray) -> tuple[np.ndarray,
     return np.nonzero(cv2.dilate(seen, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)))
 
 
-def _shade_hits(mesh: PosedMesh, hits: dict, directions: np.ndarray, prints: appearance.Prints) -> np.ndarray:
+def _at_hits(values: np.ndarray, hits: dict, faces: np.ndarray) -> np.ndarray:
+    """(R, A) values of vertices (P, A), interpolated. hits: primID, u, v (R,)."""
+    corners, u, v = faces[hits["primID"]], hits["u"], hits["v"]
+    met = values[corners[:, 0]] * (1 - u - v)[:, None]
+    met += values[corners[:, 1]] * u[:, None]
+    met += values[corners[:, 2]] * v[:, None]
+    return met
+
+
+def _shade_hits(
+    mesh: PosedMesh,
+    hits: dict,
+    directions: np.ndarray,
+    prints: appearance.Prints,
+    light: appearance.Light,
+) -> np.ndarray:
     """(R, 3) colours where rays met the mesh. hits: primID, u, v (R,); directions: unit (R, 3)."""
-    corners, u, v = mesh.faces[hits["primID"]], hits["u"], hits["v"]
-    values = mesh.attributes[corners[:, 0]] * (1 - u - v)[:, None]
-    values += mesh.attributes[corners[:, 1]] * u[:, None]
-    values += mesh.attributes[corners[:, 2]] * v[:, None]
+    values, places = (_at_hits(array, hits, mesh.faces) for array in (mesh.attributes, mesh.vertices))
     normals = values[:, :3]
     normals = normals / (np.sqrt((normals * normals).sum(1, keepdims=True)) + np.float32(1e-12))
     layer = mesh.face_layer[hits["primID"]]
     color = appearance.albedo(values[:, 3:6], layer, prints)
-    return appearance.shade(color, normals, -directions, layer, values[:, 6])
+    return appearance.shade(color, places, normals, -directions, layer, values[:, 6], light)
 
 
-def photograph(mesh: PosedMesh, camera: Camera, prints: appearance.Prints) -> tuple[np.ndarray, np.ndarray]:
-    """One photo: (H, W, 3) uint8 RGB and (H, W) uint8 anti-aliased mask."""
+def photograph(
+    mesh: PosedMesh,
+    camera: Camera,
+    prints: appearance.Prints,
+    light: appearance.Light = appearance.STUDIO_LIGHT,
+    white: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One photo: (H, W, 3) uint8 RGB and (H, W) uint8 anti-aliased mask. white: in place of the backdrop."""
     rows, columns = _pixels_to_search(camera, mesh.vertices)
     step = (np.arange(SUPERSAMPLING) + 0.5) / SUPERSAMPLING
     down, right = (offset.ravel() for offset in np.meshgrid(step, step, indexing="ij"))
@@ -161,10 +190,12 @@ def photograph(mesh: PosedMesh, camera: Camera, prints: appearance.Prints) -> tu
     hit = np.flatnonzero(result["primID"] >= 0)
     hits = {key: result[key][hit] for key in ("primID", "u", "v")}
     samples = np.zeros((len(directions), 4), np.float32)
-    samples[hit, :3] = _shade_hits(mesh, hits, directions[hit], prints)
+    samples[hit, :3] = _shade_hits(mesh, hits, directions[hit], prints, light)
     samples[hit, 3] = 1
     seen = samples.reshape(SUPERSAMPLING**2, -1, 4).mean(0)
     image = backdrop(camera.width, camera.height, 0.4 * camera.rotation[0, 0])
+    if white:
+        image[:] = 1
     alpha = np.zeros(image.shape[:2], np.float32)
     alpha[rows, columns] = seen[:, 3]
     image[rows, columns] = image[rows, columns] * (1 - seen[:, 3:]) + seen[:, :3]

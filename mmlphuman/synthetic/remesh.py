@@ -18,6 +18,13 @@ def _edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return edges, inverse.reshape(-1, 3)
 
 
+def neighbour_means(faces: np.ndarray, count: int) -> sparse.csr_matrix:
+    """(B, B) matrix that replaces each vertex by the mean of its neighbours on a closed mesh."""
+    pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    adjacency = sparse.csr_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), (count, count))
+    return (sparse.diags(1 / np.asarray(adjacency.sum(1)).ravel()) @ adjacency).tocsr()
+
+
 def loop_subdivision(faces: np.ndarray, count: int) -> tuple[sparse.csr_matrix, np.ndarray]:
     """One round of Loop's scheme on a closed mesh of `count` vertices.
 

@@ -19,17 +19,10 @@ NO_DISTORTION = np.zeros(5)
 
 
 def full_pose(motion: dict[str, np.ndarray], frame: int) -> np.ndarray:
-    """(165,) SMPL-X pose of a frame; jaw and eyes are zero, as in the method."""
-    face = np.zeros(9, np.float32)
-    keys = ("left_hand_pose", "right_hand_pose")
-    return np.concatenate(
-        [
-            motion["global_orient"][frame],
-            motion["body_pose"][frame],
-            face,
-            *(motion[key][frame] for key in keys),
-        ]
-    )
+    """(165,) SMPL-X pose of a frame; the eyes look ahead."""
+    body, hands = ("global_orient", "body_pose", "jaw_pose"), ("left_hand_pose", "right_hand_pose")
+    parts = [motion[key][frame] for key in body] + [np.zeros(6, np.float32)]
+    return np.concatenate(parts + [motion[key][frame] for key in hands])
 
 
 def _look_at(eye: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -48,6 +41,7 @@ def _extent(body: UnclothedBody, motion: dict[str, np.ndarray]) -> np.ndarray:
         sparse.csr_matrix(body.weights[chosen], dtype=np.float32),
         *([np.zeros(0)] * 2),
         body.joints,
+        sparse.identity(0),
     )
     points = body.vertices[chosen].astype(np.float32)
     frames = range(len(motion["transl"]))
@@ -62,10 +56,11 @@ def camera_ring(
     num_cameras: int,
     size: tuple[int, int],
     distortion: np.ndarray = NO_DISTORTION,
+    radius: float = RING_RADIUS,
 ) -> list[Camera]:
     """Cameras around the subject, the first in front of it, one focal length for all.
 
-    size: (width, height) pixels; distortion: k1 k2 p1 p2 k3 of every camera.
+    size: (width, height) pixels; distortion: k1 k2 p1 p2 k3 of every camera; radius: of the ring, metres.
     """
     width, height = size
     reached = _extent(body, motion).astype(np.float64)
@@ -73,7 +68,7 @@ def camera_ring(
     poses = []
     for index in range(num_cameras):
         angle = 2 * np.pi * index / num_cameras
-        eye = np.array([RING_RADIUS * np.sin(angle), CAMERA_HEIGHTS[index % 2], RING_RADIUS * np.cos(angle)])
+        eye = np.array([radius * np.sin(angle), CAMERA_HEIGHTS[index % 2], radius * np.cos(angle)])
         poses.append(_look_at(eye, target))
     focal = np.inf
     for rotation, translation in poses:
@@ -87,3 +82,10 @@ def camera_ring(
         )
         for index, (rotation, translation) in enumerate(poses)
     ]
+
+
+def color_casts(num_cameras: int, share: float, seed: int) -> np.ndarray:
+    """(C, 3) factors of each camera's red, green and blue: a gain and a white balance, each off by up to `share`."""
+    rng = np.random.default_rng([seed, 4])
+    gain = 1 + share * rng.uniform(-1, 1, (num_cameras, 1))
+    return gain * (1 + share * rng.uniform(-1, 1, (num_cameras, 3)))

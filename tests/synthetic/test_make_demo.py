@@ -95,6 +95,10 @@ def test_distortion_is_part_of_the_stamp(command, tmp_path):
         (("--layout", "actorshq", "--distortion", 0.1, 0, 0, 0, 0), "actorshq layout has no lens distortion"),
         (("--distortion", "nan", 0, 0, 0, 0), "--distortion nan"),
         (("--distortion", 3, 0, 0, 0, 0), "--distortion 3.0"),
+        (("--pose_error", -1, 0), "--pose_error -1.0 0.0"),
+        (("--color_cast", 1.5), "--color_cast 1.5"),
+        (("--ceiling", "--ceiling_cameras", 2), "--ceiling_cameras 2: cameras are 0 to 1"),
+        (("--ceiling_cameras", 1), "goes with --ceiling"),
     ],
 )
 def test_bad_options_say_which(command, tmp_path, arguments, message):
@@ -107,3 +111,30 @@ def test_stamp_names_the_options(command, tmp_path):
     command("--out_dir", tmp_path / "capture", "--seed", 3)
     stamp = json.loads((tmp_path / "capture" / "demo.json").read_text())
     assert stamp["seed"] == 3 and stamp["size"] == [32, 32] and stamp["layout"] == "avatarrex"
+
+
+def test_default_subject_has_the_stamp_it_always_had(command, tmp_path):
+    command("--out_dir", tmp_path / "capture")
+    assert (tmp_path / "capture" / "demo.json").read_text() == (
+        '{"version": 1, "size": [32, 32], "layout": "avatarrex", "cameras": 2, "frames": 1, "novel_frames": 1, '
+        '"seed": 0}\n'
+    )
+    assert sorted(p.name for p in (tmp_path / "capture").iterdir()) == [
+        *("22010700", "22010701", "calibration_full.json", "demo.json", "smpl_params.npz")
+    ]
+
+
+def test_hard_subject_tells_its_sets(command, tmp_path, capsys):
+    hard = ("--subject", "hard", "--novel_frames", 2, "--pose_error", 3, 1, "--color_cast", 0.1)
+    command("--out_dir", tmp_path / "capture", *hard, "--ceiling", "--ceiling_cameras", 1)
+    stamp = json.loads((tmp_path / "capture" / "demo.json").read_text())
+    assert stamp["subject"] == "hard" and stamp["ceiling"] == [1]
+    assert stamp["pose_error"] == [3, 1] and stamp["color_cast"] == 0.1
+    assert stamp["sets"] == {"training": [0, 0], "near": [1, 2], "middle": [3, 4], "far": [5, 6]}
+    assert "training frames 0-0, near 1-2, middle 3-4, far 5-6" in capsys.readouterr().out
+    assert len(list((tmp_path / "capture" / "ceiling").iterdir())) == 7
+    assert len(read_smpl_params(open_capture(tmp_path / "capture").pose_path)) == 7
+    command("--out_dir", tmp_path / "capture", *hard, "--ceiling", "--ceiling_cameras", 1)
+    assert "already made" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="other options"):
+        command("--out_dir", tmp_path / "capture")
