@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-TEST_TOOLS := pytest==9.2.0 pytest-xdist==3.8.0 ruff==0.17.6
+TEST_TOOLS := pytest==9.2.0 pytest-xdist==3.8.0 ruff==0.17.6 basedpyright==1.40.2
 TRITON := triton==3.9.0
 
 .PHONY: demo test test-kernels clean
