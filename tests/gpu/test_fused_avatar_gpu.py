@@ -14,7 +14,6 @@ from mmlphuman.backend import choose_backend
 from mmlphuman.body.kinematics import rotation_matrices
 from mmlphuman.config import default_config
 from mmlphuman.gpu.pose_rows import PoseRows, pieces_of_row
-from mmlphuman.gpu.view_colors import kernel_colors
 from mmlphuman.processes import Ranks
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import view_colors
@@ -82,6 +81,7 @@ def largest(difference: torch.Tensor, size: torch.Tensor) -> float:
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_fused_avatar_equals_the_plain_one(avatar, pose, device, name):
     from mmlphuman.gpu.fused_avatar import FusedAvatar
+    from mmlphuman.gpu.view_colors import kernel_colors
 
     active, cameras, pose = SCHEDULES[name], look_at_origin(views=3).to(device), pose.to(device)
     generator = torch.Generator().manual_seed(3)
@@ -164,6 +164,8 @@ def test_recorded_half_precision_draws_the_same_picture(avatar, pose):
 
 def test_colors_and_their_gradients_equal_the_plain_ones(device):
     """More Gaussians than a program takes, any 3 x 3 part, some colours cut off at zero, where no gradient is."""
+    from mmlphuman.gpu.view_colors import kernel_colors
+
     generator, count = torch.Generator().manual_seed(0), 150
     cameras = look_at_origin(distance=2.0, views=2).to(device)
     xyz, linear, sh, cotangent = (

@@ -100,7 +100,7 @@ def test_the_gradient_is_the_mean_over_the_poses(config, capture):
     single, double = fresh(replace(config, poses_per_step=1), capture), fresh(config, capture)
     mean: dict[str, torch.Tensor] = {}
     for _ in range(2):
-        single.optimisers.forget_gradients()
+        single.avatar.zero_grad()
         single.add_gradients(next(single.stream))
         for name, parameter in single.avatar.named_parameters():
             if parameter.grad is not None:
