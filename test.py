@@ -41,6 +41,7 @@ from mmlphuman.processes import Ranks, started_processes
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     summary, usage = __doc__.strip().split("\n\n")
     parser = argparse.ArgumentParser(description=summary, usage=usage)
     parser.add_argument(

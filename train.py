@@ -41,6 +41,7 @@ from mmlphuman.training.run_setup import (
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True, help="YAML settings, e.g. config/demo.yaml")
     parser.add_argument("--data_dir", type=Path, required=True, help="capture folder")

@@ -20,6 +20,7 @@ WAIT_SECONDS = 1.0  # asleep at a time while nobody asks for a picture
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--model_dir", type=Path, required=True, help="what train.py wrote, or a compact .safetensors file"

@@ -125,10 +125,10 @@ class Config:
 
 def default_config(**settings: Any) -> Config:
     """config/default.yaml with `settings` over it, not validated. OmegaConf's errors for what does not fit."""
-    return OmegaConf.to_object(OmegaConf.merge(_defaults(), settings))
+    return _typed(OmegaConf.merge(_defaults(), settings))
 
 
-@functools.cache
+@functools.cache  # OmegaConf takes over 20 ms for it; what merges into it copies it first
 def _defaults() -> DictConfig:
     """Every setting, typed. ValueError where config/default.yaml is missing or has other keys than Config."""
     if not DEFAULTS.is_file():
@@ -137,6 +137,7 @@ def _defaults() -> DictConfig:
         defaults = OmegaConf.merge(OmegaConf.structured(Config), _read_yaml(DEFAULTS))
     except OmegaConfBaseException as error:
         raise _unfit(DEFAULTS, error) from error
+    assert isinstance(defaults, DictConfig), "as its first part"
     if missing := OmegaConf.missing_keys(defaults):
         raise ValueError(f"{DEFAULTS}: {', '.join(sorted(missing))}: no default is given")
     return defaults
@@ -161,7 +162,7 @@ def _read_yaml(path: Path) -> DictConfig:
         user = OmegaConf.load(path)
     except Exception as error:  # any YAML error: OmegaConf passes several parsers' types through
         raise ValueError(f"{path}: not a readable YAML file ({_first_line(error)})") from error
-    if not OmegaConf.is_dict(user):
+    if not isinstance(user, DictConfig):
         raise ValueError(f"{path}: expected `key: value` lines")
     return user
 
@@ -211,9 +212,16 @@ def _merge(layers: list[tuple[str, Any]]) -> Config:
             merged = OmegaConf.merge(merged, layer)
         except OmegaConfBaseException as error:
             raise _unfit(source, error) from error
-    config = OmegaConf.to_object(merged)
+    config = _typed(merged)
     sources = {key: source for source, layer in layers for key in layer}  # the last one to say it
     validate(config, layers[0][0], sources)
+    return config
+
+
+def _typed(merged: Any) -> Config:
+    """merged: settings over `_defaults`."""
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, Config)
     return config
 
 

@@ -59,7 +59,7 @@ def write_png(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        temporary.write_bytes(data)
+        temporary.write_bytes(data.data)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -209,6 +209,7 @@ class VideoWriter(BackgroundWriter):
         self._encoder.add(_even(image))
 
     def _complete(self) -> None:
+        assert self._encoder is not None, "`close` asks for a frame first"
         self._encoder.flush()
         self._open.close()  # the container writes its index, then the file is renamed
 
@@ -221,7 +222,9 @@ class _Encoder:
     """An open MP4 with one H.264 stream."""
 
     def __init__(self, path: str, rate: Fraction, crf: int, shape: tuple[int, ...]):
-        import av  # here, so that those who write no video need no encoder
+        # Here, so that those who write no video need no encoder.
+        import av
+        from av.video.reformatter import VideoReformatter
 
         # faststart: the index goes first, so that a browser plays before it has all.
         self.container = av.open(path, "w", format="mp4", options={"movflags": "+faststart"})
@@ -231,7 +234,7 @@ class _Encoder:
         codec = self._stream.codec_context
         codec.colorspace = codec.color_primaries = codec.color_trc = BT709
         codec.color_range = LIMITED_RANGE
-        self._convert = av.video.reformatter.VideoReformatter()
+        self._convert = VideoReformatter()
         self._frames = 0
 
     def add(self, image: np.ndarray) -> None:

@@ -186,14 +186,16 @@ class Ranks:
 class PendingExchange:
     """Numbers on their way between ranks, beside whatever else the GPU is given to do."""
 
-    def __init__(self, works: Sequence[dist.Work] = ()):
+    def __init__(self, works: Sequence[dist.Work | None] = ()):
+        """None: of a rank that takes no part, as PyTorch has it."""
         self.works = works
 
     def wait(self) -> None:
         """From here on they have arrived; on a GPU its stream waits, not this process."""
         with _lost_ranks():
             for work in self.works:
-                work.wait()
+                if work is not None:
+                    work.wait()
 
 
 class LostRankWatch:
@@ -213,7 +215,9 @@ class LostRankWatch:
     def __init__(self, rank: int, world: int, says: bool):
         self._before, self._next, self._says = (rank - 1) % world, (rank + 1) % world, says
         self._ends_by_itself = threading.Event()
-        self._connections = dist.new_group(backend="gloo", timeout=MEETING)
+        connections = dist.new_group(backend="gloo", timeout=MEETING)
+        assert isinstance(connections, dist.ProcessGroup), "every rank is a member"
+        self._connections = connections
         self._thread = threading.Thread(target=self._watch, name="lost ranks", daemon=True)
         self._thread.start()
 
@@ -229,7 +233,9 @@ class LostRankWatch:
     def _watch(self) -> None:
         word = torch.tensor(_LOST)
         with suppress(RuntimeError):  # the connection broke; PyTorch tells of it in pages
-            dist.irecv(word, self._before, self._connections).wait(WHOLE_RUN)
+            arrival = dist.irecv(word, self._before, self._connections)
+            assert arrival is not None, "every rank is a member"
+            arrival.wait(WHOLE_RUN)
         if word == _OVER:
             return
         with suppress(RuntimeError):  # the next one may be the lost one

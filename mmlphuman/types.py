@@ -18,6 +18,7 @@ Conventions, stated once:
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -25,10 +26,11 @@ from torch import Tensor
 from mmlphuman.pose_layout import BODY_POSE
 
 
+@dataclass(frozen=True)
 class MovableToDevice:
     """`.to(device)` for a dataclass: moves every tensor (and nested dataclass), leaves the rest alone."""
 
-    def to(self, device: torch.device | str, non_blocking: bool = False):
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         moved = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -36,7 +38,7 @@ class MovableToDevice:
                 moved[field.name] = value.to(device, non_blocking=non_blocking)
         return replace(self, **moved)
 
-    def pin_memory(self):
+    def pin_memory(self) -> Self:
         """A copy in memory that a GPU reads without waiting; called by PyTorch's DataLoader by this name."""
         pinned = {}
         for field in fields(self):

@@ -83,6 +83,13 @@ class Avatar(nn.Module):
     state_dict is all that drawing needs.
     """
 
+    xyz: Tensor
+    lbs_weights: Tensor
+    control_neighbours: Tensor
+    joints: Tensor
+    parents: Tensor
+    canonical_inverse: Tensor
+
     def __init__(
         self,
         layout: AvatarLayout,
@@ -157,6 +164,7 @@ class Avatar(nn.Module):
         """
         if not active.position_bases:
             return self.control_offsets
+        assert coefficients is not None, "there are some as soon as any bases are switched on"
         at_controls = self.control_to_anchor(coefficients[:, self.num_gsparam_bases :])
         return self.control_offsets + blend_bases(at_controls, self.position_bases)
 
@@ -175,6 +183,7 @@ class Avatar(nn.Module):
         """
         if not active.property_bases:
             return None
+        assert coefficients is not None, "there are some as soon as any bases are switched on"
         at_gaussians = self.gaussian_to_anchor(coefficients[:, : self.num_gsparam_bases])
         properties = blend_bases(at_gaussians, self.property_bases)
         if not active.sh1:

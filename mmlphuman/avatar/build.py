@@ -36,7 +36,7 @@ def read_template_mesh(path: Path, remedy: str = "") -> trimesh.Trimesh:
     """Raises ValueError, one line that ends with `remedy`, for a file that holds no usable mesh."""
     try:
         mesh = trimesh.load(path, force="mesh", process=False)
-        if not (len(mesh.faces) and np.isfinite(mesh.vertices).all()):
+        if not (isinstance(mesh, trimesh.Trimesh) and len(mesh.faces) and np.isfinite(mesh.vertices).all()):
             raise ValueError("it has no faces, or vertices that are not finite")
     except Exception as error:  # trimesh passes any parser's exception through
         raise ValueError(f"{path}: not a usable template mesh: {error}{remedy}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 MIN_DISTANCE = 1e-8  # metres; a point exactly on its neighbour takes that neighbour's value, not NaN
@@ -27,12 +27,13 @@ def nearest(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
         else:
             squared, index, _ = knn_points(queries[None], points[None], K=k)
             return squared[0].sqrt(), index[0]
-    distance, index = cKDTree(points.cpu().numpy()).query(
-        queries.cpu().numpy(), k=range(1, k + 1), workers=-1
-    )
+    # The size of its leaves decides which of equally near points come first.
+    tree = KDTree(points.cpu().numpy(), leafsize=16)
+    distance, index = tree.query(queries.cpu().numpy(), k=k, workers=-1)
+    shape = len(queries), k  # the tree leaves out the axis of a single neighbour
     return (
-        torch.as_tensor(distance, dtype=queries.dtype, device=queries.device),
-        torch.as_tensor(index, dtype=torch.long, device=queries.device),
+        torch.as_tensor(distance, dtype=queries.dtype, device=queries.device).reshape(shape),
+        torch.as_tensor(index, dtype=torch.long, device=queries.device).reshape(shape),
     )
 
 
@@ -57,6 +58,9 @@ def interpolation(queries: Tensor, points: Tensor, k: int = 3) -> Interpolation:
 
 class InterpolationTable(nn.Module):
     """An Interpolation that is saved with the module it belongs to."""
+
+    index: Tensor
+    weight: Tensor
 
     def __init__(self, table: Interpolation):
         super().__init__()

@@ -17,6 +17,11 @@ MIN_SIGMA = 1e-6  # radians: a component that training never moved stays unmoved
 class PoseSpace(nn.Module):
     """PCA of the training frames' 63 body numbers, and these numbers. In the checkpoint: no capture is needed."""
 
+    mean: Tensor
+    components: Tensor
+    sigmas: Tensor
+    training_poses: Tensor
+
     def __init__(self, mean: Tensor, components: Tensor, sigmas: Tensor, training_poses: Tensor):
         """mean (63,), components (M, 63) orthonormal rows, sigmas (M,) standard deviations in radians,
         training_poses (F, 63)."""

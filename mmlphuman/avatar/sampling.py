@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import trimesh
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 CANDIDATES_PER_SAMPLE = 8
 SATURATED_DENSITY = 0.7  # n r^2 / area of a random disk packing that takes no further disk
@@ -23,7 +23,7 @@ def poisson_disk_samples(mesh: trimesh.Trimesh, count: int, seed: int) -> np.nda
     rng = np.random.default_rng(seed)
     candidates = _uniform_samples(mesh, CANDIDATES_PER_SAMPLE * count, rng)
     radius = np.sqrt(SATURATED_DENSITY * mesh.area / count)
-    pairs = cKDTree(candidates).query_pairs(radius, output_type="ndarray")
+    pairs = KDTree(candidates).query_pairs(radius, output_type="ndarray")
     distance = np.linalg.norm(candidates[pairs[:, 0]] - candidates[pairs[:, 1]], axis=1)
     while True:
         kept = np.flatnonzero(_lowest_rank_first(len(candidates), pairs[distance < radius]))

@@ -52,5 +52,5 @@ def write_capture(
                 raise OSError(f"could not write {path}")
     content = {camera_name(camera): entry for camera, entry in enumerate(calibration)}
     (root / "calibration_full.json").write_text(json.dumps(content))
-    np.savez(root / "smpl_params.npz", **motion)
+    np.savez(root / "smpl_params.npz", allow_pickle=False, **motion)
     return root

@@ -30,7 +30,11 @@ def moment(device: torch.device) -> Moment:
 
 def milliseconds(begin: Moment, end: Moment) -> float:
     """Between two moments of one device, after a synchronisation."""
-    return begin.elapsed_time(end) if isinstance(begin, torch.cuda.Event) else 1000 * (end - begin)
+    if isinstance(begin, torch.cuda.Event):
+        assert isinstance(end, torch.cuda.Event), "two moments of different devices"
+        return begin.elapsed_time(end)
+    assert isinstance(end, float), "two moments of different devices"
+    return 1000 * (end - begin)
 
 
 def wall_milliseconds(work: Callable[[], object], device: torch.device) -> float:

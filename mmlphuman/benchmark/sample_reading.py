@@ -149,7 +149,7 @@ def time_steps(dataset: CaptureDataset, scaling: float, samples: int) -> dict[st
     for frame, camera in itertools.islice(itertools.cycle(dataset.pairs), samples + WARM_UP):
         paths = _paths(dataset, (frame, camera))
         if camera not in readers:
-            height, width = cv2.imread(str(paths[1]), cv2.IMREAD_GRAYSCALE).shape
+            height, width = decode_image(paths[1], cv2.IMREAD_GRAYSCALE).shape
             calibrated = layout.cameras[camera]
             readers[camera] = make_view_reader(calibrated, (width, height), scaling, layout.edge_radius)
         reader = readers[camera]

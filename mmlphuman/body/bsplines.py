@@ -75,10 +75,10 @@ def hessian_rows(flat: np.ndarray, cells: int) -> sparse.csr_array:
     size = cells + 2
     index = np.stack(np.unravel_index(flat, (size, size, size)))  # (3, F)
     bands = [_overlaps(cells, derivative) for derivative in range(3)]
-    values = sum(
-        times * np.einsum("fi,fj,fk->fijk", *(bands[d][index[axis]] for axis, d in enumerate(derivatives)))
-        for derivatives, times in HESSIAN_TERMS
-    )
+    values = np.zeros((len(flat), *(3 * [2 * REACH + 1])))
+    for derivatives, times in HESSIAN_TERMS:
+        along = (bands[d][index[axis]] for axis, d in enumerate(derivatives))
+        values += times * np.einsum("fi,fj,fk->fijk", *along)
     neighbours = index[:, :, None] + np.arange(-REACH, REACH + 1)  # (3, F, 5), partly beyond the array
     exists = (neighbours >= 0) & (neighbours < size)
     x, y, z = (

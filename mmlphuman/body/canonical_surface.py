@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import trimesh
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -67,7 +67,9 @@ def nearest_surface_weights(body: Body, points: Tensor) -> Tensor:
     """Skinning weights (P, J) at the canonical surface's points nearest to (P, 3) points."""
     triangles = body.canonical_vertices[body.faces].double().numpy()
     count = min(CANDIDATE_FACES, len(triangles))
-    _, face = cKDTree(triangles.mean(1)).query(points.numpy(), k=range(1, count + 1))  # (P, K)
+    # The size of its leaves decides which of equally near faces come first.
+    _, face = KDTree(triangles.mean(1), leafsize=16).query(points.numpy(), k=count)
+    face = face.reshape(len(points), count)  # also if it is one
     candidates = triangles[face.ravel()]
     wanted = points.double().numpy().repeat(count, 0)
     closest = trimesh.triangles.closest_point(candidates, wanted)

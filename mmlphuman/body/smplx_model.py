@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import smplx
@@ -129,15 +130,15 @@ def _check_model(path: Path, arrays: dict[str, np.ndarray]) -> None:
         raise ValueError(f"{path}: 'kintree_table' must list every joint's parent before the joint")
 
 
-def _smplx_model(arrays: dict[str, np.ndarray]) -> smplx.SMPLX:
-    """The smplx package's model of these arrays."""
+def _smplx_model(arrays: dict[str, np.ndarray]) -> Any:
+    """The smplx package's SMPLX of these arrays; Any, as its annotations take a Tensor type of their own."""
     safe = dict(arrays)
     safe["shapedirs"] = arrays["shapedirs"][:, :, :NUM_BETAS]
     # Pose blend shapes are not used by the method; one zero column stands for the 100 MB of them.
     safe["posedirs"] = np.zeros((*arrays["v_template"].shape, 1), np.float32)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "SMPLX_NEUTRAL.npz"
-        np.savez(copy, **safe)
+        np.savez(copy, allow_pickle=False, **safe)
         # smplx prints a warning about every model with fewer than 400 shape components.
         with contextlib.redirect_stdout(io.StringIO()):
             return smplx.SMPLX(

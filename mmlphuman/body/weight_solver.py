@@ -113,7 +113,7 @@ def _data_term(samples: SurfaceSamples, cells: int) -> tuple[sparse.csr_array, n
         rows = point_rows(samples.points, cells, which)
         terms.append((GRADIENT_WEIGHT, rows, samples.gradients[:, axis]))
     matrix = sparse.vstack([np.sqrt(weight * cells) * rows for weight, rows, _ in terms], "csr")
-    return matrix, np.concatenate([np.sqrt(weight * cells) * target for weight, _, target in terms])
+    return sparse.csr_array(matrix), np.concatenate([np.sqrt(weight * cells) * target for weight, _, target in terms])
 
 
 def _solve_slabs(matrix: sparse.csr_array, right: np.ndarray, starts: np.ndarray, title: str) -> np.ndarray:
@@ -138,5 +138,5 @@ def _solve_slabs(matrix: sparse.csr_array, right: np.ndarray, starts: np.ndarray
         slab = slabs[k]
         if k + 1 < len(slabs):
             solution[slab] -= couplings[k] @ solution[slabs[k + 1]]
-        solution[slab] = solve_triangular(factors[k], solution[slab], lower=True, trans="T")
+        solution[slab] = solve_triangular(factors[k], solution[slab], lower=True, trans=1)
     return solution

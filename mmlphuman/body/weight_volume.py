@@ -80,6 +80,7 @@ class WeightVolume(MovableToDevice):
                 bbox_max=self.bbox_max.cpu().numpy(),
                 grid_dims=np.array(dims, np.int64),
                 grid_resolution=np.int64(max(dims)),
+                allow_pickle=False,
                 **(origin or {}),
             )
 
@@ -205,8 +206,9 @@ def origin_of(body: Body, resolution: int) -> dict[str, np.ndarray]:
 def _same_origin(stored: dict[str, np.ndarray], origin: dict[str, np.ndarray]) -> bool:
     exact, vertices = (stored.get(key) for key in ORIGIN_KEYS)
     return (
-        np.array_equal(exact, origin["made_from"])
+        exact is not None
         and vertices is not None
+        and np.array_equal(exact, origin["made_from"])
         and vertices.shape == origin["made_from_vertices"].shape
         and bool(np.abs(vertices - origin["made_from_vertices"]).max() <= SAME_VERTEX)
     )

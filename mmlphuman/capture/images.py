@@ -119,12 +119,12 @@ def make_view_reader(
         raise ValueError(f"image_scaling must be above 0 and at most 1, got {image_scaling}")
     if edge_radius < 0:
         raise ValueError(f"edge_radius must not be negative, got {edge_radius}")
-    size = tuple(max(1, round(length * image_scaling)) for length in source_size)
-    ratio = np.array([size[0] / source_size[0], size[1] / source_size[1], 1.0])
+    width, height = (max(1, round(length * image_scaling)) for length in source_size)
+    ratio = np.array([width / source_size[0], height / source_size[1], 1.0])
     undistortion = None
     if np.abs(camera.dist).max() > NEGLIGIBLE_DISTORTION:
         undistortion = _make_undistortion(camera, source_size)
-    return ViewReader(source_size, size, ratio[:, None] * camera.K, undistortion, edge_radius)
+    return ViewReader(source_size, (width, height), ratio[:, None] * camera.K, undistortion, edge_radius)
 
 
 def _make_undistortion(camera: CalibratedCamera, size: tuple[int, int]) -> Undistortion:

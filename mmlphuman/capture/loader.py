@@ -129,6 +129,7 @@ class SampleStream:
         if isinstance(item, Exception):
             self.close()
             raise item
+        assert item is not None, "what read_ahead has read"
         drawn = list(itertools.islice(self._handed_out, self._world))
         assert (item.frame, item.camera_ids) == drawn[self._rank], "samples arrived out of order"
         if self._copies is not None:
@@ -143,7 +144,7 @@ class SampleStream:
             return
         self._start_reading()
         self._ahead = self._next_read()
-        if self._copies is not None and not isinstance(self._ahead, Exception):
+        if self._device is not None and not isinstance(self._ahead, Exception):
             with torch.cuda.stream(self._copies):
                 self._ahead = self._ahead.to(self._device, non_blocking=True)
 
@@ -174,6 +175,7 @@ class SampleStream:
             raise problem from error
 
     def _next_read(self) -> PackedSample | Exception:
+        assert self._reading is not None, "read_ahead has started it"
         try:
             with self._workers.waited_for():
                 return next(self._reading)

@@ -5,12 +5,12 @@ A DataLoader waits for ever for a process that hangs, and at several places, of 
 
 from __future__ import annotations
 
-import multiprocessing
 import multiprocessing.connection
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 
 SAMPLE_SECONDS = 300  # the longest that the next sample may take
 ENDING_SECONDS = 1  # from a process's last words to its end
@@ -19,7 +19,7 @@ ENDING_SECONDS = 1  # from a process's last words to its end
 class WorkerWatch:
     """Of one DataLoader's processes. Waited for too long they are killed, of which it hears wherever it is."""
 
-    def __init__(self, processes: Iterable[multiprocessing.Process] = ()):
+    def __init__(self, processes: Iterable[BaseProcess] = ()):
         self._processes = tuple(processes)
         self._waiting_since: float | None = None
         self._hung = False
@@ -40,18 +40,19 @@ class WorkerWatch:
 
     def problem(self) -> OSError | None:
         """If one has ended: why, in one line. It may be about to end."""
-        by_sentinel = {process.sentinel: process for process in self._processes}
-        ended = multiprocessing.connection.wait(by_sentinel, ENDING_SECONDS) if by_sentinel else []
+        sentinels = [process.sentinel for process in self._processes]
+        ended = multiprocessing.connection.wait(sentinels, ENDING_SECONDS) if sentinels else []
         if not ended:
             return None
-        for sentinel in ended:
-            by_sentinel[sentinel].join(ENDING_SECONDS)  # until its exit status is known
+        for process in self._processes:
+            if process.sentinel in ended:
+                process.join(ENDING_SECONDS)  # until its exit status is known
         if self._hung:
             return OSError(
                 f"no sample came within {SAMPLE_SECONDS} s: the processes that read the capture hang; look whether its "
                 "disk or network folder answers, then go on with --resume"
             )
-        ends = sorted({process.exitcode for process in self._processes} - {None})
+        ends = sorted({process.exitcode for process in self._processes if process.exitcode is not None})
         how = ", ".join(f"signal {-end}" if end < 0 else f"status {end}" for end in ends)
         return OSError(
             f"a process that reads samples has died ({how}); if memory or shared memory (/dev/shm) ran out, lower "

@@ -21,7 +21,7 @@ from torch import Tensor
 from mmlphuman.capture.crop import person_box
 from mmlphuman.types import Box
 
-PERCEPTUAL_SIZE = 512  # pixels; side of what the perceptual network sees (method: training)
+PERCEPTUAL_SIZE = 512  # pixels; side of what the perceptual network sees
 EDGE_WIDTH = 4  # pixels to either side of the mask's edge, scored apart
 
 # Constants of SSIM as published (Wang et al. 2004) and as torchmetrics uses them.

@@ -55,6 +55,9 @@ class VGG16Features(nn.Module):
 class LPIPS(nn.Module):
     """Frozen and stateless. Made by `load_lpips`, or `with_random_weights` for tests and benchmarks."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self):
         super().__init__()
         self.vgg = VGG16Features()
@@ -70,6 +73,7 @@ class LPIPS(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for layer in model.vgg.features:
             if isinstance(layer, nn.Conv2d):
+                assert layer.bias is not None, "all layers of this network have one"
                 nn.init.kaiming_normal_(layer.weight, generator=generator)
                 nn.init.zeros_(layer.bias)
         for head in model.heads:
@@ -132,9 +136,8 @@ def load_lpips(vgg_path: Path | str, heads_path: Path | str | None = None) -> LP
 
 
 def _heads_of_torchmetrics() -> Path:
-    spec = importlib.util.find_spec(
-        "torchmetrics"
-    )  # finds the folder without the seconds that importing takes
+    # Finds the folder without the seconds that importing takes.
+    spec = importlib.util.find_spec("torchmetrics")
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("torchmetrics, which carries the linear heads of LPIPS, is not installed")
     return Path(spec.submodule_search_locations[0]) / HEADS_IN_TORCHMETRICS

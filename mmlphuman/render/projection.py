@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmlphuman.types import Cameras, symmetric_matrices
 
-NEAR_PLANE = 0.1  # metres (method: posing and rendering)
+NEAR_PLANE = 0.1  # metres
 BLUR = 0.3  # pixels^2 added to the projected covariance: no splat is thinner than a pixel
 MIN_ALPHA = 1 / 255  # contributions below are skipped
 MAX_EXTENT = 3.33  # standard deviations; opacity 1 falls to MIN_ALPHA there

@@ -31,7 +31,7 @@ from mmlphuman.config import Config
 from mmlphuman.model_folder import load_avatar
 from mmlphuman.processes import ErrorOfAll, Ranks
 from mmlphuman.training.checkpoint import agreed_whole, load_training_state
-from mmlphuman.training.monitor import Monitor
+from mmlphuman.training.monitor import Monitor, NoMonitor
 from mmlphuman.training.optimisers import Optimisers
 
 RECENT = 20  # steps; one odd sample among them moves their median little
@@ -185,7 +185,7 @@ class CanGoBack(Protocol):
     divergences_since_save: int
 
 
-def recover(trainer: CanGoBack, model_dir: Path, monitor: Monitor, error: Diverged) -> None:
+def recover(trainer: CanGoBack, model_dir: Path, monitor: Monitor | NoMonitor, error: Diverged) -> None:
     """Takes the run back to its last good checkpoint, with a note; raises `error` where that was done often enough.
 
     If that checkpoint led here again, it is the one before it.

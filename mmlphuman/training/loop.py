@@ -25,8 +25,8 @@ from mmlphuman.processes import ErrorOfAll, Ranks
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.training.checkpoint import save_checkpoint, unsaved
 from mmlphuman.training.guarding import Diverged, Logged, LossGuard, Preemption, StepNumbers, recover
-from mmlphuman.training.losses import TrainingLoss, choose_crops
-from mmlphuman.training.monitor import Monitor, TrainingClock
+from mmlphuman.training.losses import Losses, TrainingLoss, choose_crops
+from mmlphuman.training.monitor import Monitor, NoMonitor, TrainingClock
 from mmlphuman.training.optimisers import Optimisers
 from mmlphuman.training.run_setup import Scene
 from mmlphuman.types import Pose, PosedGaussians, Sample
@@ -84,7 +84,7 @@ class Trainer:
         self.share_of_mean = torch.tensor(1 / self.poses_per_step, device=device)  # that a pose's loss has
         if lpips is not None:
             lpips = self.backend.perceptual_loss(lpips.to(device))
-        self.loss = TrainingLoss(config, lpips)
+        self.loss: Callable[..., Losses] = TrainingLoss(config, lpips)
         self.draws = torch.Generator().manual_seed(config.seed)  # backgrounds and patches
         sampler = EndlessSampler(scene.training.pairs, config.views_per_pose, config.seed)
         self.stream = SampleStream(
@@ -133,7 +133,7 @@ class Trainer:
     def run(
         self,
         model_dir: Path,
-        monitor: Monitor,
+        monitor: Monitor | NoMonitor,
         watcher: Watcher | None = None,
         preemption: Preemption | None = None,
     ) -> bool:
@@ -154,7 +154,7 @@ class Trainer:
     def run_until_divergence(
         self,
         model_dir: Path,
-        monitor: Monitor,
+        monitor: Monitor | NoMonitor,
         watcher: Watcher | None,
         preemption: Preemption,
         guard: LossGuard,
@@ -206,7 +206,7 @@ class Trainer:
             self.save_or_go_on(model_dir, monitor)
         return self.iteration >= config.iterations
 
-    def save_or_go_on(self, model_dir: Path, monitor: Monitor) -> None:
+    def save_or_go_on(self, model_dir: Path, monitor: Monitor | NoMonitor) -> None:
         """Rank 0 saves. Where that is impossible it says so; OSError if it was the last checkpoint of the run."""
         if not self.ranks.first:
             return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -75,16 +76,17 @@ class TrainingLoss:
                 lambda: oversize(avatar.scales, config.scaling_threshold),
             ),
         }
-        if self.lpips is not None and iteration >= config.iteration_lpips:
+        lpips = self.lpips
+        if lpips is not None and iteration >= config.iteration_lpips:
             weighted["lpips"] = (
                 config.lambda_lpips,
-                lambda: self.lpips(
+                lambda: lpips(
                     person_crops(image, crops.squares, background),
                     person_crops(truth, crops.squares, background),
                 ),
             )
         terms = {name: term() for name, (weight, term) in weighted.items() if weight > 0}
-        total = sum(weighted[name][0] * value for name, value in terms.items())
+        total = reduce(torch.add, (weighted[name][0] * value for name, value in terms.items()))
         return Losses(
             total, {name: value.detach() for name, value in terms.items()} | {"total": total.detach()}
         )

@@ -124,6 +124,7 @@ def create_model_folder(model_dir: Path, fill: Callable[[Path], None]) -> None:
 def write_run_record(folder: Path, config: Config, data_dir: Path, scene: Scene) -> None:
     """Writes config.yaml, run.json, cameras.json, poses.npz and template.ply into `folder`."""
     dataset = scene.training
+    assert scene.template is not None, "a new run has one"
     save_config(config, folder / "config.yaml")
     record = {"data_dir": str(data_dir), "command": sys.argv, **versions()}
     (folder / "run.json").write_text(json.dumps(record, indent=2))
