@@ -187,7 +187,7 @@ class PendingExchange:
     """Numbers on their way between ranks, beside whatever else the GPU is given to do."""
 
     def __init__(self, works: Sequence[dist.Work | None] = ()):
-        """None: of a rank that takes no part, as PyTorch has it."""
+        """None is PyTorch's word for a rank that takes no part."""
         self.works = works
 
     def wait(self) -> None:

@@ -75,7 +75,8 @@ def hessian_rows(flat: np.ndarray, cells: int) -> sparse.csr_array:
     size = cells + 2
     index = np.stack(np.unravel_index(flat, (size, size, size)))  # (3, F)
     bands = [_overlaps(cells, derivative) for derivative in range(3)]
-    values = np.zeros((len(flat), *(3 * [2 * REACH + 1])))
+    width = 2 * REACH + 1
+    values = np.zeros((len(flat), width, width, width))
     for derivatives, times in HESSIAN_TERMS:
         along = (bands[d][index[axis]] for axis, d in enumerate(derivatives))
         values += times * np.einsum("fi,fj,fk->fijk", *along)

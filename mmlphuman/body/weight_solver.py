@@ -113,7 +113,8 @@ def _data_term(samples: SurfaceSamples, cells: int) -> tuple[sparse.csr_array, n
         rows = point_rows(samples.points, cells, which)
         terms.append((GRADIENT_WEIGHT, rows, samples.gradients[:, axis]))
     matrix = sparse.vstack([np.sqrt(weight * cells) * rows for weight, rows, _ in terms], "csr")
-    return sparse.csr_array(matrix), np.concatenate([np.sqrt(weight * cells) * target for weight, _, target in terms])
+    matrix = sparse.csr_array(matrix)  # it is one already; for the type alone
+    return matrix, np.concatenate([np.sqrt(weight * cells) * target for weight, _, target in terms])
 
 
 def _solve_slabs(matrix: sparse.csr_array, right: np.ndarray, starts: np.ndarray, title: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tensorboard.compat.proto.event_pb2 import (  # the module makes its classes when it is imported
+from tensorboard.compat.proto.event_pb2 import (  # protobuf makes the classes at import
     Event,  # pyright: ignore[reportAttributeAccessIssue]
     SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
 )
