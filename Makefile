@@ -1,5 +1,5 @@
 # make demo   synthetic capture -> training -> renders -> scores, under output/demo (no GPU needed)
-# make test   linter and tests
+# make test   linter, type checker and tests
 # make test-kernels   the GPU kernels' comparisons alone, on the CPU in Triton's interpreter (part of make test)
 
 PYTHON ?= python3
@@ -14,6 +14,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/basedpyright --level error
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --max-worker-restart 2 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory test-kernels
 
