@@ -34,6 +34,7 @@ from mmlphuman.streaming.messages import (
     Welcome,
 )
 from mmlphuman.streaming.protocol import ProtocolError, decode_frame, decode_server, encode
+from mmlphuman.text import one_line
 from viewer.picture import decode_picture
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds between attempts to connect; each is twice the one before
@@ -362,7 +363,3 @@ async def _receive_text(socket: ClientConnection) -> str:
 
 def _because(socket: ClientConnection) -> str:
     return f" ({socket.close_reason})" if socket.close_reason else ""
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())
