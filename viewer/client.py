@@ -288,14 +288,12 @@ class Client:
             await asyncio.wait((sending,))
 
     async def _send_requests(self, socket: ClientConnection) -> None:
-        with contextlib.suppress(
-            WebSocketException
-        ):  # the receiving side tells that the connection has ended
+        # The receiving side tells that the connection has ended.
+        with contextlib.suppress(WebSocketException):
             while True:
+                # Not for ever: an unanswered request may have become too old meanwhile.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(
-                        self._wake.wait(), 1
-                    )  # or an unanswered request has become too old
+                    await asyncio.wait_for(self._wake.wait(), 1)
                 self._wake.clear()
                 request = self._next_request()
                 if request is not None:

@@ -157,8 +157,8 @@ def visible_change(trained: TrainedAvatar, count: int = PROBES, quiet: bool = Fa
             (change[0], leaves.properties, mean.properties),
             (change[1], leaves.sh1, mean.sh1),
         ):
-            if leaf is not None and middle is not None:  # both are there or none
-                assert leaf.grad is not None
+            if leaf is not None:
+                assert leaf.grad is not None and middle is not None, "the mean has what the poses have"
                 effect = leaf.grad * (leaf.detach() - middle)
                 share[: len(effect)] += effect.flatten(1).sum(1).square()
         covered += float(render.alphas.detach().sum()) * 3

@@ -54,7 +54,7 @@ def loop_subdivision(faces: np.ndarray, count: int) -> tuple[sparse.csr_matrix, 
 
 def subdivide(faces: np.ndarray, count: int, rounds: int) -> tuple[sparse.csr_matrix, np.ndarray]:
     """`rounds` of Loop subdivision as one (P, B) matrix, and the triangles."""
-    matrix = sparse.csr_matrix(sparse.identity(count))
+    matrix = sparse.csr_matrix(sparse.identity(count, format="csr"))
     for _ in range(rounds):
         count = matrix.shape[0]  # pyright: ignore[reportOptionalSubscript]  # scipy's matrices have shapes
         step, faces = loop_subdivision(faces, count)
@@ -91,5 +91,5 @@ def clip(faces: np.ndarray, values: np.ndarray) -> tuple[sparse.csr_matrix, np.n
         ]
     )
     used, renumbered = np.unique(triangles, return_inverse=True)
-    everything = sparse.csr_matrix(sparse.vstack([sparse.identity(len(values)), on_line]))
+    everything = sparse.csr_matrix(sparse.vstack([sparse.identity(len(values), format="csr"), on_line]))
     return everything[used], renumbered.reshape(-1, 3)
