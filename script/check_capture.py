@@ -30,9 +30,8 @@ SAMPLED_FRAMES = 24
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0], epilog=(__doc__ or "").strip().rpartition("\n")[2]
-    )
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.splitlines()[-1])
     parser.add_argument("--data_dir", type=Path, required=True, help="capture folder")
     parser.add_argument("--smpl_path", type=Path, required=True, help="SMPLX_NEUTRAL.npz")
     parser.add_argument(

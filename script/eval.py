@@ -50,9 +50,10 @@ MACHINE_KEYS = ("device", "rasterizer", "kernels", "vgg_path")  # settings that 
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        epilog=(__doc__ or "").partition("\n")[2],
+        description=__doc__.splitlines()[0],
+        epilog="\n".join(__doc__.splitlines()[1:]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--protocol", metavar="NAME", help="a published protocol: subject00, zzr")

@@ -42,7 +42,8 @@ SUFFIXES = {"ply": ".ply", "mesh_ply": ".ply", "glb": ".glb"}
 
 
 def parse_arguments() -> argparse.Namespace:
-    what, _, how = (__doc__ or "").partition("\n\n")
+    assert __doc__ is not None
+    what, _, how = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
         description=what, epilog=how, formatter_class=argparse.RawDescriptionHelpFormatter
     )

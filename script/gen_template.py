@@ -43,9 +43,10 @@ PICTURES = 6
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     default = TemplateSettings()
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
+        description=__doc__.splitlines()[0],
         epilog="exit status: 0 good, 1 error (nothing written), 2 wrong options, 3 written but doubtful",
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="capture folder")

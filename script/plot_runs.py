@@ -28,7 +28,8 @@ MARGIN = 0.3  # dB
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="what train.py wrote")
     parser.add_argument(
         "--out", type=Path, required=True, help=f"picture to write ({', '.join(FORMATS)}); replaced"

@@ -29,7 +29,8 @@ def run(*arguments: object) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="config/demo.yaml")
     parser.add_argument("--out_dir", type=Path, default=Path("output/demo"))
     parser.add_argument("--size", type=int, default=512, help="pixels a side of the synthetic photographs")
