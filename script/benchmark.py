@@ -67,6 +67,7 @@ SCALES = {
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--out", type=Path, required=True, help="JSON file to write: all numbers, versions, sizes"
@@ -133,17 +134,19 @@ def make_subject(args: argparse.Namespace, folder: Path, device: torch.device) -
     """The avatar to time and what it is; body and motion are written to `folder`."""
     name = args.scale or ("published" if device.type == "cuda" else "demo")
     scale = SCALES[name]
-    size = tuple(args.size or scale.size)
+    width, height = args.size or scale.size
     if args.model_dir:
-        return str(args.model_dir), trained_subject(load_model(args.model_dir).to(device), size)
+        return str(args.model_dir), trained_subject(load_model(args.model_dir).to(device), (width, height))
     config = load_config(ROOT / "config" / scale.config, [*scale.overrides, *args.set])
     body_path, motion_path = args.smpl_path, folder / "smpl_params.npz"
     if body_path is None:
         body_path = folder / "SMPLX_NEUTRAL.npz"
         write_body(body_path)
     joints = load_body(body_path, BETAS[0]).joints.double().numpy()
-    np.savez(motion_path, **make_motion(joints, MOTION_FRAMES, 0, config.seed))
-    return f"untrained, {name} scale", untrained_subject(config, body_path, motion_path, size, device)
+    np.savez(motion_path, allow_pickle=False, **make_motion(joints, MOTION_FRAMES, 0, config.seed))
+    return f"untrained, {name} scale", untrained_subject(
+        config, body_path, motion_path, (width, height), device
+    )
 
 
 def measure(args: argparse.Namespace, ranks: Ranks, result: dict) -> None:
@@ -156,7 +159,8 @@ def measure(args: argparse.Namespace, ranks: Ranks, result: dict) -> None:
 
     if "samples" in parts:
         workers = sorted({0, 2, os.cpu_count() or 1}) if args.workers is None else args.workers
-        size = tuple(args.size or PUBLISHED_SIZE)
+        width, height = args.size or PUBLISHED_SIZE
+        size = width, height
         result["samples"] = measure_samples(args.data_dir, size, args.image_scaling, args.samples, workers)
         show("Reading samples", report.sample_table(result["samples"]))
     if parts == ("samples",):

@@ -30,6 +30,7 @@ SAMPLED_FRAMES = 24
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.splitlines()[-1])
     parser.add_argument("--data_dir", type=Path, required=True, help="capture folder")
     parser.add_argument("--smpl_path", type=Path, required=True, help="SMPLX_NEUTRAL.npz")
@@ -56,7 +57,9 @@ def main() -> None:
     path = out / "contact_sheet.png"
     path.unlink(missing_ok=True)  # one of an earlier run would mislead
     if cells:
-        write_body_sheet(path, checked.layout, checked.params, checked.body, cells, data_dir.name)
+        layout, params, body = checked.layout, checked.params, checked.body
+        assert layout and params and body, "cells show how the posed body fits"
+        write_body_sheet(path, layout, params, body, cells, data_dir.name)
         print(f"contact sheet  {path}")
     print(closing_line(checked.findings))
     sys.exit(EXIT_STATUS[overall(checked.findings)])

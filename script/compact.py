@@ -37,6 +37,7 @@ from mmlphuman.model_folder import load_model
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model_dir", type=Path, required=True, help="what train.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="file to write, FILE.safetensors")

@@ -50,6 +50,7 @@ MACHINE_KEYS = ("device", "rasterizer", "kernels", "vgg_path")  # settings that 
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         epilog="\n".join(__doc__.splitlines()[1:]),
@@ -114,7 +115,8 @@ def score_model(args: argparse.Namespace, config: Config, networks: Networks) ->
         protocol = config_protocol(config, str(args.config), training)
     datasets = [part_dataset(part, protocol, layout, poses) for part in protocol.parts]
     require_writable(args.out_dir)
-    notes = [training_note(protocol, training)] if training_note(protocol, training) else []
+    note = training_note(protocol, training)
+    notes = [note] if note else []
     settings = {
         "protocol": protocol.to_json(),
         "model": {
@@ -158,12 +160,12 @@ def score_folders(args: argparse.Namespace, config: Config, networks: Networks) 
     with Ranks.from_environment(config.device, RENDER_TIMEOUT) as ranks:
         networks.to(ranks.device)
         names = share_of(matched.names, ranks)
-        tables = {
-            program: score_pictures(
-                matched.pictures(program, names), len(names), networks, ranks, title=program
-            )
-            for program in matched.renders
-        }
+        tables = {}
+        for program in matched.renders:
+            pictures = matched.pictures(program, names)
+            table = score_pictures(pictures, len(names), networks, ranks, title=program)
+            if table is not None:  # rank 0 has it
+                tables[program] = table
         if not ranks.first:
             return
         first = next(iter(tables.values()))

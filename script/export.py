@@ -42,6 +42,7 @@ SUFFIXES = {"ply": ".ply", "mesh_ply": ".ply", "glb": ".glb"}
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     what, _, how = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
         description=what, epilog=how, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -104,7 +105,7 @@ def main() -> None:
 
     for index, path in enumerate(tqdm(paths, desc="export", unit="frame", disable=len(paths) == 1)):
         pose, features = posed_frame(trained, sequence, index, args.test)
-        if args.format == "ply":
+        if attached is None:  # --format ply
             posed = trained.avatar(pose, trained.active, features).posed
             write_gaussian_ply(path, posed)
         elif args.format == "mesh_ply":

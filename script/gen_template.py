@@ -16,6 +16,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from trimesh.exchange.ply import export_ply
+
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.body.weight_volume import find_or_make_weight_volume
 from mmlphuman.capture.dataset import training_dataset
@@ -41,6 +43,7 @@ PICTURES = 6
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     default = TemplateSettings()
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -132,7 +135,7 @@ def main() -> None:
     views = views_to_show(dataset, frames, PICTURES)
     picture = template_picture(template.mesh, dataset, views, body, volume)
     with atomic_write(out) as file:
-        file.write(template.mesh.export(file_type="ply"))
+        file.write(export_ply(template.mesh))
     write_png(picture_path, picture.image)
     print(describe(template))
     print(f"written  {out}\npicture  {picture_path}: does the template fit the person?")

@@ -51,6 +51,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         epilog="\n".join(__doc__.splitlines()[1:]),

@@ -28,6 +28,7 @@ MARGIN = 0.3  # dB
 
 
 def parse_arguments() -> argparse.Namespace:
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="what train.py wrote")
     parser.add_argument(

@@ -29,6 +29,7 @@ def run(*arguments: object) -> None:
 
 
 def main() -> None:
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="config/demo.yaml")
     parser.add_argument("--out_dir", type=Path, default=Path("output/demo"))

@@ -15,7 +15,8 @@ from mmlphuman.animation.camera_file import read_camera_file, write_camera_file
 from mmlphuman.animation.pose_file import PoseOptions, read_pose_file
 from mmlphuman.files import atomic_write
 from mmlphuman.streaming.messages import LossCurve, Problem, ServerMessage, State, Welcome
-from viewer.client import Client, ReceivedPicture, ServerAddress, one_line
+from mmlphuman.text import one_line
+from viewer.client import Client, ReceivedPicture, ServerAddress
 from viewer.picture import png_bytes
 from viewer.viewer_state import Playback, Requester, ViewerState, build_screenshot
 

@@ -34,6 +34,7 @@ from mmlphuman.streaming.messages import (
     Welcome,
 )
 from mmlphuman.streaming.protocol import ProtocolError, decode_frame, decode_server, encode
+from mmlphuman.text import one_line
 from viewer.picture import decode_picture
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds between attempts to connect; each is twice the one before
@@ -287,14 +288,12 @@ class Client:
             await asyncio.wait((sending,))
 
     async def _send_requests(self, socket: ClientConnection) -> None:
-        with contextlib.suppress(
-            WebSocketException
-        ):  # the receiving side tells that the connection has ended
+        # The receiving side tells that the connection has ended.
+        with contextlib.suppress(WebSocketException):
             while True:
+                # Not for ever: an unanswered request may have become too old meanwhile.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(
-                        self._wake.wait(), 1
-                    )  # or an unanswered request has become too old
+                    await asyncio.wait_for(self._wake.wait(), 1)
                 self._wake.clear()
                 request = self._next_request()
                 if request is not None:
@@ -362,7 +361,3 @@ async def _receive_text(socket: ClientConnection) -> str:
 
 def _because(socket: ClientConnection) -> str:
     return f" ({socket.close_reason})" if socket.close_reason else ""
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())

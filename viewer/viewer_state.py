@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mmlphuman.animation.camera_file import CameraView
-from mmlphuman.animation.pose_file import PoseSequence
+from mmlphuman.animation.pose_file import DEFAULT_FPS, PoseSequence
 from mmlphuman.streaming.messages import (
     MAX_SCALE,
     MAX_SIDE,
@@ -24,7 +24,6 @@ from viewer.orbit_camera import OrbitCamera
 
 MIN_SIDE = 16  # pixels; a window folded away still asks for something
 MOVING_SECONDS = 0.3  # after the last touch the picture is asked for in its full resolution again
-DEFAULT_FPS = 30.0  # of poses that do not tell
 MAX_RATE = 30.0  # pictures a second asked for during training, at most
 
 
@@ -78,7 +77,7 @@ class ViewerState:
 
     def fps(self) -> float:
         """Frames a second at which the present poses were taken."""
-        return (self.sequence.fps if self.kind == "given" and self.sequence else None) or DEFAULT_FPS
+        return self.sequence.playback_fps if self.kind == "given" and self.sequence else DEFAULT_FPS
 
     # --- changes -----------------------------------------------------------------------------------------
 

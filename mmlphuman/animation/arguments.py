@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mmlphuman.animation.camera_file import MAX_SIZE, CameraView, read_camera_file, read_camera_list
@@ -24,8 +25,8 @@ from mmlphuman.picture_files import check_fps
 
 def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --cam_path, --pose_path and all that says how they are rendered; those of the poses as well."""
-    flag = {"action": "store_true"}
     add = parser.add_argument_group("any poses and cameras").add_argument
+    add_flag = partial(add, action="store_true")
     add(
         "--cam_path",
         type=Path,
@@ -40,13 +41,12 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="POSES.npz",
         help="smpl_params.npz of a capture, or AMASS in SMPL-X or SMPL+H form",
     )
-    add(
+    add_flag(
         "--turntable",
-        **flag,
         help="the one camera circles the person once while the sequence runs: about the pelvis's mean place, round "
         "the world's axis (x, y or z, either way) nearest to the camera's own up direction",
     )
-    add("--camera_path", **flag, help="one camera moves through all of --cam_path while the sequence runs")
+    add_flag("--camera_path", help="one camera moves through all of --cam_path while the sequence runs")
     add("--width", type=int, metavar="PIXELS", help="instead of the camera file's; fovx stays")
     add("--height", type=int, metavar="PIXELS", help="instead of the camera file's; fovx stays")
     add(
@@ -57,8 +57,8 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FPS",
         help=f"write an MP4 too (default rate: the pose file's own, or {DEFAULT_FPS:g})",
     )
-    add("--show_distance", **flag, help="a strip under the video: how far the pose is from training")
-    add("--test_speed", **flag, help="write no pictures; measure milliseconds of frames and their stages")
+    add_flag("--show_distance", help="a strip under the video: how far the pose is from training")
+    add_flag("--test_speed", help="write no pictures; measure milliseconds of frames and their stages")
     add("--speed_frames", type=int, metavar="N", help="frames to measure (default: the poses, 50 to 200)")
     add_pose_arguments(parser)
 

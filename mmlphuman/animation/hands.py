@@ -41,5 +41,5 @@ def hand_pose(name: str) -> np.ndarray:
     for finger, bends in FINGER_BENDS[name].items():
         left[FINGERS.index(finger), :, 2] = np.negative(bends)  # about z, +x turns towards -y
     left[FINGERS.index("thumb")] = THUMB_BENDS[name]
-    right = left * np.float32([1, -1, -1])  # an axis of rotation, seen in a mirror across x
+    right = left * np.array([1, -1, -1], np.float32)  # an axis of rotation, seen in a mirror across x
     return np.concatenate([left.ravel(), right.ravel()])

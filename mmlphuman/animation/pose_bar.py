@@ -31,8 +31,9 @@ def strip_height(width: int) -> int:
 
 def bar_colour(degrees: float) -> tuple[int, int, int]:
     """RGB of a distance, linear between COLOURS."""
-    at, colours = zip(*COLOURS, strict=True)
-    return tuple(round(float(np.interp(degrees, at, channel))) for channel in zip(*colours, strict=True))
+    at, channels = [at for at, _ in COLOURS], zip(*(colour for _, colour in COLOURS), strict=True)
+    red, green, blue = (round(float(np.interp(degrees, at, channel))) for channel in channels)
+    return red, green, blue
 
 
 def add_pose_bar(image: np.ndarray, degrees: float) -> np.ndarray:

@@ -97,7 +97,7 @@ class _Download:
 
     def __init__(self, shot: int, index: int, image: Tensor, copies: torch.cuda.Stream | None):
         self.shot, self.index = shot, index
-        self._done: torch.cuda.Event | None = None
+        self._done = None
         if copies is None:
             self._host = image
             return

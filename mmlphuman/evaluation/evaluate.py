@@ -123,15 +123,14 @@ def score_pictures(
 def score_by_all(picture: ImagePair, networks: Networks, device: torch.device | str) -> Scored:
     """One picture by every metric; its features for FID where a mask shows somebody."""
     score = score_picture(picture, networks.lpips, device)
-    crops = None if networks.inception is None else person_pair(picture, device)
-    if crops is None:
+    if networks.inception is None or (crops := person_pair(picture, device)) is None:
         return Scored(score)
     return Scored(score, networks.inception((crops * 255).round().to(torch.uint8)).cpu().numpy())
 
 
 def fid_of_cameras(features: dict[int | str, list[np.ndarray]]) -> dict[int | str | None, float]:
     """Pairs (2, 2048) of true and rendered pictures by camera -> FID by camera, and by None over all."""
-    sets = {camera: np.stack(pairs) for camera, pairs in features.items()}
+    sets: dict[int | str | None, np.ndarray] = {camera: np.stack(pairs) for camera, pairs in features.items()}
     if sets:
         sets[None] = np.concatenate(list(sets.values()))
     distances = {camera: frechet_distance(pairs[:, 0], pairs[:, 1]) for camera, pairs in sets.items()}

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmlphuman.measures.lpips import fill, read_weights
@@ -51,9 +52,11 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float | 
     return float(max(np.square(means[0] - means[1]).sum() + spread - 2 * overlap, 0.0))
 
 
-def _few_rows(rows: np.ndarray) -> np.ndarray:
+def _few_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, D) -> at most D rows with the same X^T X, which leaves the singular values of products alone."""
-    return np.linalg.qr(rows, mode="r") if len(rows) > rows.shape[1] else rows
+    if len(rows) <= rows.shape[1]:
+        return rows
+    return np.linalg.qr(rows, mode="r")  # pyright: ignore[reportReturnType]  # numpy's types know no mode
 
 
 def bias_note(count: int) -> str | None:
@@ -224,6 +227,7 @@ class Inception(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, generator=generator)
             elif isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None and module.running_var is not None
                 for values, spread in ((module.running_mean, 0.1), (module.bias, 0.1)):
                     values.normal_(0, spread, generator=generator)
                 for values in (module.running_var, module.weight):

@@ -14,7 +14,7 @@ Shape letters: H, W height and width.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -79,18 +79,19 @@ def score_picture(
             f"and mask {mask_shape} must be of one size"
         )
     squared_error = np.square(truth.astype(np.float32) / 255 - render.astype(np.float32) / 255).mean(-1)
+    psnr = _psnr(squared_error)
+    assert psnr is not None, "a picture has pixels"
     whole = FrameScore(
         camera=picture.camera,
         frame=picture.frame,
         size=(truth.shape[1], truth.shape[0]),
-        psnr=_psnr(squared_error),
+        psnr=psnr,
         ssim=_ssim(_float_pair(picture, device)),
     )
     if picture.mask is None:
         return whole
-    return FrameScore(
-        **vars(whole) | _region_scores(squared_error, picture.mask) | _crop_scores(picture, lpips, device)
-    )
+    by_region = _region_scores(squared_error, picture.mask)
+    return replace(whole, **by_region, **_crop_scores(picture, lpips, device))
 
 
 def _region_scores(squared_error: np.ndarray, mask: np.ndarray) -> dict[str, float | None]:
@@ -104,12 +105,14 @@ def _region_scores(squared_error: np.ndarray, mask: np.ndarray) -> dict[str, flo
 
 
 @torch.no_grad()
-def _crop_scores(picture: ImagePair, lpips: LPIPS | None, device: torch.device | str) -> dict[str, float]:
+def _crop_scores(
+    picture: ImagePair, lpips: LPIPS | None, device: torch.device | str
+) -> dict[str, float | None]:
     crops = person_pair(picture, device)
     if crops is None:
         return {}
     truth, render = crops.split(1)
-    scores = {
+    scores: dict[str, float | None] = {
         "psnr_crop": _psnr((truth - render).square().mean(-1).cpu().numpy()),
         "ssim_crop": _ssim(crops),
     }

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from mmlphuman.evaluation.score_table import ScoreTable
 from mmlphuman.evaluation.shares import Scored, gathered, share_of, shown
 from mmlphuman.files import atomic_write
 from mmlphuman.measures.comparison import paint
+from mmlphuman.measures.lpips import LPIPS
 from mmlphuman.picture_files import IMAGE_KINDS, ImageWriter, VideoWriter, image_name
 from mmlphuman.processes import Ranks
 from mmlphuman.types import Sample
@@ -89,7 +90,7 @@ def render_capture(
     backend: Backend,
     project_pose: bool = False,
     title: str = "",
-    lpips: Callable | None = None,
+    lpips: LPIPS | None = None,
     ranks: Ranks | None = None,
     quiet: bool = False,
 ) -> ScoreTable | None:
@@ -101,9 +102,10 @@ def render_capture(
     share = []
     with ImageWriter(out_dir) as writer:
         for picture in shown(pictures, len(pairs), "rendering", ranks, quiet):
+            assert picture.mask is not None, "a capture has masks"
             kinds = (("gt", picture.ground_truth), ("render", picture.render), ("mask", picture.mask))
             for kind, image in kinds:
-                writer.write(image_name(kind, picture.camera, picture.frame), image)
+                writer.write(_file_name(kind, picture), image)
             share.append(Scored(score_picture(picture, lpips, trained.device)))
     everybodys = gathered(share, ranks)
     if everybodys is None:
@@ -118,9 +120,14 @@ def render_capture(
     return table
 
 
+def _file_name(kind: str, picture: ImagePair | FrameScore) -> Path:
+    assert isinstance(picture.camera, int) and isinstance(picture.frame, int), "a capture numbers both"
+    return image_name(kind, picture.camera, picture.frame)
+
+
 def sheet_row(score: FrameScore, out_dir: Path) -> SheetRow:
     """Of the files that `render_capture` wrote."""
-    truth, render, mask = (out_dir / image_name(kind, score.camera, score.frame) for kind in IMAGE_KINDS)
+    truth, render, mask = (out_dir / _file_name(kind, score) for kind in IMAGE_KINDS)
     return SheetRow(score.label(), read_picture(truth), read_picture(render), read_mask(mask))
 
 
@@ -222,6 +229,7 @@ class Film:
         return self.fps is not None
 
     def video(self, shot: Shot) -> VideoWriter:
+        assert self.fps is not None, "no video is wanted"
         return VideoWriter(self.folder / shot.video, self.fps)
 
     def image(self, picture: np.ndarray, index: int) -> np.ndarray:

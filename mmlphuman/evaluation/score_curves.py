@@ -53,9 +53,12 @@ class Curve:
 def load_run(model_dir: Path, label: str, metric: str, axis: str) -> Curve:
     """metric: a key of METRICS; axis: of AXES. ValueError where the run has nothing to draw."""
     path = Path(model_dir) / FILE_NAME
-    scores = read_scores(path)
-    if metric == "inside":
-        scores = [score for score in scores if score.psnr_inside is not None]
+    scores, values = [], []
+    for score in read_scores(path):
+        value = score.psnr if metric == "psnr" else score.psnr_inside
+        if value is not None:
+            scores.append(score)
+            values.append(value)
     if not scores:
         raise ValueError(f"{path}: holds no {metric} score; train on, or choose another --metric")
     if axis == "minutes" and any(math.isnan(score.seconds) for score in scores):
@@ -66,7 +69,7 @@ def load_run(model_dir: Path, label: str, metric: str, axis: str) -> Curve:
     return Curve(
         label,
         tuple(score.seconds / 60 if axis == "minutes" else score.iteration for score in scores),
-        tuple(score.psnr if metric == "psnr" else score.psnr_inside for score in scores),
+        tuple(values),
         scores[-1],
     )
 

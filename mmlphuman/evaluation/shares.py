@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from itertools import zip_longest
 from typing import TypeVar
 
 import numpy as np
@@ -58,10 +59,8 @@ def gathered(share: list[Scored], ranks: Ranks) -> list[Scored] | None:
     if not ranks.first:
         return None
     shares = [_unpack(data) for data in packed]
-    everybodys: list[Scored | None] = [None] * sum(map(len, shares))
-    for rank, part in enumerate(shares):
-        everybodys[rank :: ranks.world] = part
-    return everybodys
+    rounds = zip_longest(*shares)  # one picture of every rank each, the last perhaps of the first few only
+    return [scored for pictures in rounds for scored in pictures if scored is not None]
 
 
 def _pack(share: Sequence[Scored]) -> bytes:

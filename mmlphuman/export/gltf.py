@@ -94,7 +94,7 @@ def write_glb(
         ],
         "skins": [_skin(buffer, avatar)],
     }
-    if len(poses) > 1:
+    if sequence is not None and len(poses) > 1:
         times = np.arange(len(poses)) / sequence.playback_fps
         content["animations"] = [_animation(buffer, times.astype(np.float32), rotations, pelvis)]
     content |= {"accessors": buffer.accessors, "bufferViews": buffer.views}

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import trimesh
 from torch import Tensor
+from trimesh.exchange.ply import export_ply
 
 from mmlphuman.avatar.avatar import Avatar
 from mmlphuman.avatar.build import read_template_mesh
@@ -112,4 +113,4 @@ def write_mesh_ply(path: str | Path, vertices: Tensor, mesh: SkinnedMesh) -> Non
     colors = (mesh.colors * 255).round().to(torch.uint8).cpu().numpy()
     posed = trimesh.Trimesh(vertices.cpu().numpy(), mesh.faces, vertex_colors=colors, process=False)
     with atomic_write(path) as file:
-        file.write(posed.export(file_type="ply"))
+        file.write(export_ply(posed))

@@ -114,7 +114,11 @@ def mean_offsets(trained: TrainedAvatar) -> PropertyOffsets | None:
     if not trained.active.property_bases:
         return None
     poses = spread_poses(trained.pose_space.training_poses, MEAN_POSES)
-    total = sum(trained.avatar.coefficients(pose, trained.active) for pose in poses)
+    total = torch.zeros((), device=trained.device)
+    for pose in poses:
+        coefficients = trained.avatar.coefficients(pose, trained.active)
+        assert coefficients is not None, "the bases are switched on"
+        total = total + coefficients
     return trained.avatar.property_offsets(total / len(poses), trained.active)
 
 
@@ -138,7 +142,10 @@ def visible_change(trained: TrainedAvatar, count: int = PROBES, quiet: bool = Fa
             coefficients = avatar.coefficients(probe.pose.body, active)
             control_offsets = avatar.offset_control_points(coefficients, active)
             offsets = avatar.property_offsets(coefficients, active)
-        leaves = PropertyOffsets(_leaf(offsets.properties), _leaf(offsets.sh1))
+        assert offsets is not None, "the bases are switched on: they have a mean"
+        leaves = PropertyOffsets(
+            _leaf(offsets.properties), None if offsets.sh1 is None else _leaf(offsets.sh1)
+        )
         background = torch.rand(3, generator=generator).to(trained.device)
         with torch.enable_grad():
             canonical = avatar.apply_offsets(leaves, control_offsets, active)
@@ -151,14 +158,15 @@ def visible_change(trained: TrainedAvatar, count: int = PROBES, quiet: bool = Fa
             (change[1], leaves.sh1, mean.sh1),
         ):
             if leaf is not None:
+                assert leaf.grad is not None and middle is not None, "the mean has what the poses have"
                 effect = leaf.grad * (leaf.detach() - middle)
                 share[: len(effect)] += effect.flatten(1).sum(1).square()
         covered += float(render.alphas.detach().sum()) * 3
     return VisibleChange(*(change / max(covered, 1.0)))
 
 
-def _leaf(offsets: Tensor | None) -> Tensor | None:
-    return None if offsets is None else offsets.clone().requires_grad_(True)
+def _leaf(offsets: Tensor) -> Tensor:
+    return offsets.clone().requires_grad_(True)
 
 
 def select(change: VisibleChange, keep: float | None = None, min_psnr: float = MIN_PSNR) -> Selection:

@@ -108,7 +108,7 @@ def check_capture(data_dir: Path, smpl_path: Path, frames: int, progress: bool =
     samples = _look_at(layout, pairs, poser, progress)
     stages.findings += check_pictures(layout, samples)
     fits = [sample.fit for sample in samples if sample.fit and not (sample.is_empty or sample.is_full)]
-    if fits:
+    if fits and poser:
         diagnoses = _diagnose(layout, samples, suspicious_cameras(fits), poser)
         stages.findings += check_fit(layout, fits, diagnoses)
     else:

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 import trimesh
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 from tqdm import tqdm
 
@@ -173,14 +173,14 @@ def body_distance(body: Body, grid: Grid, reach: float) -> BodyDistance:
     """Distance from nodes to the canonical body's surface, exact to a fraction of the spacing within `reach`."""
     mesh = trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
     count = min(int(SAMPLES_PER_NODE_AREA * mesh.area / grid.spacing**2), MAX_SAMPLES)
-    samples, faces = trimesh.sample.sample_surface(mesh, count, seed=0)
+    samples, faces = trimesh.sample.sample_surface(mesh, count, seed=0)[:2]
     normals = mesh.face_normals[faces]
     touched = np.zeros(grid.shape, bool)
     touched[tuple(grid.coordinates(samples).round().astype(int))] = True
-    rough = ndimage.distance_transform_edt(~touched) * grid.spacing
+    rough = np.asarray(ndimage.distance_transform_edt(~touched)) * grid.spacing
     band = np.flatnonzero(rough.ravel() < reach)
     points = grid.positions(band)
-    distance, nearest = cKDTree(samples).query(points, workers=-1)
+    distance, nearest = KDTree(samples).query(points, workers=-1)
     along_normal = -((points - samples[nearest]) * normals[nearest]).sum(1)
     # The surface's nearest point lies up to a sample's spacing beside the nearest sample.
     beside = np.minimum(distance**2 - along_normal**2, mesh.area / count)
@@ -194,7 +194,8 @@ def body_distance(body: Body, grid: Grid, reach: float) -> BodyDistance:
 
 def _fill_inside(values: np.ndarray, reach: float) -> None:
     """Nodes farther inside than the band, which begin as outside, become inside."""
-    outside, _ = ndimage.label(values < 0)
+    outside = np.empty(values.shape, np.int32)
+    ndimage.label(values < 0, output=outside)
     open_air = outside[0, 0, 0]  # the grid's corner lies outside the band
     values[(outside != open_air) & (values <= -reach)] = reach
 
@@ -212,18 +213,16 @@ def carve(views: Sequence[MaskView], body: Body, volume: WeightVolume, points: n
 
     A camera that does not see a point has no say; a point that none saw in any frame counts as inside.
     """
-    points = torch.from_numpy(points)
-    weights = volume.query(points)
-    histogram = torch.zeros(len(points), NUM_BINS)
+    xyz = torch.from_numpy(points)
+    weights = volume.query(xyz)
+    histogram = torch.zeros(len(xyz), NUM_BINS)
     frames = [list(group) for _, group in groupby(views, key=lambda view: view.frame)]
     enough = QUANTILE * len(frames)
-    open_nodes = torch.arange(len(points))  # whose quantile is not yet known to be far outside
+    open_nodes = torch.arange(len(xyz))  # whose quantile is not yet known to be far outside
     for number, frame in enumerate(tqdm(frames, desc="carving", unit="frame", disable=None)):
         if number % FRAMES_TO_SORT_OUT == FRAMES_TO_SORT_OUT - 1:
             open_nodes = open_nodes[histogram[open_nodes, :FAR_BINS].sum(1) <= enough]
-        posed, _ = pose_points(
-            points[open_nodes], weights[open_nodes], canonical_to_world(frame[0].pose, body)
-        )
+        posed, _ = pose_points(xyz[open_nodes], weights[open_nodes], canonical_to_world(frame[0].pose, body))
         hull = torch.full((len(posed),), torch.inf)
         for view in frame:
             hull = torch.fmin(hull, view.metres(contour_distance(view.mask), posed))  # ignores NaN

@@ -84,7 +84,7 @@ def _around_number(zero: str, one: str) -> tuple[str, str]:
 
 def check_files(layout: CaptureLayout, survey: Survey) -> list[Finding]:
     """Rows on missing cameras, frames, images and masks, and on files without a pose."""
-    silent = ~survey.pairs.any(1)
+    silent = np.asarray(~survey.pairs.any(1))
     rows = [_cameras_without_pairs(layout, survey, silent), _frames_without_pairs(survey)]
     heard = ~silent[:, None] & survey.pairs.any(0)  # the rest is already said
     rows.append(_gaps(layout, "missing images", heard & ~survey.images & ~survey.masks, "image and mask"))
@@ -119,7 +119,7 @@ def _cameras_without_pairs(layout: CaptureLayout, survey: Survey, silent: np.nda
     if not silent.any():
         return Finding("files of cameras", OK, "every camera has images with masks")
     examples = []
-    for camera in np.flatnonzero(silent):
+    for camera in np.flatnonzero(silent).tolist():
         lacking = [
             f"no {kind} in {path.parent}"
             for kind, found, path in (
@@ -159,7 +159,7 @@ def _gaps(layout: CaptureLayout, check: str, missing: np.ndarray, kind: str) -> 
     """missing: (C, F) bool."""
     if not missing.any():
         return Finding(check, OK, "no gaps")
-    worst = sorted(np.flatnonzero(missing.any(1)), key=lambda camera: -missing[camera].sum())
+    worst = sorted(np.flatnonzero(missing.any(1)).tolist(), key=lambda camera: -missing[camera].sum())
     where = [f"{camera_name(layout, c)} frames {name_numbers(np.flatnonzero(missing[c]))}" for c in worst]
     what = f"{missing.sum()} of {missing.size} pictures lack their {kind}; training leaves them out"
     return Finding(check, WARNING, what, cut_list(where, "; "))

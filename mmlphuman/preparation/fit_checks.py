@@ -111,7 +111,7 @@ def _check_loose(layout, fits) -> Finding:
     if not inside:
         return Finding("body inside masks", OK, "not measured: no camera fits")
     middle = _median(inside.values())
-    worst = sorted(inside, key=inside.get)
+    worst = sorted(inside, key=inside.__getitem__)
     loose = [c for c in worst if inside[c] < LOOSE or inside[c] < middle - OUTLIER]
     named = [f"{camera_name(layout, c)} {inside[c]:.1%}" for c in loose or worst[:SHOWN_WORST]]
     if loose:
@@ -151,7 +151,7 @@ def _check_frames(fits) -> Finding:
     if not inside:
         return Finding("frames fit", OK, "not measured: no camera fits")
     middle = _median(inside.values())
-    worst = sorted(inside, key=inside.get)
+    worst = sorted(inside, key=inside.__getitem__)
     bad = [frame for frame in worst if inside[frame] < LOOSE or inside[frame] < middle - OUTLIER]
     shown = [f"{frame} {inside[frame]:.1%}" for frame in (bad or worst[:SHOWN_WORST])]
     if bad:
@@ -162,7 +162,7 @@ def _check_frames(fits) -> Finding:
 
 def _check_view(layout, fits) -> Finding:
     in_view = _by(fits, "camera", "in_view")
-    out = [camera for camera in sorted(in_view, key=in_view.get) if in_view[camera] < OUT_OF_VIEW]
+    out = [camera for camera in sorted(in_view, key=in_view.__getitem__) if in_view[camera] < OUT_OF_VIEW]
     lost = sorted({fit.frame for fit in fits if fit.in_view == 0 and fit.camera not in out})
     if out:
         named = [f"{camera_name(layout, c)} sees {in_view[c]:.0%}" for c in out]

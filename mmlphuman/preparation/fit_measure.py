@@ -52,7 +52,7 @@ class SurfacePoints:
 def spread_points(body: Body, count: int = NUM_POINTS) -> SurfacePoints:
     """The same points every time for the same body."""
     mesh = trimesh.Trimesh(body.vertices.numpy(), body.faces.numpy(), process=False)
-    points, faces = trimesh.sample.sample_surface(mesh, count, seed=0)
+    points, faces = trimesh.sample.sample_surface(mesh, count, seed=0)[:2]
     corners = trimesh.triangles.points_to_barycentric(mesh.triangles[faces], points)
     corner_weights = body.lbs_weights[body.faces[torch.from_numpy(faces)]]
     weights = (torch.from_numpy(corners).float()[:, :, None] * corner_weights).sum(1)

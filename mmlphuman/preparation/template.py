@@ -9,7 +9,7 @@ Hands keep the body's surface: fingers are thinner than what masks from metres a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import fast_simplification
@@ -51,22 +51,22 @@ MOST_HANDLES = 12  # of the surface; arms akimbo in every frame make two, crosse
 WORST_OVERLAP = 0.85  # intersection over union of the posed template and the mask, mean over the pictures
 
 
-def well_spread_frames(poses: SmplParams, frames: Sequence[int], count: int) -> list[int]:
+def well_spread_frames(poses: SmplParams, frames: Collection[int], count: int) -> list[int]:
     """At most `count` of `frames`, sorted: the one nearest the mean body pose, then always the farthest.
 
     Distance is that of the 63 body-joint numbers. Deterministic. ValueError for no frames or count < 1.
     """
-    frames = np.asarray(sorted(frames))
+    ordered = np.asarray(sorted(frames))
     if count < 1 or len(frames) == 0:
         raise ValueError(f"choosing {count} of {len(frames)} frames: at least one of each is needed")
-    body = poses.poses[frames][:, BODY_POSE].astype(np.float64)
+    body = poses.poses[ordered][:, BODY_POSE].astype(np.float64)
     chosen = [int(np.linalg.norm(body - body.mean(0), axis=1).argmin())]
     distance = np.linalg.norm(body - body[chosen[0]], axis=1)
     while len(chosen) < min(count, len(frames)):
         distance[chosen] = -1  # equal poses are taken too, each once
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, np.linalg.norm(body - body[chosen[-1]], axis=1))
-    return sorted(frames[chosen].tolist())
+    return sorted(ordered[chosen].tolist())
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def simplify(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
             smooth.faces.astype(np.int32),
             target_count=faces,
             agg=aggressiveness,
-        )
+        )[:2]
         simple = trimesh.Trimesh(vertices, triangles, process=False)
         if simple.is_watertight or not smooth.is_watertight:
             break

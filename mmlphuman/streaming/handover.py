@@ -12,21 +12,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from mmlphuman.streaming.messages import LossCurve, Point, RenderRequest, State
+
+Client = TypeVar("Client", bound=Hashable)
 
 UNDER_WAY = 2  # one picture on the link, and the next one drawn meanwhile
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class Job(Generic[Client]):
     """A request to draw, answered once: by ViewerServer.deliver or by ViewerServer.problem."""
 
     request: RenderRequest
-    client: Hashable  # the server's own; whoever draws only hands it back
+    client: Client  # the server's own; whoever draws only hands it back
 
 
-class JobQueue:
+class JobQueue(Generic[Client]):
     """The newest request of each viewer, handed out in turns.
 
     A viewer has one place for a request that waits: a newer one takes it, the older is forgotten. UNDER_WAY of its
@@ -36,9 +39,9 @@ class JobQueue:
 
     def __init__(self):
         self._changed = threading.Condition()
-        self._ready: dict[Hashable, RenderRequest] = {}  # who may be served, the longest waiting first
-        self._held: dict[Hashable, RenderRequest] = {}  # who has UNDER_WAY under way
-        self._under_way: dict[Hashable, set[Job]] = {}  # of every client there is
+        self._ready: dict[Client, RenderRequest] = {}  # who may be served, the longest waiting first
+        self._held: dict[Client, RenderRequest] = {}  # who has UNDER_WAY under way
+        self._under_way: dict[Client, set[Job[Client]]] = {}  # of every client there is
         self._closed = False
 
     @property
@@ -46,17 +49,17 @@ class JobQueue:
         """A request can be taken. Costs next to nothing: no lock."""
         return bool(self._ready)
 
-    def admit(self, client: Hashable) -> None:
+    def admit(self, client: Client) -> None:
         with self._changed:
             self._under_way[client] = set()
 
-    def forget(self, client: Hashable) -> None:
+    def forget(self, client: Client) -> None:
         """The client has gone; what is under way for it is no longer known."""
         with self._changed:
             for entries in (self._ready, self._held, self._under_way):
                 entries.pop(client, None)
 
-    def put(self, client: Hashable, request: RenderRequest) -> None:
+    def put(self, client: Client, request: RenderRequest) -> None:
         """The client's newest request, in the place of its older one."""
         with self._changed:
             if client not in self._under_way or self._closed:

@@ -158,7 +158,12 @@ class Hub:
     """Nothing of it may be touched but on its loop, except the number of `clients`."""
 
     def __init__(
-        self, welcome: Welcome, queue: JobQueue, latest_state: LatestState, page: WebPage, token: str
+        self,
+        welcome: Welcome,
+        queue: JobQueue[ConnectedViewer],
+        latest_state: LatestState,
+        page: WebPage,
+        token: str,
     ):
         """Raises ValueError for a Welcome that viewers would not accept."""
         self.clients: set[ConnectedViewer] = set()
@@ -193,7 +198,10 @@ class Hub:
             close_timeout=CLOSE_SECONDS,
             max_size=messages.MAX_REQUEST_BYTES,
             logger=QuietLogger(log, {}),
-            create_connection=partial(Connection, on_made=self._arrived, on_lost=self._connections.discard),
+            # Declared as a class, but only called.
+            create_connection=partial(  # pyright: ignore[reportArgumentType]
+                Connection, on_made=self._arrived, on_lost=self._connections.discard
+            ),
         )
         started.set_result(loop)
         await self.stopping.wait()
@@ -213,7 +221,8 @@ class Hub:
 
     # --- a connection ------------------------------------------------------------------------------------
 
-    async def _serve_connection(self, connection: Connection) -> None:
+    async def _serve_connection(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, Connection)  # see create_connection
         try:
             hello = await self._receive_hello(connection)
             if hello is not None:
@@ -297,11 +306,11 @@ class Hub:
 
     # --- what a client is told ---------------------------------------------------------------------------
 
-    def start_answer(self, job: Job, encode_answer: Callable[[], str | bytes]) -> None:
+    def start_answer(self, job: Job[ConnectedViewer], encode_answer: Callable[[], str | bytes]) -> None:
         if self._queue.expects(job):
             self._start(job.client, self._answer(job, encode_answer))
 
-    async def _answer(self, job: Job, encode_answer: Callable[[], str | bytes]) -> None:
+    async def _answer(self, job: Job[ConnectedViewer], encode_answer: Callable[[], str | bytes]) -> None:
         try:
             loop = asyncio.get_running_loop()
             try:

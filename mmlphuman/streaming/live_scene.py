@@ -27,7 +27,7 @@ from mmlphuman.animation.render_sequence import to_cameras
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import Backend
 from mmlphuman.body.kinematics import canonical_pose
-from mmlphuman.pose_layout import BODY_POSE, LEFT_HAND_POSE, POSE_DIM, RIGHT_HAND_POSE
+from mmlphuman.pose_layout import BODY_POSE, HANDS_POSE, POSE_DIM
 from mmlphuman.streaming.handover import Job
 from mmlphuman.streaming.messages import (
     MAX_NAME,
@@ -44,7 +44,6 @@ from mmlphuman.types import Pose, PosedGaussians
 if TYPE_CHECKING:
     from mmlphuman.training.loop import Trainer
 
-HANDS = slice(LEFT_HAND_POSE.start, RIGHT_HAND_POSE.stop)
 AXES = "xyz"
 MOST_CPU_PIXELS = 2048 * 2048  # a close-up of so many takes 3 GB and 10 s of one core
 
@@ -150,13 +149,14 @@ class LiveScene:
             joints, translation = self._training_frame(request.frame)
         elif request.kind == "given":
             joints, rotation = request.joints, request.rotation
+            assert rotation is not None and request.translation is not None  # see PoseRequest
             translation = rotation @ request.translation
         else:
             joints = canonical_pose().numpy() if request.kind == "big" else np.zeros(POSE_DIM)
             rotation, translation = self.rest_rotation, self.rest_translation
         joints = np.array(joints, np.float32)
         if request.hands != "file":
-            joints[HANDS] = hand_pose(request.hands)
+            joints[HANDS_POSE] = hand_pose(request.hands)
         if not request.use_translation:
             translation = np.zeros(3)
         return Pose(

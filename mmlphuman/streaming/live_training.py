@@ -20,6 +20,7 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.streaming.live_scene import Answers, LiveScene, scene_of_run, title_of
 from mmlphuman.streaming.messages import MAX_HISTORY, Point, State
 from mmlphuman.streaming.server import ListenAddress, ViewerServer
+from mmlphuman.text import one_line
 
 if TYPE_CHECKING:
     from mmlphuman.training.loop import Trainer
@@ -128,7 +129,7 @@ def live_training(trainer: Trainer, model_dir: Path, address: ListenAddress) -> 
     except (ValueError, OSError) as error:
         if address.asked_for:
             raise
-        print(f"no live viewer: {' '.join(str(error).split())}", flush=True)
+        print(f"no live viewer: {one_line(error)}", flush=True)
         yield None
         return
     try:

@@ -36,6 +36,7 @@ from mmlphuman.streaming.messages import (
     State,
     Welcome,
 )
+from mmlphuman.text import one_line
 
 MAGIC = b"MMLF"
 HEADER_LENGTH = struct.Struct("<I")
@@ -169,7 +170,7 @@ def _explain(error: msgspec.ValidationError, where: str) -> ProtocolError:
         if what.startswith(theirs):
             what = ours + what.removeprefix(theirs)
     at = f"at {bracket}{place}" if place else ""
-    return ProtocolError(" ".join(f"{where}: {field} {_short(what)} {at}".split()))
+    return ProtocolError(one_line(f"{where}: {field} {_short(what)} {at}"))
 
 
 def _check_names(content: dict[str, Any], message: Any, where: str) -> None:

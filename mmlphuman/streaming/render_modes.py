@@ -9,7 +9,7 @@ Shape letters: N Gaussians, A anchors, J joints, H, W image height and width.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -192,7 +192,7 @@ def distance_colors(degrees: Tensor) -> Tensor:
     return interpolate(degrees, at, colors / 255)
 
 
-def interpolate(values: Tensor, at: Tensor, colors: Tensor | Sequence) -> Tensor:
+def interpolate(values: Tensor, at: Tensor, colors: Tensor) -> Tensor:
     """(N,) values -> (N, 3), linear between colours (P, 3) that stand at rising values (P,)."""
     below = (torch.bucketize(values, at, right=True) - 1).clamp(0, len(at) - 2)
     share = ((values - at[below]) / (at[below + 1] - at[below])).clamp(0, 1)

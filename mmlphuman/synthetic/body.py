@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from smplx.vertex_ids import vertex_ids
 
 from mmlphuman.synthetic import skeleton as sk
@@ -23,7 +23,7 @@ ROOT_PARENT = 2**32 - 1  # how SMPL-family files write "no parent"
 CONTOUR_ANGLES, CONTOUR_POINTS = 79, 17  # head yaw -39..39 degrees, jaw line points
 
 
-def _keypoints() -> dict[str, np.ndarray]:
+def _keypoints() -> dict[str, tuple[float, ...]]:
     """Places (floor at y = 0) of the vertices that `smplx` picks as extra joints, by its names."""
     left = {
         **{"leye": (0.031, 1.582, 0.082), "lear": (0.083, 1.580, -0.012)},
@@ -56,8 +56,8 @@ def _face_points(
     places: np.ndarray, vertices: np.ndarray, faces: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nearest triangles (P,) to places (P, 3), and barycentric coordinates (P, 3) of their centres."""
-    nearest = cKDTree(vertices[faces].mean(1)).query(places)[1]
-    return nearest.astype(np.int64), np.full((len(places), 3), 1 / 3)
+    nearest = KDTree(vertices[faces].mean(1)).query(places)[1]
+    return np.asarray(nearest, np.int64), np.full((len(places), 3), 1 / 3)
 
 
 def _landmark_places() -> np.ndarray:
@@ -137,7 +137,7 @@ def write_body(path: Path, seed: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
     try:
-        np.savez_compressed(partial, **body_arrays(seed))
+        np.savez_compressed(partial, allow_pickle=False, **body_arrays(seed))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

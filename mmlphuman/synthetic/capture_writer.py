@@ -171,9 +171,9 @@ def make_capture(
     num_novel_frames: int,
     seed: int = 0,
     layout: str = "avatarrex",
-    distortion: Sequence[float] = NO_DISTORTION,
+    distortion: Sequence[float] | np.ndarray = NO_DISTORTION,
     subject: str = "demo",
-    pose_error: Sequence[float] = (0.0, 0.0),
+    pose_error: tuple[float, float] = (0.0, 0.0),
     color_cast: float = 0.0,
     ceiling_cameras: Sequence[int] = (),
     workers: int = 1,
@@ -194,7 +194,7 @@ def make_capture(
     set_up = partial(
         set_stage,
         Path(smplx_path),
-        size=tuple(size),
+        size=size,
         num_cameras=num_cameras,
         num_frames=num_frames,
         num_novel_frames=num_novel_frames,
@@ -211,7 +211,7 @@ def make_capture(
         told = plant_pose_errors(stage.motion, num_frames, *pose_error, seed)
     write_meta(writer.layout, out_dir, stage.cameras, told)
     if any(pose_error):
-        np.savez(out_dir / "smpl_params_true.npz", **stage.motion)
+        np.savez(out_dir / "smpl_params_true.npz", allow_pickle=False, **stage.motion)
     if stage.casts is not None:
         factors = {
             camera.name: cast.tolist() for camera, cast in zip(stage.cameras, stage.casts, strict=True)

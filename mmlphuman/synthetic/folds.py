@@ -116,7 +116,7 @@ class StillCloth:
         return self.points.copy(), self.light
 
 
-def mean_cloth(cloth: Cloth, subject: ClothedSubject, body_poses: np.ndarray) -> StillCloth:
+def mean_cloth(cloth: Cloth | StillCloth, subject: ClothedSubject, body_poses: np.ndarray) -> StillCloth:
     """The cloth as it is on average over body_poses (F, 63), displacement and shading of valleys alike."""
     points, light = np.zeros(subject.rest.shape), np.zeros(len(subject.rest))
     for body_pose in body_poses:
@@ -144,7 +144,15 @@ class _Tailor:
         mask = (self.subject.layer == layer).astype(np.float64)
         return mask * smoothstep(self.x * side, -0.01, 0.02) if side else mask
 
-    def fold(self, drive: str, gate: tuple, size: float, along: np.ndarray, window: np.ndarray, drift=0.0):
+    def fold(
+        self,
+        drive: str,
+        gate: tuple[float, float],
+        size: float,
+        along: np.ndarray,
+        window: np.ndarray,
+        drift=0.0,
+    ):
         """gate: (low, high) of the drive; along: (P,) periods."""
         index = np.flatnonzero(window > WINDOW_FLOOR)
         # Cloth never folds in straight rows: bend them by a fixed, slow pattern.
@@ -153,7 +161,9 @@ class _Tailor:
         phase = (2 * np.pi * (along[index] + WANDER * bend)).astype(np.float32)
         self.folds.append(Fold(drive, *gate, size, drift, index, window[index].astype(np.float32), phase))
 
-    def bulge(self, drive: str, gate: tuple, window: np.ndarray, direction: np.ndarray, size: float):
+    def bulge(
+        self, drive: str, gate: tuple[float, float], window: np.ndarray, direction: np.ndarray, size: float
+    ):
         """direction: (3,) or (P, 3) unit vectors; size: metres."""
         index = np.flatnonzero(window > WINDOW_FLOOR)
         direction = np.broadcast_to(direction, self.subject.rest.shape)[index]

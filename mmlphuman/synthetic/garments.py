@@ -61,7 +61,7 @@ def load_body(path, betas: np.ndarray) -> UnclothedBody:
         )
 
 
-def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def smoothstep(values: np.ndarray | float, low: float, high: float) -> np.ndarray:
     t = np.clip((values - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -209,7 +209,7 @@ def dress(body: UnclothedBody, rounds: int = 2) -> ClothedSubject:
     parts = []
     for layer in (SKIN, HAIR, SHIRT, TROUSERS, SHOES):
         select, layer_faces = clip(faces, _coverage(layer, anatomy))
-        layer_matrix = (select @ matrix).tocsr()
+        layer_matrix = sparse.csr_matrix(select @ matrix)
         points = _layer_points(layer, body, layer_matrix, smooth)
         parts.append((layer, layer_matrix, points, layer_faces))
     starts = np.cumsum([0] + [len(points) for _, _, points, _ in parts[:-1]])

@@ -9,6 +9,7 @@ Shape letters: B body vertices, P vertices of all layers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -135,7 +136,7 @@ class Flutter:
     tell nothing about others.
     """
 
-    speeds: dict[str, float]  # drive -> radians of phase per radian
+    speeds: Mapping[str, float]  # drive -> radians of phase per radian
     index: np.ndarray  # (Z,) vertices of the zone
     window: np.ndarray  # (Z,)
     phase: np.ndarray  # (Z,) radians

@@ -60,7 +60,7 @@ CYCLES = {
     **{f"{side} elbow": 4 + (side == "right") for side in ("left", "right")},
     **{f"{side} roll": 3 + (side == "right") for side in ("left", "right")},
     **{f"{side} wrist": 4 - (side == "right") for side in ("left", "right")},
-    **{f"{side} {finger}": 3 + i for side in ("left", "right") for i, finger in enumerate(sk.LEFT_FINGERS)},
+    **{f"{side} {finger}": 3 + i for side in ("left", "right") for i, finger in enumerate(sk.FINGER_BONES)},
     **{"jaw": 7, "out and in": 3, "round": 1, "turn": 1},
     **{f"expression {i}": 2 + i for i in range(NUM_EXPRESSIONS)},
 }
@@ -129,7 +129,7 @@ def _arms_and_hands(pose: np.ndarray, wave: dict[str, np.ndarray], reach: Reach)
         pose[:, wrist, 0] = 0.30 * wave[f"{side} roll"]
         pose[:, wrist, 2] = sign * (0.30 * wave[f"{side} wrist"] - 0.1)
         first = sk.FIRST_LEFT_FINGER if sign > 0 else sk.FIRST_RIGHT_FINGER
-        for index, finger in enumerate(sk.LEFT_FINGERS):
+        for index, finger in enumerate(sk.FINGER_BONES):
             curl = lift(wave[f"{side} {finger}"])
             if finger not in FREE_FINGERS:
                 curl = (1 - GRIP) * curl + GRIP * lift(wave[f"{side} elbow"])

@@ -44,7 +44,7 @@ def write_meta(layout: Layout, out_dir: Path, cameras: list[Camera], motion: dic
             path = out_dir / pattern.format(camera=camera.name, frame=0)
             path.parent.mkdir(parents=True, exist_ok=True)
     layout.write_calibration(out_dir / layout.calibration_file, cameras)
-    np.savez(out_dir / "smpl_params.npz", **motion)
+    np.savez(out_dir / "smpl_params.npz", allow_pickle=False, **motion)
 
 
 def write_photo(

@@ -46,20 +46,20 @@ def split_longest_edges(
     vertices: np.ndarray, faces: np.ndarray, num_vertices: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split edges of a closed mesh at their middle, longest first, until it has `num_vertices` vertices."""
-    vertices, faces = list(vertices), [tuple(face) for face in faces]
-    while len(vertices) < num_vertices:
-        corners = np.array(faces)
-        points = np.array(vertices)
+    places, triangles = list(vertices), [tuple(face) for face in faces]
+    while len(places) < num_vertices:
+        corners = np.array(triangles)
+        points = np.array(places)
         edges = np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]])
         lengths = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1)
         a, b = edges[np.argmax(lengths)]
-        middle = len(vertices)
-        vertices.append((points[a] + points[b]) / 2)
+        middle = len(places)
+        places.append((points[a] + points[b]) / 2)
         for index in np.flatnonzero((corners == a).any(1) & (corners == b).any(1)):
-            face = faces[index]
-            faces[index] = tuple(middle if corner == a else corner for corner in face)
-            faces.append(tuple(middle if corner == b else corner for corner in face))
-    return np.array(vertices), np.array(faces)
+            face = triangles[index]
+            triangles[index] = tuple(middle if corner == a else corner for corner in face)
+            triangles.append(tuple(middle if corner == b else corner for corner in face))
+    return np.array(places), np.array(triangles)
 
 
 def relax(vertices: np.ndarray, faces: np.ndarray, rounds: int = 8) -> np.ndarray:
@@ -91,8 +91,11 @@ def person_mesh() -> tuple[np.ndarray, np.ndarray]:
     vertices, faces = extract_person()
     target = 2 * NUM_VERTICES - 4 - SPARE_FACES
     vertices, faces = fast_simplification.simplify(
-        vertices.astype(np.float32), faces.astype(np.int32), target_count=target, agg=4
-    )
+        vertices.astype(np.float32),  # pyright: ignore[reportArgumentType]  # any float will do
+        faces.astype(np.int32),
+        target_count=target,
+        agg=4,
+    )[:2]
     mesh = trimesh.Trimesh(vertices, faces, process=True)
     if not mesh.is_watertight or mesh.euler_number != 2:
         raise RuntimeError(f"the synthetic body is not a closed surface: Euler number {mesh.euler_number}")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from embreex import rtcore_scene
 from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
 
 from mmlphuman.body.kinematics import forward_kinematics
 from mmlphuman.synthetic import appearance
@@ -50,7 +50,7 @@ class PosedMesh:
     attributes: np.ndarray  # (P, 7) float32: normal, anatomical coordinates, light left in valleys
     faces: np.ndarray
     face_layer: np.ndarray
-    scene: rtcore_scene.EmbreeScene
+    scene: EmbreeScene
 
 
 def _smooth_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -94,7 +94,7 @@ def pose_mesh(
     normals = _smooth_normals(vertices, subject.faces)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + np.float32(1e-12)
     attributes = np.concatenate([normals, subject.anatomy, light[:, None]], 1).astype(np.float32)
-    scene = rtcore_scene.EmbreeScene()
+    scene = EmbreeScene()
     TriangleMesh(scene, vertices, subject.faces)
     return PosedMesh(vertices, attributes, subject.faces, subject.face_layer, scene)
 
@@ -143,7 +143,8 @@ def _pixels_to_search(camera: Camera, vertices: np.ndarray) -> tuple[np.ndarray,
     seen[pixels[inside, 1], pixels[inside, 0]] = 1
     nearest = (vertices @ camera.rotation[2] + camera.translation[2]).min()
     reach = int(np.ceil(TRIANGLE_REACH * camera.intrinsics[[0, 1], [0, 1]].max() / nearest)) + 1
-    return np.nonzero(cv2.dilate(seen, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)))
+    rows, columns = np.nonzero(cv2.dilate(seen, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)))
+    return rows, columns
 
 
 def _at_hits(values: np.ndarray, hits: dict, faces: np.ndarray) -> np.ndarray:

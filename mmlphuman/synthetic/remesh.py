@@ -22,7 +22,7 @@ def neighbour_means(faces: np.ndarray, count: int) -> sparse.csr_matrix:
     """(B, B) matrix that replaces each vertex by the mean of its neighbours on a closed mesh."""
     pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     adjacency = sparse.csr_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), (count, count))
-    return (sparse.diags(1 / np.asarray(adjacency.sum(1)).ravel()) @ adjacency).tocsr()
+    return sparse.csr_matrix(sparse.diags(1 / np.asarray(adjacency.sum(1)).ravel()) @ adjacency)
 
 
 def loop_subdivision(faces: np.ndarray, count: int) -> tuple[sparse.csr_matrix, np.ndarray]:
@@ -45,7 +45,7 @@ def loop_subdivision(faces: np.ndarray, count: int) -> tuple[sparse.csr_matrix, 
     wings = sparse.coo_matrix(
         (np.full(opposite.size, 1 / 8), (face_edges.ravel(), opposite.ravel())), (num_edges, count)
     )
-    matrix = sparse.vstack([old, ends + wings]).tocsr()
+    matrix = sparse.csr_matrix(sparse.vstack([old, ends + wings]))
     a, b, c = faces.T
     ab, bc, ca = (face_edges + count).T
     corners = [(a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca)]
@@ -54,10 +54,11 @@ def loop_subdivision(faces: np.ndarray, count: int) -> tuple[sparse.csr_matrix, 
 
 def subdivide(faces: np.ndarray, count: int, rounds: int) -> tuple[sparse.csr_matrix, np.ndarray]:
     """`rounds` of Loop subdivision as one (P, B) matrix, and the triangles."""
-    matrix = sparse.identity(count, format="csr")
+    matrix = sparse.csr_matrix(sparse.identity(count, format="csr"))
     for _ in range(rounds):
-        step, faces = loop_subdivision(faces, matrix.shape[0])
-        matrix = (step @ matrix).tocsr()
+        count = matrix.shape[0]  # pyright: ignore[reportOptionalSubscript]  # scipy's matrices have shapes
+        step, faces = loop_subdivision(faces, count)
+        matrix = sparse.csr_matrix(step @ matrix)
     return matrix, faces
 
 
@@ -90,5 +91,5 @@ def clip(faces: np.ndarray, values: np.ndarray) -> tuple[sparse.csr_matrix, np.n
         ]
     )
     used, renumbered = np.unique(triangles, return_inverse=True)
-    everything = sparse.vstack([sparse.identity(len(values), format="csr"), on_line]).tocsr()
+    everything = sparse.csr_matrix(sparse.vstack([sparse.identity(len(values), format="csr"), on_line]))
     return everything[used], renumbered.reshape(-1, 3)

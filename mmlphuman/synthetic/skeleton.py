@@ -54,7 +54,7 @@ _LEFT = {
 }
 
 # Fingers in the order of SMPL-X: name -> (first knuckle, direction, lengths of the three phalanges).
-LEFT_FINGERS = {
+FINGER_BONES = {
     "index": ((0.775, 1.367, 0.019), (1.0, -0.05, 0.10), (0.042, 0.025, 0.022)),
     "middle": ((0.780, 1.369, -0.003), (1.0, -0.05, 0.00), (0.046, 0.029, 0.024)),
     "pinky": ((0.760, 1.364, -0.045), (1.0, -0.06, -0.22), (0.034, 0.020, 0.019)),
@@ -66,7 +66,7 @@ LEFT_FINGERS = {
 def finger_points() -> dict[str, np.ndarray]:
     """Left fingers: name -> (4, 3) three joints and the tip, floor at y = 0."""
     points = {}
-    for name, (knuckle, direction, lengths) in LEFT_FINGERS.items():
+    for name, (knuckle, direction, lengths) in FINGER_BONES.items():
         unit = np.array(direction) / np.linalg.norm(direction)
         points[name] = np.array(knuckle) + np.concatenate([[0], np.cumsum(lengths)])[:, None] * unit
     return points

@@ -35,13 +35,13 @@ def _look_at(eye: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def _extent(body: UnclothedBody, motion: dict[str, np.ndarray]) -> np.ndarray:
     """(E, 3) a sample of the places that skin reaches during the motion."""
-    chosen = slice(None, None, 10)
+    chosen, empty = slice(None, None, 10), np.zeros(0)
     skin = ClothedSubject(
-        *([np.zeros(0)] * 4),
+        *(empty, empty, empty, empty),
         sparse.csr_matrix(body.weights[chosen], dtype=np.float32),
-        *([np.zeros(0)] * 2),
+        *(empty, empty),
         body.joints,
-        sparse.identity(0),
+        sparse.csr_matrix((0, 0)),
     )
     points = body.vertices[chosen].astype(np.float32)
     frames = range(len(motion["transl"]))
