@@ -69,9 +69,8 @@ def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(pristine_avat
     from mmlphuman.gpu.kernel_adam import KernelAdam
 
     torch.backends.cuda.matmul.allow_tf32 = False
-    config = default_config(
-        iterations=2 * len(SWITCHED_ON), encoder_weight_decay=0.5
-    )  # enough to be seen in a step
+    # A decay that is large enough to be seen in a step.
+    config = default_config(iterations=2 * len(SWITCHED_ON), encoder_weight_decay=0.5)
     plain = copy.deepcopy(pristine_avatar)
     ours = copy.deepcopy(plain)
     fused = FusedAvatar(ours)
@@ -93,18 +92,19 @@ def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(pristine_avat
         for pose in (random_pose(2 * iteration + each).to(device) for each in range(2)):
             for forward, optimisers in zip((plain, fused), steppers, strict=True):
                 output = forward(pose, active)
-                (
-                    1e-6 * random_loss(output, iteration)
-                ).backward()  # gradients as small as in training: eps matters
+                # Gradients as small as in training: eps matters.
+                (1e-6 * random_loss(output, iteration)).backward()
                 optimisers.add_pose(output, active)
         for optimisers in steppers:
             optimisers.set_rates(2 * iteration)
             assert optimisers.step().isfinite()
         for name, parameter in plain.named_parameters():
-            largest = (ours.get_parameter(name) - parameter).abs().max() / parameter.abs().max()
-            # Where a gradient is rounding alone Adam's first steps, of the rate's size, may differ.
-            assert largest < 2e-3, (iteration, name)
-            assert (ours.get_parameter(name) - parameter).norm() < 1e-4 * parameter.norm(), (iteration, name)
+            difference = (ours.get_parameter(name) - parameter).abs()
+            # Where the poses' gradients cancel to rounding alone Adam's first steps, of the rate's size, differ: a few
+            # of a large bank's millions, none of a small parameter.
+            unequal = difference > 2e-3 * parameter.abs().max()
+            assert unequal.sum() <= 1e-6 * unequal.numel(), (iteration, name, int(unequal.sum()))
+            assert difference.norm() < 1e-4 * parameter.norm(), (iteration, name)
 
 
 SWITCHED_ON = (
