@@ -43,7 +43,13 @@ from mmlphuman.training.run_setup import (
 def parse_arguments() -> argparse.Namespace:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True, help="YAML settings, e.g. config/demo.yaml")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        action="append",
+        help="YAML settings, e.g. config/demo.yaml; given again, over the ones before: config/published.yaml",
+    )
     parser.add_argument("--data_dir", type=Path, required=True, help="capture folder")
     parser.add_argument(
         "--out_dir", type=Path, required=True, help="model folder to make (or, with --resume, continue)"

@@ -7,6 +7,7 @@ published ones where a published setting exists, so that a user's YAML in that f
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ from omegaconf.errors import OmegaConfBaseException
 DEFAULTS = Path(__file__).resolve().parent.parent / "config" / "default.yaml"  # of the checkout
 NAMED_COLORS = {"white": [1.0, 1.0, 1.0], "black": [0.0, 0.0, 0.0]}
 RETIRED = {"gradient_exchange"}  # keys that older versions wrote into model folders
+# What versions did that did not have these keys yet: the published method.
+FORMERLY = {
+    "pose_inputs": "body",
+    "hidden_widths": [512, 256, 256, 256],
+    "light": "none",
+    "novel_poses": "pca",
+}
 
 
 @dataclass
@@ -42,6 +50,7 @@ class LrDecay:
     position_basis: float
     gsparam_basis: float
     sh1_basis: float
+    light: float
     encoder: float
 
 
@@ -77,6 +86,10 @@ class Config:
     num_gsparam_bases: int
     num_position_bases: int
     xyz_offset_range: float
+    pose_inputs: str
+    hidden_widths: list[int]
+    light: str
+    novel_poses: str
     pca_components: int
     pca_sigmas: float
     # schedule
@@ -115,6 +128,7 @@ class Config:
     position_basis_lr: float
     gsparam_basis_lr: float
     sh1_basis_lr: float
+    light_lr: float
     encoder_lr: float
     encoder_weight_decay: float
     lr_decay: LrDecay
@@ -143,18 +157,22 @@ def _defaults() -> DictConfig:
     return defaults
 
 
-def load_config(path: Path, overrides: list[str] | None = None) -> Config:
-    """Reads a subject's YAML over the defaults, then `key=value` overrides; validates the result.
+def load_config(paths: Path | Sequence[Path], overrides: list[str] | None = None) -> Config:
+    """Reads a subject's YAML (or several, one over the other) over the defaults, then `key=value` overrides; validates
+    the result.
 
     Raises ValueError with one line that names the file and the field.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"config file {path} does not exist; the ones that ship are in config/")
-    user = _read_yaml(path)
-    for key in RETIRED & set(user):
-        del user[key]
-    return _merge([(str(path), user), ("command line", _dotlist(overrides or []))])
+    layers = []
+    for path in [paths] if isinstance(paths, Path | str) else paths:
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"config file {path} does not exist; the ones that ship are in config/")
+        user = _read_yaml(path)
+        for key in RETIRED & set(user):
+            del user[key]
+        layers.append((str(path), user))
+    return _merge([*layers, ("command line", _dotlist(overrides or []))])
 
 
 def _read_yaml(path: Path) -> DictConfig:
@@ -183,7 +201,7 @@ def config_of_saved(settings: dict[str, Any]) -> Config:
     if not isinstance(settings, dict):
         raise TypeError(f"settings are a {type(settings).__name__}, not keys and values")
     kept = {key: value for key, value in settings.items() if key not in RETIRED}
-    return default_config(**kept)
+    return default_config(**FORMERLY | kept)
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -300,6 +318,14 @@ def validate(config: Config, source: str = "config", sources: dict[str, str] | N
         config.poses_per_step is None or config.poses_per_step >= 1, "poses_per_step", "at least 1, or null"
     )
     require(config.kernels in ("auto", "plain"), "kernels", "auto or plain")
+    require(config.pose_inputs in ("local", "body"), "pose_inputs", "local or body")
+    require(config.light in ("place", "normal", "none"), "light", "place, normal or none")
+    require(config.novel_poses in ("clamp", "pca"), "novel_poses", "clamp or pca")
+    require(
+        bool(config.hidden_widths) and all(1 <= width <= 4096 for width in config.hidden_widths),
+        "hidden_widths",
+        "a list of at least one number from 1 to 4096",
+    )
     require(config.rasterizer in ("auto", "torch", "gsplat"), "rasterizer", "auto, torch or gsplat")
 
 

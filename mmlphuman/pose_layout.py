@@ -11,6 +11,7 @@ RIGHT_HAND_POSE = slice(120, 165)
 HANDS_POSE = slice(LEFT_HAND_POSE.start, RIGHT_HAND_POSE.stop)  # both
 
 # Joints by number; the root is 0, so the body's 21 are one less when counted from 0.
+JAW = 22
 NECK, LEFT_COLLAR, RIGHT_COLLAR = 12, 13, 14
 LEFT_WRIST, RIGHT_WRIST = 20, 21
 LEFT_FINGERS, RIGHT_FINGERS = range(25, 40), range(40, 55)

@@ -25,6 +25,10 @@ from torch import Tensor
 
 from mmlphuman.pose_layout import BODY_POSE
 
+# Spherical harmonics of colours, about 0.5.
+SH_DEGREE_0 = 0.28209479177387814  # 1 / (2 sqrt(pi))
+SH_DEGREE_1 = 0.4886025119029199  # sqrt(3 / (4 pi))
+
 
 @dataclass(frozen=True)
 class MovableToDevice:

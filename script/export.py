@@ -83,11 +83,16 @@ def choose_outputs(out: Path, kind: str, sequence: PoseSequence | None) -> list[
     return [out / f"{frame}{suffix}" for frame in frames]
 
 
+def mean_pose(trained: TrainedAvatar) -> torch.Tensor:
+    """(165,) of training."""
+    return trained.pose_space.training_poses.mean(0)
+
+
 def posed_frame(trained: TrainedAvatar, sequence: PoseSequence | None, index: int, project: bool):
-    """-> the pose on the avatar's device and what the MLPs see, (63,)."""
+    """-> the pose on the avatar's device and what the MLPs see, (165,)."""
     if sequence is None:
         pose = Pose(canonical_pose(), torch.zeros(3), torch.eye(3)).to(trained.device)
-        return pose, trained.pose_space.mean
+        return pose, mean_pose(trained)
     pose = sequence.pose(index).to(trained.device)
     return pose, trained.features(pose, project)
 
@@ -113,7 +118,7 @@ def main() -> None:
             write_mesh_ply(path, pose_vertices(mesh, trained.avatar, pose), mesh)
         else:  # one look for all frames: that of the mean training pose, unless there is but one
             several = sequence is not None and len(sequence.frames) > 1
-            mesh = dress_mesh(attached, trained, trained.pose_space.mean if several else features)
+            mesh = dress_mesh(attached, trained, mean_pose(trained) if several else features)
             write_glb(path, mesh, trained.avatar, sequence)
 
     size = sum(path.stat().st_size for path in paths) / 1e6

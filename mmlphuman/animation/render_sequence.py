@@ -35,7 +35,7 @@ class Look:
 
     background: Tensor  # (3,) on the avatar's device
     backend: Backend
-    project_pose: bool = False  # novel poses into the space of the training poses (`--test`)
+    project_pose: bool = False  # novel poses into training's range (`--test`)
 
 
 @dataclass(frozen=True)

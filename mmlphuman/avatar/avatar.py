@@ -10,16 +10,18 @@ have them (P = Q = N); a compact avatar (export/) has put the Gaussians that var
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from mmlphuman.avatar.light import FUNCTIONS, SceneLight
 from mmlphuman.avatar.mlp_bank import MLPBank
 from mmlphuman.avatar.neighbours import Interpolation, InterpolationTable
 from mmlphuman.avatar.offset_bases import add_to_first, blend_bases, covariance_factors
+from mmlphuman.avatar.pose_inputs import body_inputs, inputs_of
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms, forward_kinematics, rigid_inverse
-from mmlphuman.pose_layout import BODY_POSE
 from mmlphuman.types import CanonicalGaussians, Pose, PosedGaussians, upper_triangles
 
 COLOR, LOG_SCALE, QUAT, OPACITY = slice(0, 3), slice(3, 6), slice(6, 10), slice(10, 11)
@@ -49,6 +51,9 @@ class AvatarLayout:
     parents: Tensor  # (J,)
     canonical_transforms: Tensor  # (J, 4, 4) T-pose to canonical pose
     initial_log_scales: Tensor  # (N,)
+    mlp_inputs: Tensor | None = None  # (I,) or (A, I) see pose_inputs; None: all of the body's
+    normals: Tensor | None = None  # (N, 3) unit, only where there is a light
+    places: Tensor | None = None  # (2, 3) lowest and highest translation in training, likewise
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ class Avatar(nn.Module):
     joints: Tensor
     parents: Tensor
     canonical_inverse: Tensor
+    mlp_inputs: Tensor
+    normals: Tensor
 
     def __init__(
         self,
@@ -97,8 +104,11 @@ class Avatar(nn.Module):
         num_gsparam_bases: int = 15,
         num_position_bases: int = 15,
         xyz_offset_range: float = 0.008,
+        hidden_widths: Sequence[int] = (512, 256, 256, 256),
+        light: str = "none",
         seed: int = 0,
     ):
+        """light: a name in light.FUNCTIONS."""
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.xyz_offset_range = xyz_offset_range
@@ -127,8 +137,17 @@ class Avatar(nn.Module):
         self.property_bases = nn.Parameter(shared_vector(num_gsparam_bases, PROPERTIES).repeat(varying, 1, 1))
         self.sh1_bases = nn.Parameter(torch.zeros(varying, num_gsparam_bases, 9))
         self.position_bases = nn.Parameter(shared_vector(num_position_bases, 3).repeat(controls, 1, 1))
-        inputs = BODY_POSE.stop - BODY_POSE.start
-        self.bank = MLPBank(num_anchors, inputs, num_gsparam_bases + num_position_bases, generator)
+        inputs = body_inputs() if layout.mlp_inputs is None else layout.mlp_inputs
+        self.register_buffer("mlp_inputs", inputs)
+        outputs = num_gsparam_bases + num_position_bases
+        self.bank = MLPBank(num_anchors, inputs.shape[-1], hidden_widths, outputs, generator)
+        self.light: SceneLight | None = None
+        if functions := FUNCTIONS[light]:
+            assert layout.normals is not None and layout.places is not None, (
+                "a light needs normals and places"
+            )
+            self.register_buffer("normals", layout.normals)
+            self.light = SceneLight(functions, *layout.places)
 
     @property
     def is_compact(self) -> bool:
@@ -140,21 +159,24 @@ class Avatar(nn.Module):
     ) -> AvatarOutput:
         """Poses the avatar once, for any number of cameras.
 
-        features: (63,) what the MLPs see instead of the pose's own body numbers (novel poses projected into
-        the training poses' space); skinning always follows `pose`.
+        features: (165,) what the MLPs see instead of the pose's own numbers (novel poses brought into the
+        training poses' range); skinning always follows `pose`.
         """
-        coefficients = self.coefficients(pose.body if features is None else features, active)
+        coefficients = self.coefficients(pose.joints if features is None else features, active)
         control_offsets = self.offset_control_points(coefficients, active)
         canonical = self.canonical_gaussians(coefficients, control_offsets, active)
         posed = self.pose_gaussians(canonical, self.skinning_transforms(pose), pose)
         return AvatarOutput(posed, canonical.scales, control_offsets)
 
     def coefficients(self, features: Tensor, active: ActiveParts) -> Tensor | None:
-        """(A, K + L) outputs of every anchor's MLP, z_a = MLP_a(features), or None before anything uses them.
+        """(A, K + L) outputs of every anchor's MLP, z_a = MLP_a(what it sees of the features (165,)), or None before
+        anything uses them.
 
         The first K columns are coefficients of the property bases, the other L of the position bases.
         """
-        return self.bank(features) if active.position_bases or active.property_bases else None
+        if not (active.position_bases or active.property_bases):
+            return None
+        return self.bank(inputs_of(features, self.mlp_inputs))
 
     def offset_control_points(self, coefficients: Tensor | None, active: ActiveParts) -> Tensor:
         """(C, 3) displacement of every control point in the canonical pose: d_c + sum_l z_cl B_cl.
@@ -227,14 +249,15 @@ class Avatar(nn.Module):
         """Linear blend skinning with T_n = sum_j w_nj G_j; its 3x3 part is no rotation, and is used as it is.
 
         Centres Rh T_n [x; 1] + Th, covariances (Rh T_n) R S S^T R^T (Rh T_n)^T, of the canonical rotation R
-        and scales S and the pose's Rh and Th.
+        and scales S and the pose's Rh and Th. Then the scene's light, if the avatar has one.
         """
         blended = blend_transforms(self.lbs_weights, skinning)  # (N, 4, 4)
         xyz = apply_transforms(blended, canonical.xyz) @ pose.rotation.T + pose.translation
         linear = pose.rotation @ blended[:, :3, :3]
         factors = linear @ covariance_factors(canonical.quats, canonical.scales)
         covariances = upper_triangles(factors @ factors.transpose(1, 2))
-        return PosedGaussians(xyz, covariances, canonical.opacities, canonical.sh, linear)
+        posed = PosedGaussians(xyz, covariances, canonical.opacities, canonical.sh, linear)
+        return posed if self.light is None else self.light(posed, self.normals, pose.translation)
 
 
 INITIAL_OPACITY = 0.8

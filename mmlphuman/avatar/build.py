@@ -14,6 +14,7 @@ import trimesh
 
 from mmlphuman.avatar.avatar import Avatar, AvatarLayout
 from mmlphuman.avatar.neighbours import Interpolation, interpolation, nearest
+from mmlphuman.avatar.pose_inputs import body_inputs, local_inputs
 from mmlphuman.avatar.sampling import poisson_disk_samples
 from mmlphuman.body.kinematics import canonical_pose, forward_kinematics, rigid_inverse
 from mmlphuman.body.smplx_model import Body
@@ -43,7 +44,15 @@ def read_template_mesh(path: Path, remedy: str = "") -> trimesh.Trimesh:
     return mesh
 
 
-def build_layout(config: Config, body: Body, template: trimesh.Trimesh, volume: WeightVolume) -> AvatarLayout:
+def build_layout(
+    config: Config,
+    body: Body,
+    template: trimesh.Trimesh,
+    volume: WeightVolume,
+    translations: torch.Tensor | None = None,
+) -> AvatarLayout:
+    """translations: (F, 3) of the training poses, for the light's range; None: the origin."""
+
     def sample(count: int, stream: int) -> torch.Tensor:
         return torch.from_numpy(poisson_disk_samples(template, count, seed=config.seed * 3 + stream)).float()
 
@@ -52,10 +61,16 @@ def build_layout(config: Config, body: Body, template: trimesh.Trimesh, volume: 
     anchors = sample(config.num_features, 2)
     to_others, _ = nearest(xyz, xyz, SCALE_NEIGHBOURS + 1)
     spacing = to_others[:, 1:].square().mean(1).sqrt().clamp_min(MIN_SCALE)
+    lbs_weights, to_anchor = volume.query(xyz), interpolation(xyz, anchors)
+    places = torch.zeros(1, 3) if translations is None else translations.float()
+    nearest_vertex = nearest(xyz, torch.from_numpy(np.asarray(template.vertices)).float(), 1)[1][:, 0]
+    normals = torch.from_numpy(np.asarray(template.vertex_normals)).float()[nearest_vertex]
+    parents = list(body.parents)
+    local = config.pose_inputs == "local"
     return AvatarLayout(
         xyz=xyz,
-        lbs_weights=volume.query(xyz),
-        gaussian_to_anchor=interpolation(xyz, anchors),
+        lbs_weights=lbs_weights,
+        gaussian_to_anchor=to_anchor,
         gaussian_to_control=interpolation(xyz, controls),
         control_to_anchor=interpolation(controls, anchors),
         control_neighbours=nearest(controls, controls, CONTROL_NEIGHBOURS)[1],
@@ -63,6 +78,9 @@ def build_layout(config: Config, body: Body, template: trimesh.Trimesh, volume: 
         parents=torch.tensor(body.parents),
         canonical_transforms=forward_kinematics(canonical_pose(), body.joints, body.parents),
         initial_log_scales=spacing.log(),
+        mlp_inputs=local_inputs(lbs_weights, to_anchor, len(anchors), parents) if local else body_inputs(),
+        normals=normals,
+        places=torch.stack([places.amin(0), places.amax(0)]),
     )
 
 
@@ -73,6 +91,8 @@ def build_avatar(config: Config, layout: AvatarLayout) -> Avatar:
         num_gsparam_bases=config.num_gsparam_bases,
         num_position_bases=config.num_position_bases,
         xyz_offset_range=config.xyz_offset_range,
+        hidden_widths=config.hidden_widths,
+        light=config.light,
         seed=config.seed,
     )
 
@@ -94,7 +114,12 @@ def avatar_from_state(config: Config, state: dict[str, torch.Tensor]) -> Avatar:
         parents=state["parents"],
         canonical_transforms=rigid_inverse(state["canonical_inverse"]),
         initial_log_scales=state["log_scales"][:, 0],
+        mlp_inputs=state.get("mlp_inputs", body_inputs()),  # former versions' saw all of the body
+        normals=state.get("normals"),
+        places=torch.stack([state["light.lowest"], state["light.highest"]]) if "normals" in state else None,
     )
+    assert layout.mlp_inputs is not None
+    state = {"mlp_inputs": layout.mlp_inputs, **state}
     avatar = build_avatar(config, layout)
     avatar.sh1_bases = torch.nn.Parameter(avatar.sh1_bases[: len(state["sh1_bases"])])  # compact: fewer
     avatar.load_state_dict(state, strict=True)

@@ -1,4 +1,4 @@
-"""The bank of spatially distributed MLPs: every anchor owns one, all read the same pose (paper sec. 3).
+"""The bank of spatially distributed MLPs: every anchor owns one (paper sec. 3).
 
 Shape letters: A anchors, I and O a layer's inputs and outputs.
 """
@@ -6,20 +6,26 @@ Shape letters: A anchors, I and O a layer's inputs and outputs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-HIDDEN = (512, 256, 256, 256)
-
 
 class MLPBank(nn.Module):
-    """A independent MLPs `inputs -> 512 -> 256 -> 256 -> 256 -> outputs`, ReLU between, evaluated together."""
+    """A independent MLPs, ReLU between their layers, evaluated together; as published of widths 512, 256, 256, 256."""
 
-    def __init__(self, anchors: int, inputs: int, outputs: int, generator: torch.Generator | None = None):
+    def __init__(
+        self,
+        anchors: int,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        generator: torch.Generator | None = None,
+    ):
         super().__init__()
-        widths = (inputs, *HIDDEN, outputs)
+        widths = (inputs, *hidden, outputs)
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for fan_in, fan_out in pairwise(widths):
@@ -30,7 +36,7 @@ class MLPBank(nn.Module):
             self.biases.append(torch.empty(anchors, fan_out).uniform_(-bound, bound, generator=generator))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(I,) one pose for all anchors -> (A, O)."""
+        """(I,) for all anchors the same, or (A, I) -> (A, O)."""
         anchors = self.weights[0].shape[0]
         hidden = features.expand(anchors, -1)
         last = len(self.weights) - 1

@@ -1,5 +1,4 @@
-"""The space of training poses: projection of novel poses into it (paper: novel poses, `--test`), and how far a
-pose lies outside.
+"""The space of training poses: how novel poses are brought into it, and how far a pose lies outside.
 
 Shape letters: F training frames, M components, 21 body joints.
 """
@@ -10,51 +9,69 @@ import torch
 from torch import Tensor, nn
 
 from mmlphuman.body.kinematics import rotation_matrices
+from mmlphuman.pose_layout import BODY_POSE, POSE_DIM
 
 MIN_SIGMA = 1e-6  # radians: a component that training never moved stays unmoved
+BODY = BODY_POSE.stop - BODY_POSE.start
 
 
 class PoseSpace(nn.Module):
-    """PCA of the training frames' 63 body numbers, and these numbers. In the checkpoint: no capture is needed."""
+    """The training poses, and PCA of their 63 body numbers. In the checkpoint: no capture is needed."""
 
     mean: Tensor
     components: Tensor
     sigmas: Tensor
     training_poses: Tensor
+    lowest: Tensor
+    highest: Tensor
 
     def __init__(self, mean: Tensor, components: Tensor, sigmas: Tensor, training_poses: Tensor):
         """mean (63,), components (M, 63) orthonormal rows, sigmas (M,) standard deviations in radians,
-        training_poses (F, 63)."""
+        training_poses (F, 165); of former versions (F, 63), the body's alone."""
         super().__init__()
+        if training_poses.shape[1] == BODY:
+            behind = POSE_DIM - BODY_POSE.stop
+            training_poses = nn.functional.pad(training_poses, (BODY_POSE.start, behind))
         self.register_buffer("mean", mean)
         self.register_buffer("components", components)
         self.register_buffer("sigmas", sigmas)
         self.register_buffer("training_poses", training_poses)
+        self.register_buffer("lowest", training_poses.amin(0), persistent=False)
+        self.register_buffer("highest", training_poses.amax(0), persistent=False)
 
     @classmethod
-    def fit(cls, body_poses: Tensor, components: int) -> PoseSpace:
-        """body_poses: (F, 63) of the training frames; needs more frames than components."""
-        frames = len(body_poses)
+    def fit(cls, poses: Tensor, components: int) -> PoseSpace:
+        """poses: (F, 165) of the training frames; needs more frames than components."""
+        frames = len(poses)
         if frames <= components:
             raise ValueError(
                 f"pca_components: {components} needs more than {components} training frames, but there are "
                 f"{frames}; lower pca_components or train on more frames (num_train_frame)"
             )
-        mean = body_poses.double().mean(0)
-        _, singular, rows = torch.linalg.svd(body_poses.double() - mean, full_matrices=False)
+        body_poses = poses[:, BODY_POSE].double()
+        mean = body_poses.mean(0)
+        _, singular, rows = torch.linalg.svd(body_poses - mean, full_matrices=False)
         sigmas = singular[:components] / (frames - 1) ** 0.5
-        return cls(mean.float(), rows[:components].float(), sigmas.float(), body_poses.float())
+        return cls(mean.float(), rows[:components].float(), sigmas.float(), poses.float())
 
-    def project(self, body_pose: Tensor, limit: float = 2.0) -> Tensor:
-        """(63,) -> (63,): each coefficient clamped to +-limit standard deviations, then rebuilt."""
+    def clamp(self, joints: Tensor) -> Tensor:
+        """(165,) -> (165,): each number clamped to its range in training, which new combinations do not leave."""
+        return joints.clamp(self.lowest, self.highest)
+
+    def project(self, joints: Tensor, limit: float = 2.0) -> Tensor:
+        """(165,) -> (165,): each coefficient of the body's 63 numbers clamped to +-limit standard deviations, then
+        rebuilt (paper: novel poses); the others are left as they are."""
         bound = limit * self.sigmas.clamp_min(MIN_SIGMA)
-        coefficients = self.components @ (body_pose - self.mean)
-        return self.mean + coefficients.clamp(-bound, bound) @ self.components
+        coefficients = self.components @ (joints[BODY_POSE] - self.mean)
+        body = self.mean + coefficients.clamp(-bound, bound) @ self.components
+        return torch.cat([joints[: BODY_POSE.start], body, joints[BODY_POSE.stop :]])
 
     def joint_angles(self, body_pose: Tensor) -> Tensor:
         """(F, 21) degrees between each body joint's rotation in `body_pose` (63,) and in each training pose."""
         here = rotation_matrices(body_pose.reshape(-1, 3))  # (21, 3, 3)
-        training = rotation_matrices(self.training_poses.reshape(-1, 3)).view(-1, len(here), 3, 3)
+        training = rotation_matrices(self.training_poses[:, BODY_POSE].reshape(-1, 3)).view(
+            -1, len(here), 3, 3
+        )
         # |R - Q|^2 = 8 sin^2(angle / 2): exact near zero, where the trace's arc cosine has lost its digits.
         chord = (training - here).square().sum((-1, -2))
         return torch.rad2deg(2 * (chord / 8).sqrt().clamp(max=1).asin())

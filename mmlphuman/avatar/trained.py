@@ -70,5 +70,9 @@ class TrainedAvatar:
         return self.avatar(pose, self.active, self.features(pose, project)).posed
 
     def features(self, pose: Pose, project: bool) -> Tensor:
-        """(63,) what the MLPs see: the pose's body numbers, for novel poses projected into the pose space."""
-        return self.pose_space.project(pose.body, self.config.pca_sigmas) if project else pose.body
+        """(165,) what the MLPs see: the pose's numbers; of novel poses brought into training's range."""
+        if not project:
+            return pose.joints
+        if self.config.novel_poses == "pca":
+            return self.pose_space.project(pose.joints, self.config.pca_sigmas)
+        return self.pose_space.clamp(pose.joints)

@@ -26,7 +26,7 @@ from mmlphuman.body.smplx_model import load_body
 from mmlphuman.body.weight_volume import build_weight_volume
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import Config
-from mmlphuman.pose_layout import BODY_POSE, POSE_DIM
+from mmlphuman.pose_layout import BODY_POSE
 from mmlphuman.render.projection import project
 from mmlphuman.types import Pose, PosedGaussians
 
@@ -75,23 +75,24 @@ def untrained_subject(
     body = load_body(body_path, motion.betas)
     volume = build_weight_volume(body, config.weight_volume_resolution)
     surface = load_template(Path(), body)
-    avatar = build_avatar(config, build_layout(config, body, surface, volume))
+    avatar = build_avatar(
+        config, build_layout(config, body, surface, volume, torch.from_numpy(motion.translations))
+    )
     pretend_training(avatar, config.seed)
-    pose_space = PoseSpace.fit(torch.from_numpy(motion.poses[:, BODY_POSE]), config.pca_components)
+    pose_space = PoseSpace.fit(torch.from_numpy(motion.poses), config.pca_components)
     trained = TrainedAvatar(avatar, pose_space, config, config.iterations).to(device)
     return framed(trained, read_pose_file(motion_path), size)
 
 
 def trained_subject(trained: TrainedAvatar, size: tuple[int, int]) -> Subject:
     """A model, in its training poses at the origin, upright."""
-    body = trained.pose_space.training_poses.cpu().numpy()
-    poses = np.zeros((len(body), POSE_DIM), np.float32)
-    poses[:, BODY_POSE] = body
+    poses = trained.pose_space.training_poses.cpu().numpy().copy()
+    poses[:, : BODY_POSE.start] = 0
     sequence = PoseSequence(
         poses,
-        np.zeros((len(body), 3), np.float32),
+        np.zeros((len(poses), 3), np.float32),
         np.eye(3, dtype=np.float32),
-        np.arange(len(body)),
+        np.arange(len(poses)),
         None,
         "training poses",
     )

@@ -3,12 +3,13 @@
 Data path: (pruned) TrainedAvatar -> quantised tensors + metadata -> FILE.safetensors -> TrainedAvatar on the CPU, in
 float32, to be drawn like any other.
 
-How things are stored (`FIELDS`): MLP weights and Gaussians' bases as int8, each row with one half-precision scale;
+How things are stored (`fields_of`): MLP weights and Gaussians' bases as int8, each row with one half-precision scale;
 properties, biases and interpolation weights in half precision; positions and the skeleton in float32, since half
 precision would move a point of a person by half a millimetre; skinning weights as each Gaussian's strongest joints.
 
 Shape letters: N Gaussians, P of them with property bases, Q with degree-1 bases, C control points, A anchors, K and
-L bases of properties and positions, O = K + L, J joints, S strongest joints, F training poses, M components.
+L bases of properties and positions, O = K + L, I inputs of an MLP among U numbers of a pose, J joints, S strongest
+joints, F training poses, M components.
 """
 
 from __future__ import annotations
@@ -27,19 +28,20 @@ from torch import Tensor
 
 from mmlphuman.avatar.avatar import PROPERTIES
 from mmlphuman.avatar.build import CONTROL_NEIGHBOURS, avatar_from_state
-from mmlphuman.avatar.mlp_bank import HIDDEN
+from mmlphuman.avatar.light import FUNCTIONS
+from mmlphuman.avatar.pose_inputs import NOTHING
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import Config, config_of_saved, validate
-from mmlphuman.pose_layout import NUM_JOINTS
+from mmlphuman.pose_layout import NUM_JOINTS, POSE_DIM
 from mmlphuman.text import one_line
 
 FORMAT = "mmlphuman compact avatar"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: every MLP saw the body's 63 numbers, which were all that was kept of training poses
 MAX_INT8 = 127
 NEGLIGIBLE_WEIGHT = 1e-3  # of skinning that a Gaussian's joints beyond the strongest may hold together
 MAX_WEIGHT_ERROR = 0.02  # stored weights sum to one but for half precision
-BODY = 63  # numbers of a pose that the MLPs see
+BODY = 63  # numbers of a pose that are the body's
 SCALE = ".scale"  # name of the scales of an int8 tensor
 
 
@@ -53,9 +55,19 @@ class Field:
     bound: str = ""  # of index: the letter of what it points at
 
 
-def _fields() -> dict[str, Field]:
-    widths = (str(BODY), *map(str, HIDDEN), "O")
+def fields_of(config: Config, version: int = FORMAT_VERSION) -> dict[str, Field]:
+    """Every tensor of a file with these settings."""
+    widths = ("I", *map(str, config.hidden_widths), "O")
     bank = {}
+    if version > 1:
+        bank["mlp_inputs"] = Field("A I" if config.pose_inputs == "local" else "I", "index", bound="U")
+    if config.light != "none":
+        bank |= {
+            "normals": Field("N 3"),
+            "light.coefficients": Field(f"{FUNCTIONS[config.light]} 3", "full"),
+            "light.lowest": Field("3", "full"),
+            "light.highest": Field("3", "full"),
+        }
     for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
         bank[f"bank.weights.{layer}"] = Field(f"A {fan_out} {fan_in}", "int8")
         bank[f"bank.biases.{layer}"] = Field(f"A {fan_out}")
@@ -84,11 +96,10 @@ def _fields() -> dict[str, Field]:
         "pose_space.mean": Field(f"{BODY}", "full"),
         "pose_space.components": Field(f"M {BODY}", "full"),
         "pose_space.sigmas": Field("M", "full"),
-        "pose_space.training_poses": Field(f"F {BODY}", "full"),
+        "pose_space.training_poses": Field(f"F {POSE_DIM if version > 1 else BODY}", "full"),
     }
 
 
-FIELDS = _fields()
 TABLES = ("gaussian_to_anchor", "gaussian_to_control", "control_to_anchor")
 POSE_SPACE = "pose_space."
 
@@ -118,8 +129,9 @@ def encode(trained: TrainedAvatar) -> dict[str, Tensor]:
     state["lbs_weights.index"], state["lbs_weights.weight"] = strongest_joints(avatar.lbs_weights)
     state |= {POSE_SPACE + name: value for name, value in trained.pose_space.state_dict().items()}
     bounds = {"J": len(avatar.joints), "C": len(avatar.control_offsets), "A": len(avatar.bank.weights[0])}
+    bounds["U"] = NOTHING + 1
     stored = {}
-    for name, field in FIELDS.items():
+    for name, field in fields_of(trained.config).items():
         value = state[name].cpu()
         if field.kind == "int8":
             stored[name], stored[name + SCALE] = quantise(value, field.row)
@@ -169,12 +181,13 @@ def load_compact(path: str | Path) -> TrainedAvatar:
         raise FileNotFoundError(f"{path}: no such file; a compact model is made by script/compact.py")
     stored, metadata = _read(path)
     try:
-        config, iteration = _read_metadata(metadata)
-        state = _decode(stored, _check_shapes(stored, config))
+        config, iteration, version = _read_metadata(metadata)
+        fields = fields_of(config, version)
+        state = _decode(stored, fields, _check_shapes(stored, fields, config))
     except ValueError as error:
         raise ValueError(f"{path}: {error}; make the file anew with script/compact.py") from error
     pose_space = {
-        name.removeprefix(POSE_SPACE): state.pop(name) for name in FIELDS if name.startswith(POSE_SPACE)
+        name.removeprefix(POSE_SPACE): state.pop(name) for name in fields if name.startswith(POSE_SPACE)
     }
     avatar = avatar_from_state(config, state).requires_grad_(False).eval()
     return TrainedAvatar(avatar, PoseSpace(**pose_space), config, iteration)
@@ -190,12 +203,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path}: not a readable safetensors file (truncated or another format)") from error
 
 
-def _read_metadata(metadata: dict[str, str]) -> tuple[Config, int]:
+def _read_metadata(metadata: dict[str, str]) -> tuple[Config, int, int]:
+    """Settings, iteration, version of the format."""
     if metadata.get("format") != FORMAT:
         raise ValueError("a safetensors file of something else, not a compact avatar")
-    version = metadata.get("format_version")
-    if version != str(FORMAT_VERSION):
-        raise ValueError(f"format version {version}, this program reads {FORMAT_VERSION}")
+    version = metadata.get("format_version", "?")
+    if version not in map(str, range(1, FORMAT_VERSION + 1)):
+        raise ValueError(f"format version {version}, this program reads 1 to {FORMAT_VERSION}")
     try:
         config = config_of_saved(json.loads(metadata["config"]))
         validate(config, "its settings")
@@ -204,12 +218,12 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[Config, int]:
         raise ValueError(f"its settings do not fit this program: {one_line(error)}") from error
     if iteration < 0:
         raise ValueError(f"iteration {iteration} is negative")
-    return config, iteration
+    return config, iteration, int(version)
 
 
-def _check_shapes(stored: dict[str, Tensor], config: Config) -> dict[str, int]:
+def _check_shapes(stored: dict[str, Tensor], fields: dict[str, Field], config: Config) -> dict[str, int]:
     """What each shape letter stands for. ValueError names the first tensor that is missing, unknown or disagrees."""
-    expected = set(FIELDS) | {name + SCALE for name, field in FIELDS.items() if field.kind == "int8"}
+    expected = set(fields) | {name + SCALE for name, field in fields.items() if field.kind == "int8"}
     for problem, names in (("missing", expected - set(stored)), ("unknown", set(stored) - expected)):
         if names:
             raise ValueError(f"tensor {min(names)} is {problem}")
@@ -220,6 +234,7 @@ def _check_shapes(stored: dict[str, Tensor], config: Config) -> dict[str, int]:
         "L": config.num_position_bases,
     }
     sizes["O"] = sizes["K"] + sizes["L"]
+    sizes["U"] = NOTHING + 1
 
     def check(name: str, letters: list[str], kind: torch.dtype | None) -> None:
         value = stored[name]
@@ -232,7 +247,7 @@ def _check_shapes(stored: dict[str, Tensor], config: Config) -> dict[str, int]:
             raise ValueError(f"tensor {name} is {value.dtype} {tuple(value.shape)}, expected {kind} {wanted}")
 
     sizes["C"] = len(stored["control_offsets"]) if stored["control_offsets"].dim() else 0
-    for name, field in FIELDS.items():
+    for name, field in fields.items():
         letters = field.shape.split()
         check(name, letters, stored_type(field, sizes))
         if field.kind == "int8":
@@ -249,10 +264,10 @@ def _check_shapes(stored: dict[str, Tensor], config: Config) -> dict[str, int]:
     return sizes
 
 
-def _decode(stored: dict[str, Tensor], sizes: dict[str, int]) -> dict[str, Tensor]:
+def _decode(stored: dict[str, Tensor], fields: dict[str, Field], sizes: dict[str, int]) -> dict[str, Tensor]:
     """The avatar's and the pose space's state, float32 and int64. ValueError for numbers that cannot be used."""
     state = {}
-    for name, field in FIELDS.items():
+    for name, field in fields.items():
         value = stored[name]
         if field.kind == "index":
             value = value.long()

@@ -25,14 +25,15 @@ COMPARED = 16  # pictures
 MEGABYTE = 1e6
 # Part of an avatar -> its tensors, by their names up to the first dot.
 PARTS = {
-    "MLPs": ("bank",),
+    "MLPs": ("bank", "mlp_inputs"),
     "bases of Gaussians": ("property_bases", "sh1_bases", "gaussian_to_anchor"),
     "Gaussians": (
         "xyz", "xyz_offsets", "sh0", "sh1", "log_scales", "quats", "opacity_logits", "gaussian_to_control",
+        "normals",
     ),
     "skinning weights": ("lbs_weights",),
     "control points": ("control_offsets", "position_bases", "control_to_anchor", "control_neighbours"),
-    "skeleton, training poses": ("joints", "parents", "canonical_inverse", "pose_space"),
+    "skeleton, training poses, light": ("light", "joints", "parents", "canonical_inverse", "pose_space"),
 }  # fmt: skip
 
 

@@ -22,8 +22,7 @@ from mmlphuman.avatar.neighbours import Interpolation, interpolation
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms
 from mmlphuman.files import atomic_write
-from mmlphuman.render.shading import SH_DEGREE_0
-from mmlphuman.types import Pose
+from mmlphuman.types import SH_DEGREE_0, Pose
 
 VERTICES_WANTED = 0.5  # a Gaussian: a mesh coarser than that would lose the pattern of clothes
 NEIGHBOURS = 4  # Gaussians that give a vertex its colour and skinning weights
@@ -78,7 +77,7 @@ def attach_mesh(template: trimesh.Trimesh, avatar: Avatar) -> AttachedMesh:
 
 
 def dress_mesh(attached: AttachedMesh, trained: TrainedAvatar, features: Tensor) -> SkinnedMesh:
-    """The mesh as the MLPs shape and colour it where they see `features` (63,).
+    """The mesh as the MLPs shape and colour it where they see `features` (165,).
 
     Vertices follow the control points; colours are the degree-0 colours of the Gaussians near by, weighted by
     inverse distance and opacity.

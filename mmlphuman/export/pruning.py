@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mmlphuman.avatar.avatar import COLOR, LOG_SCALE, OPACITY, QUAT, Avatar, PropertyOffsets
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
-from mmlphuman.pose_layout import BODY_POSE, POSE_DIM
+from mmlphuman.pose_layout import BODY_POSE
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.types import Cameras, Pose
 
@@ -66,7 +66,7 @@ class Selection:
 
 
 def spread_poses(poses: Tensor, count: int) -> Tensor:
-    """At most `count` of the poses (F, 63), evenly spread."""
+    """At most `count` of the poses (F, 165), evenly spread."""
     if len(poses) <= count:
         return poses
     return poses[torch.linspace(0, len(poses) - 1, count, device=poses.device).round().long()]
@@ -74,12 +74,12 @@ def spread_poses(poses: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def probes(trained: TrainedAvatar, count: int) -> Iterator[Probe]:
-    """`count` training poses, each from another direction; the body upright, hands open."""
+    """`count` training poses, each from another direction; the body upright."""
     avatar, device = trained.avatar, trained.device
     poses = spread_poses(trained.pose_space.training_poses, count)
     for index in range(count):
-        joints = torch.zeros(POSE_DIM, device=device)
-        joints[BODY_POSE] = poses[index % len(poses)]
+        joints = poses[index % len(poses)].clone()
+        joints[: BODY_POSE.start] = 0
         pose = Pose(joints, torch.zeros(3, device=device), torch.eye(3, device=device))
         xyz = avatar(pose, trained.active).posed.xyz
         low, high = xyz.amin(0), xyz.amax(0)
@@ -139,7 +139,7 @@ def visible_change(trained: TrainedAvatar, count: int = PROBES, quiet: bool = Fa
     covered = 0.0
     for probe in tqdm(probes(trained, count), total=count, desc="looking at the bases", disable=quiet):
         with torch.no_grad():
-            coefficients = avatar.coefficients(probe.pose.body, active)
+            coefficients = avatar.coefficients(probe.pose.joints, active)
             control_offsets = avatar.offset_control_points(coefficients, active)
             offsets = avatar.property_offsets(coefficients, active)
         assert offsets is not None, "the bases are switched on: they have a mean"
@@ -210,6 +210,8 @@ def prune(trained: TrainedAvatar, selection: Selection) -> TrainedAvatar:
     for name in PER_GAUSSIAN:
         set_parameter(name, getattr(avatar, name)[order])
     avatar.xyz, avatar.lbs_weights = avatar.xyz[order], avatar.lbs_weights[order]
+    if avatar.light is not None:
+        avatar.normals = avatar.normals[order]
     table, to_anchor = avatar.gaussian_to_control, avatar.gaussian_to_anchor
     table.index, table.weight = table.index[order], table.weight[order]
     to_anchor.index, to_anchor.weight = to_anchor.index[order[:count]], to_anchor.weight[order[:count]]

@@ -8,6 +8,7 @@ The files in the order of the data path, each with its plain twin, which tests/g
     control_points   Avatar.offset_control_points
     skeleton         Avatar.skinning_transforms
     posing           Avatar.canonical_gaussians, Avatar.pose_gaussians
+    scene_light      avatar.light.SceneLight
     fused_avatar     Avatar.forward: these stages in a row; recorded, for training
     view_colors      render.shading
     tile_pairs       render.gsplat_rasterizer.gsplat_pairs

@@ -61,10 +61,11 @@ class BankFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, features: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        """features (I,); parameters: weights (A, O, I) of every layer, of any precision, then biases (A, O)."""
+        """features (I,) or (A, I);
+        parameters: weights (A, O, I) of every layer, of any precision, then biases (A, O)."""
         layers = len(parameters) // 2
         weights, biases = parameters[:layers], parameters[layers:]
-        activations, stride = [features.contiguous()], 0
+        activations, stride = [features.contiguous()], 0 if features.dim() == 1 else features.shape[-1]
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             anchors, outputs, inputs = weight.shape
             out = torch.empty(anchors, outputs, device=weight.device)

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
+from mmlphuman.avatar.pose_inputs import inputs_of
 from mmlphuman.gpu.bank import BankFunction
 from mmlphuman.gpu.control_points import ControlFunction
 from mmlphuman.gpu.posing import PosingFunction
+from mmlphuman.gpu.scene_light import lit
 from mmlphuman.gpu.skeleton import world_transforms
 from mmlphuman.gpu.tables import FusedTables, coalesced
 from mmlphuman.types import Pose, PosedGaussians
@@ -57,7 +59,9 @@ class FusedAvatar:
     def __call__(
         self, pose: Pose, active: ActiveParts | None = None, features: Tensor | None = None
     ) -> AvatarOutput:
-        return self.stages(pose, active or ActiveParts(), lambda: pose.body if features is None else features)
+        return self.stages(
+            pose, active or ActiveParts(), lambda: pose.joints if features is None else features
+        )
 
     def stages(
         self,
@@ -68,7 +72,7 @@ class FusedAvatar:
     ) -> AvatarOutput:
         """Avatar.forward's stages, each through `timed(name, work)`, which returns work's result.
 
-        pose: on the device. features: gives (63,) what the MLPs see; called first. Skinning is the skeleton alone
+        pose: on the device. features: gives (165,) what the MLPs see; called first. Skinning is the skeleton alone
         here: the Gaussians are skinned by the kernel that blends them.
         """
         avatar, tables = self.avatar, self.tables
@@ -77,23 +81,26 @@ class FusedAvatar:
         def bank() -> tuple[Tensor | None, ...]:
             return BankFunction.apply(seen, *self.weights, *avatar.bank.biases) if needed else (None,)
 
-        def blend() -> tuple[Tensor, tuple[Tensor, ...]]:
+        def blend() -> tuple[Tensor, PosedGaussians, Tensor]:
             control_offsets = avatar.control_offsets
             if active.position_bases:
                 control_offsets = ControlFunction.apply(
                     coefficients, self.position_bases, control_offsets, tables, avatar.num_gsparam_bases
                 )
-            return control_offsets, PosingFunction.apply(
+            *arrays, scales = PosingFunction.apply(
                 coefficients, control_offsets, self.property_bases, self.sh1_bases, avatar.sh0, avatar.sh1,
                 avatar.log_scales, avatar.quats, avatar.opacity_logits, avatar.xyz_offsets, avatar.xyz,
                 transforms, tables, avatar.xyz_offset_range, active,
             )  # fmt: skip
+            posed = PosedGaussians(*arrays)
+            if avatar.light is not None:
+                posed = lit(posed, avatar.light, avatar.normals, pose.translation)
+            return control_offsets, posed, scales
 
-        seen = timed("features", features)
+        seen = timed("features", lambda: inputs_of(features(), avatar.mlp_inputs))
         coefficients, *hidden = timed("bank", bank)
         transforms = timed("skinning", lambda: world_transforms(avatar.joints, tables, pose))
-        control_offsets, (xyz, covariances, opacities, sh, linear, scales) = timed("blend", blend)
-        posed = PosedGaussians(xyz, covariances, opacities, sh, linear)
+        control_offsets, posed, scales = timed("blend", blend)
         activations = (seen, *hidden, coefficients) if needed else ()
         return AvatarOutput(posed, scales, control_offsets, activations)
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmlphuman.types import Cameras, PosedGaussians
-
-SH_DEGREE_0 = 0.28209479177387814  # 1 / (2 sqrt(pi))
-SH_DEGREE_1 = 0.4886025119029199  # sqrt(3 / (4 pi))
+from mmlphuman.types import SH_DEGREE_0, SH_DEGREE_1, Cameras, PosedGaussians
 
 
 def view_colors(gaussians: PosedGaussians, cameras: Cameras) -> Tensor:

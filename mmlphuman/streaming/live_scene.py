@@ -233,11 +233,10 @@ def scene_of_model(path: Path, trained: TrainedAvatar, backend: Backend) -> Live
             read_camera_list(cameras) if cameras.is_file() else {},
             title_of(path),
         )
-    bodies = trained.pose_space.training_poses.cpu().numpy()
-    poses = np.zeros((len(bodies), POSE_DIM), np.float32)
-    poses[:, BODY_POSE] = bodies
+    poses = trained.pose_space.training_poses.cpu().numpy().copy()
+    poses[:, : BODY_POSE.start] = 0
     return LiveScene(
-        trained, backend, poses, np.zeros((len(bodies), 3)), range(len(bodies)), {}, title_of(path)
+        trained, backend, poses, np.zeros((len(poses), 3)), range(len(poses)), {}, title_of(path)
     )
 
 

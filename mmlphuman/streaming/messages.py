@@ -89,7 +89,7 @@ class RenderRequest:
     id: Whole
     camera: CameraView
     pose: PoseRequest = field(default_factory=PoseRequest)
-    project: bool = False  # test mode: pose features projected into the space of training poses
+    project: bool = False  # test mode: what the MLPs see brought into training's range
     background: tuple[Share, Share, Share] = (1.0, 1.0, 1.0)
     gaussian_scale: Scale = 1.0  # factor on every Gaussian's size
     show: RenderMode = "color"

@@ -22,9 +22,8 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import Backend
 from mmlphuman.render.projection import NEAR_PLANE
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.render.shading import SH_DEGREE_0
 from mmlphuman.streaming.messages import RenderMode
-from mmlphuman.types import Cameras, Pose, PosedGaussians, Render, symmetric_matrices
+from mmlphuman.types import SH_DEGREE_0, Cameras, Pose, PosedGaussians, Render, symmetric_matrices
 
 MIN_ALPHA = 1e-4  # a pixel below shows the background only; what it holds is not divided by its alpha
 BODY_JOINTS = slice(1, 22)  # of the J joints: those that the 63 body numbers turn

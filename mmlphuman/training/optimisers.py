@@ -68,6 +68,8 @@ class Optimisers:
         for name, parameter in PARAMETERS.items():
             scale = scene_scale if name in SCALED_BY_SCENE else 1.0
             groups.append(self._group([getattr(avatar, parameter)], name, config, scale))
+        if avatar.light is not None:
+            groups.append(self._group([avatar.light.coefficients], "light", config, 1.0))
         encoder = self._group(list(avatar.bank.parameters()), "encoder", config, 1.0)
         encoder["weight_decay"] = config.encoder_weight_decay
         self.optimisers: list[Optimizer] = [

@@ -33,7 +33,6 @@ from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import versions
 from mmlphuman.config import Config, save_config
 from mmlphuman.model_folder import list_checkpoints
-from mmlphuman.pose_layout import BODY_POSE
 
 CUBLAS_WORKSPACE = ":4096:8"  # one of the two that cuBLAS documents as reproducible
 TEMPLATE_NAME = "template.ply"  # the surface that the Gaussians were placed on, in the canonical pose
@@ -77,7 +76,7 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
     training, held_out = training_dataset(config, layout, poses), test_dataset(config, layout, poses)
     read_one_of_each_camera(training)
     frames = sorted({frame for frame, _ in training.pairs})
-    pose_space = PoseSpace.fit(torch.from_numpy(poses.poses[frames][:, BODY_POSE]), config.pca_components)
+    pose_space = PoseSpace.fit(torch.from_numpy(poses.poses[frames]), config.pca_components)
     body = load_body(config.smpl_pkl_path, poses.betas)
     volume = find_or_make_weight_volume(layout.weight_volume_path, body, config.weight_volume_resolution, say)
     template = load_template(layout.template_path, body)
@@ -85,7 +84,8 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
         f"placing {config.init_num_gs:,} Gaussians, {config.num_verts:,} control points and "
         f"{config.num_features} MLPs on the surface"
     )
-    avatar = build_avatar(config, build_layout(config, body, template, volume))
+    translations = torch.from_numpy(poses.translations[frames])
+    avatar = build_avatar(config, build_layout(config, body, template, volume, translations))
     return Scene(training, held_out, avatar, pose_space, template)
 
 
