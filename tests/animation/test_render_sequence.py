@@ -26,7 +26,7 @@ POSES = 6
 @pytest.fixture(scope="module")
 def trained(synthetic_body):
     config = default_config(init_num_gs=600, num_verts=120, num_features=10)
-    poses = torch.stack([random_pose(seed).body for seed in range(20)])
+    poses = torch.stack([random_pose(seed).joints for seed in range(20)])
     return TrainedAvatar(
         randomise(small_avatar(synthetic_body)), PoseSpace.fit(poses, 5), config, config.iterations
     )
@@ -59,7 +59,7 @@ def by_hand(trained, sequence, view, index, project_pose):
         rotation @ torch.from_numpy(sequence.translations[index]),
         rotation,
     )
-    features = trained.pose_space.project(pose.body, trained.config.pca_sigmas) if project_pose else None
+    features = trained.pose_space.clamp(pose.joints) if project_pose else None
     w2c, intrinsics = (torch.from_numpy(array).float()[None] for array in (view.w2c, view.intrinsics))
     with torch.no_grad():
         posed = trained.avatar(pose, trained.active, features).posed

@@ -18,7 +18,6 @@ from mmlphuman.config import default_config
 from mmlphuman.evaluation.fid import Inception
 from mmlphuman.picture_files import image_name, write_png
 from mmlphuman.training.checkpoint import save_checkpoint
-from mmlphuman.types import BODY_POSE
 from tests.builders import small_avatar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +52,7 @@ def model(synthetic_body, tiny_capture, tmp_path_factory):
     """An avatar as it is before the first step, in a checkpoint: trained on cameras 0-2, frames 0-23."""
     settings = {"train_cam_ids": [0, 1, 2], "num_train_frame": 24, "pca_components": 5}
     avatar = small_avatar(synthetic_body, **settings)
-    poses = torch.from_numpy(read_smpl_params(tiny_capture / "smpl_params.npz").poses[:24, BODY_POSE])
+    poses = torch.from_numpy(read_smpl_params(tiny_capture / "smpl_params.npz").poses[:24])
     config = default_config(init_num_gs=600, num_verts=120, num_features=10, **settings)
     folder = tmp_path_factory.mktemp("model")
     save_checkpoint(folder, TrainedAvatar(avatar, PoseSpace.fit(poses, 5), config, 3000), {}, keep=1)

@@ -28,7 +28,7 @@ FRAMES = 5
 def model(synthetic_body, tmp_path_factory) -> Path:
     """A model folder as training leaves it."""
     folder = tmp_path_factory.mktemp("export") / "model"
-    poses = torch.stack([random_pose(seed).body for seed in range(8)])
+    poses = torch.stack([random_pose(seed).joints for seed in range(8)])
     config = default_config(init_num_gs=600, num_verts=120, num_features=10)
     avatar = randomise(small_avatar(synthetic_body), seed=1)
     save_checkpoint(folder, TrainedAvatar(avatar, PoseSpace.fit(poses, 3), config, 10**6), {}, keep=1)
@@ -68,7 +68,7 @@ def test_canonical_gaussians(export, model, tmp_path):
     assert status == 0 and "a.ply" in out, err
     trained = load_model(model)
     pose = Pose(canonical_pose(), torch.zeros(3), torch.eye(3))
-    expected = trained.avatar(pose, features=trained.pose_space.mean).posed
+    expected = trained.avatar(pose, features=trained.pose_space.training_poses.mean(0)).posed
     torch.testing.assert_close(read_gaussian_ply(tmp_path / "deep" / "a.ply").xyz, expected.xyz)
 
 

@@ -18,7 +18,6 @@ from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import default_config
 from mmlphuman.evaluation.fid import Inception
 from mmlphuman.training.checkpoint import save_checkpoint
-from mmlphuman.types import BODY_POSE
 from tests.builders import look_at_origin, randomise, small_avatar
 from tests.commands.runs import ROOT, call
 from tests.local_processes import environment_of_rank, free_port
@@ -40,7 +39,7 @@ def files(synthetic_body, tiny_capture, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("shared")
     settings = {"train_cam_ids": [0, 1, 2], "num_train_frame": 24, "pca_components": 5}
     avatar = randomise(small_avatar(synthetic_body, **settings))
-    poses = torch.from_numpy(read_smpl_params(tiny_capture / "smpl_params.npz").poses[:24, BODY_POSE])
+    poses = torch.from_numpy(read_smpl_params(tiny_capture / "smpl_params.npz").poses[:24])
     config = default_config(init_num_gs=600, num_verts=120, num_features=10, **settings)
     trained = TrainedAvatar(avatar, PoseSpace.fit(poses, 5), config, config.iterations)
     save_checkpoint(folder / "model", trained, {}, keep=1)

@@ -22,7 +22,7 @@ from mmlphuman.model_folder import load_model
 from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.run_setup import Scene
-from tests.builders import canonical_of, random_pose, randomise, small_avatar
+from tests.builders import canonical_of, random_pose, random_poses, randomise, small_avatar
 
 ROOT = Path(__file__).parents[2]
 GAUSSIANS = 600  # of small_avatar
@@ -50,7 +50,7 @@ def trained(synthetic_body):
         init_num_gs=600, num_verts=120, num_features=10, iteration_sh_degree=0, iteration_dxyz_basis=0
     )
     config = replace(config, iteration_gsparam_basis=0)
-    poses = PoseSpace.fit(0.3 * torch.randn(30, 63, generator=torch.Generator().manual_seed(0)), 5)
+    poses = PoseSpace.fit(random_poses(30), 5)
     return TrainedAvatar(avatar, poses, config, iteration=40)
 
 
@@ -329,7 +329,7 @@ def test_scores_stand_beside_each_other(command, synthetic_body, tiny_capture, t
     )
     config.test.cam_ids, config.test.num_frame = [3], 1
     save_config(config, tmp_path / "config.yaml")
-    avatar, poses = small_avatar(synthetic_body), PoseSpace.fit(torch.randn(30, 63), 5)
+    avatar, poses = small_avatar(synthetic_body), PoseSpace.fit(random_poses(30), 5)
     save_checkpoint(tmp_path / "model", TrainedAvatar(avatar, poses, config, 1), {}, keep=1)
     options = ("--model_dir", tmp_path / "model", "--device", "cpu", "--out", tmp_path / "a.safetensors")
     command(*options, "--data_dir", tiny_capture, "--config", tmp_path / "config.yaml")

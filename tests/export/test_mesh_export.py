@@ -26,7 +26,7 @@ FPS = 24.0
 
 @pytest.fixture(scope="module")
 def trained(synthetic_body) -> TrainedAvatar:
-    poses = torch.stack([random_pose(seed).body for seed in range(8)])
+    poses = torch.stack([random_pose(seed).joints for seed in range(8)])
     avatar = randomise(small_avatar(synthetic_body), seed=1)
     return TrainedAvatar(avatar, PoseSpace.fit(poses, 3), default_config(), iteration=10**6)
 
@@ -40,7 +40,7 @@ def template(synthetic_body) -> trimesh.Trimesh:
 @pytest.fixture(scope="module")
 @torch.no_grad()
 def mesh(trained, template):
-    return dress_mesh(attach_mesh(template, trained.avatar), trained, trained.pose_space.mean)
+    return dress_mesh(attach_mesh(template, trained.avatar), trained, trained.pose_space.training_poses.mean(0))
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_unused_influences_name_joint_0():
 def test_the_mesh_follows_the_control_points(trained, template, mesh):
     shift = torch.tensor([0.03, -0.02, 0.05])
     trained.avatar.control_offsets += shift
-    moved = dress_mesh(attach_mesh(template, trained.avatar), trained, trained.pose_space.mean)
+    moved = dress_mesh(attach_mesh(template, trained.avatar), trained, trained.pose_space.training_poses.mean(0))
     trained.avatar.control_offsets -= shift
     torch.testing.assert_close(moved.vertices, mesh.vertices + shift)
 
@@ -240,7 +240,7 @@ def test_colours_come_from_the_visible_gaussians_near_by(trained, template):
         paint[hidden] = torch.tensor([0.0, 1, 0])
         avatar.sh0.copy_((paint - 0.5) / 0.28209479177387814)
         avatar.opacity_logits.copy_(torch.where(hidden, -9.0, 3.0))
-        mesh = dress_mesh(attach_mesh(template, avatar), trained, trained.pose_space.mean)
+        mesh = dress_mesh(attach_mesh(template, avatar), trained, trained.pose_space.training_poses.mean(0))
     finally:
         avatar.load_state_dict(saved)
     torch.testing.assert_close(mesh.vertices.numpy(), template.vertices.astype(np.float32))
@@ -261,7 +261,7 @@ def test_mesh_ply_is_the_posed_mesh(trained, mesh, sequence, tmp_path):
     assert np.array_equal(loaded.faces, mesh.faces)
     np.testing.assert_allclose(loaded.visual.vertex_colors[:, :3] / 255, mesh.colors, atol=0.003)
     # The mesh goes where the Gaussians go: every Gaussian lies by it.
-    posed = trained.avatar(pose, features=trained.pose_space.mean).posed
+    posed = trained.avatar(pose, features=trained.pose_space.training_poses.mean(0)).posed
     distance = trimesh.proximity.ProximityQuery(loaded).vertex(posed.xyz.numpy()[::10])[0]
     assert np.quantile(distance, 0.9) < 0.05
     vertices[5] = torch.nan

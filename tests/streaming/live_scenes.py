@@ -9,7 +9,6 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import PYTORCH
 from mmlphuman.config import default_config
-from mmlphuman.pose_layout import BODY_POSE
 from mmlphuman.streaming.live_scene import LiveScene
 from mmlphuman.streaming.messages import PoseRequest, RenderRequest
 from tests.builders import random_pose, randomise, small_avatar
@@ -20,7 +19,7 @@ FRAMES = 12
 @pytest.fixture(scope="module")
 def trained(synthetic_body) -> TrainedAvatar:
     avatar = randomise(small_avatar(synthetic_body, num_gsparam_bases=3, num_position_bases=3))
-    poses = torch.stack([random_pose(seed).joints[BODY_POSE] for seed in range(FRAMES)])
+    poses = torch.stack([random_pose(seed).joints for seed in range(FRAMES)])
     config = default_config(
         num_features=10, iteration_dxyz_basis=0, iteration_gsparam_basis=0, iteration_sh_degree=0
     )
