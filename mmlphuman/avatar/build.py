@@ -103,6 +103,7 @@ def avatar_from_state(config: Config, state: dict[str, torch.Tensor]) -> Avatar:
     def table(name: str) -> Interpolation:
         return Interpolation(state[f"{name}.index"], state[f"{name}.weight"])
 
+    lit = config.light != "none"
     layout = AvatarLayout(
         xyz=state["xyz"],
         lbs_weights=state["lbs_weights"],
@@ -115,8 +116,8 @@ def avatar_from_state(config: Config, state: dict[str, torch.Tensor]) -> Avatar:
         canonical_transforms=rigid_inverse(state["canonical_inverse"]),
         initial_log_scales=state["log_scales"][:, 0],
         mlp_inputs=state.get("mlp_inputs", body_inputs()),  # former versions' saw all of the body
-        normals=state.get("normals"),
-        places=torch.stack([state["light.lowest"], state["light.highest"]]) if "normals" in state else None,
+        normals=state["normals"] if lit else None,
+        places=torch.stack([state["light.lowest"], state["light.highest"]]) if lit else None,
     )
     assert layout.mlp_inputs is not None
     state = {"mlp_inputs": layout.mlp_inputs, **state}

@@ -57,7 +57,7 @@ class Field:
 
 def fields_of(config: Config, version: int = FORMAT_VERSION) -> dict[str, Field]:
     """Every tensor of a file with these settings."""
-    widths = ("I", *map(str, config.hidden_widths), "O")
+    widths = ("I" if version > 1 else str(BODY), *map(str, config.hidden_widths), "O")
     bank = {}
     if version > 1:
         bank["mlp_inputs"] = Field("A I" if config.pose_inputs == "local" else "I", "index", bound="U")

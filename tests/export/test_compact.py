@@ -22,10 +22,14 @@ from mmlphuman.model_folder import load_model
 from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.run_setup import Scene
-from tests.builders import canonical_of, random_pose, random_poses, randomise, small_avatar
+from tests.builders import canonical_of, random_pose, random_poses, randomise, small_avatar, small_trained
 
 ROOT = Path(__file__).parents[2]
+PUBLISHED = {
+    "pose_inputs": "body", "hidden_widths": [512, 256, 256, 256], "light": "none", "novel_poses": "pca",
+}  # fmt: skip
 GAUSSIANS = 600  # of small_avatar
+FINISHED = 10**6  # iterations: everything is switched on
 STILL = slice(0, 400)  # Gaussians whose bases are zero
 
 
@@ -82,6 +86,68 @@ def test_keeping_everything_is_the_full_avatar_but_for_rounding(trained, tmp_pat
     assert compare(trained, loaded, torch.arange(GAUSSIANS), 2).psnr > 60
     for name, value in trained.pose_space.state_dict().items():
         assert torch.equal(value, loaded.pose_space.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("name, light", [("normal", 8), ("place", 20)])
+def test_what_mlps_see_and_the_light_are_kept(name, light, synthetic_body, tmp_path):
+    trained = small_trained(synthetic_body, FINISHED, light=name)
+    loaded = load_compact(write(tmp_path / "a.safetensors", trained))
+    assert trained.avatar.mlp_inputs.dim() == 2 and trained.avatar.light.coefficients.shape == (light, 3)
+    for part in ("mlp_inputs", "light.coefficients", "light.lowest", "light.highest"):
+        assert torch.equal(loaded.avatar.state_dict()[part], trained.avatar.state_dict()[part]), part
+    assert (loaded.avatar.normals - trained.avatar.normals).abs().max() < 5e-4
+    assert compare(trained, loaded, torch.arange(GAUSSIANS), 2).psnr > 60
+    pose = random_pose(2)
+    lit, unlit = trained.avatar(pose).posed, small_trained(synthetic_body, light="none").avatar(pose).posed
+    assert (lit.sh - unlit.sh).abs().max() > 0.1  # there is something to lose
+    assert (loaded.avatar(pose).posed.sh - lit.sh).abs().max() < 1e-2
+
+
+def as_version_1(path: Path) -> None:
+    """Makes a file what the first version wrote of the published method, which was the only one."""
+    tensors = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    del tensors["mlp_inputs"]
+    tensors["pose_space.training_poses"] = tensors["pose_space.training_poses"][:, 3:66].contiguous()
+    config = {key: value for key, value in json.loads(metadata["config"]).items() if key not in PUBLISHED}
+    del config["light_lr"], config["lr_decay"]["light"]
+    safetensors.torch.save_file(
+        tensors, path, metadata | {"format_version": "1", "config": json.dumps(config)}
+    )
+
+
+def test_a_file_of_the_first_version_poses_as_it_did(synthetic_body, tmp_path):
+    trained = small_trained(synthetic_body, FINISHED, **PUBLISHED)
+    now, then = (write(tmp_path / f"{name}.safetensors", trained) for name in ("now", "then"))
+    as_version_1(then)
+    now, then = load_compact(now), load_compact(then)
+    assert then.config == now.config and then.config.novel_poses == "pca" and then.avatar.light is None
+    for project in (False, True):
+        pose = random_pose(1, size=2.0)  # beyond training
+        ours, truth = then.pose(pose, project), now.pose(pose, project)
+        for part in ("xyz", "covariances", "opacities", "sh"):
+            assert torch.equal(getattr(ours, part), getattr(truth, part)), part
+    assert (then.pose(pose, True).xyz - then.pose(pose).xyz).abs().max() > 1e-4  # the MLPs take part
+    poses = then.pose_space.training_poses
+    assert poses.shape == (30, 165) and not poses[:, :3].any() and not poses[:, 66:].any()
+    assert torch.equal(poses[:, 3:66], now.pose_space.training_poses[:, 3:66])
+    again = load_compact(write(tmp_path / "again.safetensors", then))  # as the present version
+    off = again.avatar(random_pose(3)).posed.xyz - then.avatar(random_pose(3)).posed.xyz
+    assert off.norm(dim=1).max() < 1e-3  # metres
+
+
+def test_a_first_version_with_other_inputs_is_one_clear_line(synthetic_body, tmp_path):
+    path = write(tmp_path / "a.safetensors", small_trained(synthetic_body, FINISHED, **PUBLISHED))
+    as_version_1(path)
+    tensors = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors["bank.weights.0"] = tensors["bank.weights.0"][:, :, :50].contiguous()
+    safetensors.torch.save_file(tensors, path, metadata)
+    with pytest.raises(ValueError, match=r"bank.weights.0 is torch.int8 \(10, 512, 50\), expected .*63") as error:
+        load_compact(path)
+    assert "\n" not in str(error.value) and str(error.value).startswith(str(path))
 
 
 def test_a_saved_model_saved_again_is_the_same(trained, tmp_path):
@@ -150,10 +216,14 @@ def test_pruned_gaussians_take_their_mean_and_the_others_do_not_move(trained, ch
 
 
 def test_another_order_is_the_same_picture(trained):
+    assert trained.avatar.light is not None and trained.avatar.light.coefficients.abs().max() > 0.1
     order = torch.randperm(GAUSSIANS, generator=torch.Generator().manual_seed(3))
     shuffled = prune(trained, replace(everything(trained.avatar), order=order))
     assert compare(trained, shuffled, order, 2).psnr > 80
     assert compare(trained, shuffled, order, 2).position_max < 1e-6
+    assert torch.equal(shuffled.avatar.normals, trained.avatar.normals[order])
+    ours, truth = shuffled.pose(random_pose(5)), trained.pose(random_pose(5))  # away from the origin
+    torch.testing.assert_close(ours.sh, truth.sh[order])
 
 
 def test_an_avatar_that_lost_all_bases_still_poses(trained, tmp_path):
@@ -193,13 +263,17 @@ def test_skinning_keeps_every_joint_that_matters():
     torch.testing.assert_close(values[1].sum(), torch.tensor(1.0))
 
 
-def test_sizes_are_of_all_tensors_and_mlps_shrink_to_a_quarter(trained, change):
+def test_sizes_are_of_all_tensors_and_mlps_shrink_to_a_quarter(trained, change, synthetic_body):
     full = full_tensors(trained)
     before = part_sizes(full)
     assert sum(before.values()) == sum(tensor.nbytes for tensor in full.values())
     after = part_sizes(encode(prune(trained, select(change, 0.1))))
-    assert after["MLPs"] / before["MLPs"] == pytest.approx(0.253, abs=0.002)
+    # A scale a row, which counts the more the shorter the rows are.
+    assert after["MLPs"] / before["MLPs"] == pytest.approx(0.263, abs=0.002)
     assert after["bases of Gaussians"] < 0.03 * before["bases of Gaussians"]
+    published = small_trained(synthetic_body, FINISHED, **PUBLISHED)
+    before, after = part_sizes(full_tensors(published)), part_sizes(encode(published))
+    assert after["MLPs"] / before["MLPs"] == pytest.approx(0.253, abs=0.002)
 
 
 def test_it_cannot_be_trained(trained, tmp_path):
@@ -245,6 +319,26 @@ FAULTS = {
         lambda t: t.update({"lbs_weights.weight": t["lbs_weights.weight"] * 0}),
         "weights that do not sum to one",
     ),
+    "inputs": (
+        lambda t: t.update(mlp_inputs=at(t["mlp_inputs"], (2, 3), 200)), "mlp_inputs points outside 0..165"
+    ),
+    "fewer inputs": (
+        lambda t: t.update(mlp_inputs=t["mlp_inputs"][:, 3:].clone()), "tensor bank.weights.0 is .*expected"
+    ),
+    "inputs of all": (
+        lambda t: t.update(mlp_inputs=t["mlp_inputs"][0].clone()), "tensor mlp_inputs is .*expected"
+    ),
+    "no normals": (lambda t: t.pop("normals"), "tensor normals is missing"),
+    "no light": (lambda t: t.pop("light.coefficients"), "tensor light.coefficients is missing"),
+    "no place": (lambda t: t.pop("light.lowest"), "tensor light.lowest is missing"),
+    "another light": (
+        lambda t: t.update({"light.coefficients": t["light.coefficients"][:8].clone()}),
+        r"tensor light.coefficients is torch.float32 \(8, 3\), expected .*20",
+    ),
+    "infinite light": (
+        lambda t: t.update({"light.coefficients": t["light.coefficients"] / 0}),
+        "tensor light.coefficients holds numbers that are not finite",
+    ),
     "skeleton": (lambda t: t.update(parents=at(t["parents"], 5, 9)), "no skeleton"),
     "nan": (lambda t: t.update(xyz=at(t["xyz"], (0, 0), float("nan"))), "tensor xyz holds numbers that are not finite"),
     "scale": (
@@ -258,12 +352,21 @@ METADATA = {
     "json": ({"config": "{"}, "its settings do not fit this program"),
     "key": ({"config": json.dumps({"colour": 1})}, "its settings do not fit this program: .*colour"),
     "value": ({"config": json.dumps({"num_verts": 0})}, "num_verts: 0 is not allowed"),
-    "huge": ({"config": json.dumps({"num_features": 10**9})}, "bank.weights.0 is .*expected .*1000000000"),
+    "old settings": ({"config": json.dumps({"num_verts": 120})}, "tensor bank.biases.3 is missing"),
     "iteration": ({"iteration": "-4"}, "iteration -4 is negative"),
+}
+SETTINGS = {
+    "huge": ({"num_features": 10**9}, "mlp_inputs is .*expected .*1000000000"),
+    "wider": ({"hidden_widths": [64, 65]}, r"bank.weights.1 is torch.int8 \(10, 64, 64\), expected .*65"),
+    "deeper": ({"hidden_widths": [64] * 3}, "tensor bank.biases.3 is missing"),
+    "no layers": ({"hidden_widths": []}, "hidden_widths"),
+    "inputs as published": ({"pose_inputs": "body"}, "tensor mlp_inputs is .*expected"),
+    "dark": ({"light": "none"}, "tensor light.coefficients is unknown"),
+    "another lamp": ({"light": "lamp"}, "light: lamp is not allowed"),
 }
 
 
-@pytest.mark.parametrize("fault", [*FAULTS, *METADATA])
+@pytest.mark.parametrize("fault", [*FAULTS, *METADATA, *SETTINGS])
 def test_a_faulty_file_is_one_clear_line(fault, trained, tmp_path):
     path = write(tmp_path / "a.safetensors", trained)
     tensors = safetensors.torch.load_file(path)
@@ -272,9 +375,12 @@ def test_a_faulty_file_is_one_clear_line(fault, trained, tmp_path):
     if fault in FAULTS:
         change_it, message = FAULTS[fault]
         change_it(tensors)
-    else:
+    elif fault in METADATA:
         changes, message = METADATA[fault]
         metadata |= changes
+    else:
+        changes, message = SETTINGS[fault]
+        metadata["config"] = json.dumps(json.loads(metadata["config"]) | changes)
     safetensors.torch.save_file(tensors, path, metadata)
     with pytest.raises(ValueError, match=message) as error:
         load_compact(path)

@@ -21,14 +21,19 @@ from tests.export.gaussian_ply_reader import read_gaussian_ply
 ENOUGH = 45  # dB
 
 
-@pytest.fixture(scope="module")
-def posed(synthetic_body) -> PosedGaussians:
-    """A posed avatar with strongly view-dependent colours and skinning that is no rotation, about the origin."""
-    avatar = randomise(small_avatar(synthetic_body), seed=1)
+def posed_avatar(body_path, light: str) -> PosedGaussians:
+    avatar = randomise(small_avatar(body_path, light=light), seed=1)
     with torch.no_grad():
         avatar.sh1 += 0.4 * torch.randn(avatar.sh1.shape, generator=torch.Generator().manual_seed(2))
         pose = random_pose(3, size=0.4)
-        out = avatar(Pose(pose.joints, torch.zeros(3), about_y(0.7))).posed
+        return avatar(Pose(pose.joints, torch.zeros(3), about_y(0.7))).posed
+
+
+@pytest.fixture(scope="module")
+def posed(synthetic_body) -> PosedGaussians:
+    """A posed avatar with strongly view-dependent colours, in the scene's light, and skinning that is no rotation, about
+    the origin."""
+    out = posed_avatar(synthetic_body, "place")
     stretch = torch.linalg.svdvals(out.linear)
     assert (stretch[:, 0] / stretch[:, 2]).max() > 1.2  # else the tests below would not see the stretch
     return out
@@ -78,6 +83,16 @@ def test_the_file_drawn_again_is_the_native_picture_from_all_sides(posed, tmp_pa
     assert (native.alphas.flatten(1).amax(1) > 0.5).all()  # the person is in every picture
     scores = psnr(native.colors, back.colors)
     assert (scores > ENOUGH).all(), scores
+
+
+def test_the_file_is_in_the_scenes_light(posed, synthetic_body, tmp_path):
+    unlit, cameras, background = posed_avatar(synthetic_body, "none"), cameras_around(), torch.ones(3)
+    torch.testing.assert_close(posed.xyz, unlit.xyz)
+    write_gaussian_ply(tmp_path / "a.ply", posed)
+    back = rasterize(read_gaussian_ply(tmp_path / "a.ply"), cameras, background).colors
+    lit, dark = (rasterize(scene, cameras, background).colors for scene in (posed, unlit))
+    assert (psnr(lit, dark) < ENOUGH - 10).all()  # there is something to lose
+    assert (psnr(lit, back) > ENOUGH).all()
 
 
 def test_a_viewers_colours_are_ours(posed, tmp_path):
