@@ -38,6 +38,7 @@ SHRINKING = 0.86  # of the first sizes, which overlap generously
 PROPERTY_BASIS, SH1_BASIS = 0.02, 0.005  # deviations; there are 15 MLP outputs, of some 0.05
 POSITION_BASIS = 0.005  # metres: a millimetre of movement
 NEUTRAL_NOISE = {"sh1": 0.02, "log_scales": 0.1, "quats": 0.3, "xyz_offsets": 0.1, "control_offsets": 1e-3}
+LIGHT = 0.03  # deviation of its coefficients
 COLOR_WAVES, COLOR_AMPLITUDE = 25.0, 0.8  # radians a metre; of degree-0 spherical harmonics
 
 DISTANCE, FOVX = 3.4, 40.0  # metres, degrees: of the first camera, before it is zoomed
@@ -118,6 +119,8 @@ def pretend_training(avatar: Avatar, seed: int) -> None:
     avatar.property_bases.copy_(noise(avatar.property_bases, PROPERTY_BASIS))
     avatar.sh1_bases.copy_(noise(avatar.sh1_bases, SH1_BASIS))
     avatar.position_bases.copy_(noise(avatar.position_bases, POSITION_BASIS))
+    if avatar.light is not None:
+        avatar.light.coefficients.copy_(noise(avatar.light.coefficients, LIGHT))
 
 
 def framed(trained: TrainedAvatar, sequence: PoseSequence, size: tuple[int, int]) -> Subject:
