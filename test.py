@@ -25,7 +25,7 @@ from mmlphuman.animation.arguments import (
 from mmlphuman.animation.camera_path import make_shots
 from mmlphuman.animation.pose_file import read_pose_file
 from mmlphuman.animation.render_sequence import Look
-from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.avatar.trained import NOVEL_POSES, TrainedAvatar
 from mmlphuman.backend import choose_backend
 from mmlphuman.capture.dataset import test_dataset
 from mmlphuman.capture.formats import open_capture
@@ -55,7 +55,9 @@ def parse_arguments() -> argparse.Namespace:
         "--data_dir", type=Path, help="capture folder; the settings' `test` part selects the images"
     )
     parser.add_argument(
-        "--test", action="store_true", help="project poses into the training poses' space (novel poses)"
+        "--test",
+        action="store_true",
+        help="bring novel poses into training's range before the MLPs see them; how: novel_poses in the settings",
     )
     add_render_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
@@ -98,7 +100,7 @@ def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvat
             backend=backend,
             project_pose=args.test,
             title=f"{args.model_dir.name}, iteration {trained.iteration:,}"
-            + (", projected poses" if args.test else ""),
+            + (f", poses {NOVEL_POSES[trained.config.novel_poses]}" if args.test else ""),
             lpips=None if lpips is None else lpips.to(ranks.device),
             ranks=ranks,
         )
@@ -153,6 +155,7 @@ def main() -> None:
         config = change_config(trained.config, args.overrides, str(args.model_dir))
     else:
         config = load_config(args.config, args.overrides)
+    trained = trained.with_novel_poses_of(args.overrides)
     work = score_capture if args.data_dir is not None else time_frames if args.test_speed else animate
     work(args, config, trained)
 

@@ -53,7 +53,9 @@ def parse_arguments() -> argparse.Namespace:
     scores = parser.add_argument_group("scores of both models on a capture (optional)")
     scores.add_argument("--data_dir", type=Path, help="capture folder")
     scores.add_argument("--config", type=Path, help="settings; its `test` part selects the images")
-    scores.add_argument("--test", action="store_true", help="project poses into the training poses' space")
+    scores.add_argument(
+        "--test", action="store_true", help="bring novel poses into training's range, as test.py --test does"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
     return parser.parse_args()
 

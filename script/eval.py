@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from mmlphuman.avatar.trained import NOVEL_POSES
 from mmlphuman.backend import choose_backend
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
@@ -107,7 +108,7 @@ def score_model(args: argparse.Namespace, config: Config, networks: Networks) ->
     """The first two forms. All that can be refused is read before the processes meet, so that it is told once."""
     protocol = named_protocol(args.protocol) if args.protocol else None
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
-    trained = load_model(args.model_dir)
+    trained = load_model(args.model_dir).with_novel_poses_of(args.overrides)
     layout = open_capture(args.data_dir)
     poses = read_smpl_params(layout.pose_path)
     training = training_views(trained.config, len(layout.cameras))
@@ -124,6 +125,7 @@ def score_model(args: argparse.Namespace, config: Config, networks: Networks) ->
             "iteration": trained.iteration,
             "training_cameras": ranges(training.cameras),
             "training_frames": ranges(training.frames),
+            "novel_poses": trained.config.novel_poses,
         },
         "capture": str(args.data_dir),
     }
@@ -141,7 +143,8 @@ def score_model(args: argparse.Namespace, config: Config, networks: Networks) ->
             if table is None:
                 continue  # rank 0 has it
             tables[part.name] = table
-            print(f"\n{heading(part, table)}\n{table.text(legend=part is protocol.parts[-1])}")
+            print(f"\n{heading(part, table, trained.config.novel_poses)}")
+            print(table.text(legend=part is protocol.parts[-1]))
             notes += novelty_notes(part, dataset.pairs, training)
             notes += [note for note in metric_notes(networks, table) if note not in notes]
         if ranks.first:
@@ -175,9 +178,9 @@ def score_folders(args: argparse.Namespace, config: Config, networks: Networks) 
         finish(args.out_dir, settings, tables, networks, notes)
 
 
-def heading(part: Part, table: ScoreTable) -> str:
+def heading(part: Part, table: ScoreTable, novel_poses: str) -> str:
     cameras = f"camera{'s' * (len(part.cameras) > 1)} {ranges(part.cameras)}"
-    poses = "projected into the training poses' space" if part.project_pose else "as they are"
+    poses = NOVEL_POSES[novel_poses] if part.project_pose else "as they are"
     return f"{part.name}: {cameras}, frames {ranges(part.frames)}; {sizes(table)}; poses {poses}"
 
 

@@ -54,7 +54,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--format", choices=SUFFIXES, default="ply", help="default ply")
     parser.add_argument("--pose_path", type=Path, help="poses: smpl_params.npz or AMASS npz")
     parser.add_argument(
-        "--test", action="store_true", help="project poses into the training poses' space (novel poses)"
+        "--test",
+        action="store_true",
+        help="bring novel poses into training's range before the MLPs see them, as novel_poses of the model's "
+        "settings says",
     )
     parser.add_argument("--template", type=Path, help="template mesh; default MODEL/template.ply")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")

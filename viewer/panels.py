@@ -92,9 +92,7 @@ class Panel:
                 bind.value(still, lambda: not state.use_translation)
                 test = dpg.add_checkbox(label="Test mode", callback=self.change("project"))
                 bind.value(test, lambda: state.project)
-                bind.hint(
-                    test, "Projects the pose into the space of the training poses, as test.py --test does"
-                )
+                bind.hint(test, "Brings novel poses into training's range, as test.py --test does")
             self.pose_file()
 
     def pose_file(self) -> None:

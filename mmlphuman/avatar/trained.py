@@ -14,11 +14,14 @@ from torch import Tensor
 
 from mmlphuman.avatar.avatar import ActiveParts, Avatar
 from mmlphuman.avatar.pose_space import PoseSpace
-from mmlphuman.config import Config
+from mmlphuman.config import Config, change_config
 from mmlphuman.types import Cameras, Pose, PosedGaussians
 
 if TYPE_CHECKING:
     from mmlphuman.backend import Backend
+
+
+NOVEL_POSES = {"clamp": "clamped to training's range", "pca": "projected into the training poses' space"}
 
 
 def active_parts(config: Config, iteration: int) -> ActiveParts:
@@ -60,6 +63,12 @@ class TrainedAvatar:
         self.to(device)
         poser = backend.frame_poser(self.avatar, self.active, self.features)
         return replace(self, poser=poser, drawer=backend.frame_drawer())
+
+    def with_novel_poses_of(self, overrides: list[str]) -> TrainedAvatar:
+        """What `--test` does, as `key=value` of the command line have it; everything else stays the model's own."""
+        asked = change_config(self.config, overrides, "the model's settings")
+        mine = replace(self.config, novel_poses=asked.novel_poses, pca_sigmas=asked.pca_sigmas)
+        return replace(self, config=mine)
 
     @torch.no_grad()
     def pose(self, pose: Pose, project: bool = False) -> PosedGaussians:

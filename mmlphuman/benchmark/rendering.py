@@ -1,4 +1,4 @@
-"""How fast pictures are drawn, in every way that there is: GPU kernels and plain PyTorch, projected poses, the
+"""How fast pictures are drawn, in every way that there is: GPU kernels and plain PyTorch, poses with --test, the
 compact model, a still pose seen by a moving camera.
 
 Data path: Subject -> ways to draw it -> interleaved rounds of evaluation.speed -> rows.
@@ -86,7 +86,7 @@ def measure_rendering(subject: Subject, frames: int, keep: float | None) -> list
 
 
 def ways_to_draw(subject: Subject, keep: float | None) -> list[Way]:
-    """The fastest first. Without GPU kernels there is only the plain way, with and without projected poses."""
+    """The fastest first. Without GPU kernels there is only the plain way, with and without poses with --test."""
     full, device = subject.trained, subject.trained.device
     look, projected = subject.look(), subject.look(project_pose=True)
     plain_look = subject.look(kernels="plain")

@@ -3,7 +3,8 @@
 Data path: name or Config -> Protocol -> CaptureDataset of each part -> scores.
 
 A picture is a novel view if training did not use its camera, a novel pose if training did not use its frame. Poses
-that are novel are projected into the space of the training poses before the MLPs see them (the paper's --test).
+that are novel are brought into training's range before the MLPs see them (--test): clamped to it, or projected into
+the space of the training poses as in the paper, whichever the model's settings say (novel_poses).
 """
 
 from __future__ import annotations
@@ -69,10 +70,10 @@ class Protocol:
 
 def subject00() -> Protocol:
     """THuman4.0 subject00. Published: training on every camera but 7, frames 0-1999; novel poses scored on frames
-    2000-2499 in camera 18, a training camera; poses projected, background white, full size."""
+    2000-2499 in camera 18, a training camera; with --test, background white, full size."""
     return Protocol(
         name="subject00",
-        source="published: cameras, frames and projection",
+        source="published: cameras, frames and --test",
         parts=(Part(NOVEL_POSES, (18,), range(2000, 2500), project_pose=True),),
         training=TrainingViews(frozenset(range(24)) - {7}, frozenset(range(2000))),
     )
@@ -81,7 +82,7 @@ def subject00() -> Protocol:
 def zzr() -> Protocol:
     """AvatarReX avatarrex_zzr. Published: training on cameras 0-6, 8-12, 14, 15, frames 0-1999; cameras 7 and 13
     held out. Our reading: the held-out cameras are scored on all training frames (the capture has hardly any
-    others), so their poses are not projected."""
+    others), so their poses are left as they are."""
     return Protocol(
         name="zzr",
         source="published: cameras and training frames; our reading: scored on all the training frames",
@@ -102,8 +103,8 @@ def named_protocol(name: str) -> Protocol:
 
 
 def config_protocol(config: Config, name: str, training: TrainingViews) -> Protocol:
-    """The `test` part of a config. Frames that training saw make one part, the others, novel poses, another that is
-    projected. On white, whatever the config's background."""
+    """The `test` part of a config. Frames that training saw make one part, the others, novel poses, another with
+    --test. On white, whatever the config's background."""
     test = config.test
     frames = select_frames(test.begin_ith_frame, test.num_frame, test.frame_interval)
     seen = [frame for frame in frames if frame in training.frames]

@@ -34,7 +34,7 @@ from mmlphuman.types import Cameras, Pose, PosedGaussians
 WARM_UP = 10  # frames: kernels are compiled and chosen, memory is taken
 MOST_FRAMES, FEWEST_FRAMES = 200, 50  # measured, where the user names no number
 STAGES = {
-    "features": "the pose to the device; with --test its projection",
+    "features": "the pose to the device; with --test into training's range",
     "bank": "MLPs: pose to coefficients",
     "blend": "coefficients to control points and canonical Gaussians; by kernels: to posed ones",
     "skinning": "skeleton, canonical to posed Gaussians; by kernels: the skeleton alone",
@@ -83,7 +83,7 @@ class SpeedReport:
             f"{facts['control_points']:,} control points, {facts['anchors']} MLPs, "
             f"{facts['property_bases']} + {facts['position_bases']} bases (the first of "
             f"{facts['gaussians_with_bases']:,} Gaussians), {facts['width']}x{facts['height']}"
-            + (", projected poses" if facts["projected"] else ""),
+            + (", poses in training's range (--test)" if facts["projected"] else ""),
             f"{facts['frames']} frames of {facts['poses']} poses, after {facts['warm_up']} to warm up",
             "",
         ]

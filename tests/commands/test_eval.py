@@ -84,12 +84,13 @@ def test_a_config_of_seen_and_novel_poses(command, of_model, tmp_path):
     assert printed.index("test views: cameras 1, 3, frames 23;") < printed.index(
         "novel poses: cameras 1, 3, frames 24;"
     )
-    assert "96x96 pixels; poses projected" in printed
+    assert "96x96 pixels; poses clamped to training's range" in printed
     assert "WARNING: test views: 1 of 2 images were trained on (camera 1, frame 23)" in printed
     assert "LPIPS is left out" in printed and "none.pth" in printed and "6726825d" in printed
     written = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert set(written["results"]) == {"test views", "novel poses"}
     assert [part["poses_projected"] for part in written["protocol"]["parts"]] == [False, True]
+    assert written["model"]["novel_poses"] == "clamp"
     assert written["model"]["iteration"] == 3000 and written["model"]["training_cameras"] == "0-2"
     assert written["versions"]["packages"]["torch"] and "commit" in written["versions"]
     assert set(written["left_out"]) == {"lpips", "fid"}
@@ -111,6 +112,13 @@ def test_the_protocol_decides_about_the_projection(command, of_model, monkeypatc
     )
     assert command(*of_model)[0] == 0
     assert asked == [False, False, True, True]
+
+
+def test_novel_poses_may_be_projected_as_published(command, of_model, tmp_path):
+    status, printed, _ = command(*of_model, "novel_poses=pca")
+    assert status == 0 and "96x96 pixels; poses projected into the training poses' space" in printed
+    written = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert written["model"]["novel_poses"] == "pca"
 
 
 def test_two_folders(command, folders, tmp_path):
