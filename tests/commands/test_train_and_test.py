@@ -2,13 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from tests.commands.runs import call_here, one_error_line, render, train
+from mmlphuman.capture.dataset import test_dataset as dataset_of_test
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.config import load_config
+from mmlphuman.model_folder import load_model
+from mmlphuman.render.rasterize import rasterize
+from mmlphuman.training.checkpoint import save_checkpoint
+from tests.commands.runs import ROOT, call, call_here, one_error_line, render, train
 
 
 def test_a_run_records_itself(model):
@@ -44,6 +53,70 @@ def test_projecting_poses_changes_the_picture_of_a_novel_pose(files, model, tmp_
     assert (images[0] != images[1]).any()
 
 
+def drawn_where_mlps_see(trained, sample, features) -> np.ndarray:
+    """(H, W, 3) RGB uint8."""
+    with torch.no_grad():
+        posed = trained.avatar(sample.pose, trained.active, features).posed
+        image = rasterize(posed, sample.cameras, torch.ones(3)).colors[0]
+    return (image.clamp(0, 1).numpy() * 255).round().astype(np.uint8)
+
+
+def test_novel_poses_are_clamped_or_on_request_projected(files, model, tmp_path):
+    """The picture is the one of what the MLPs are to see; a model that was trained otherwise does as it says."""
+    settings = ["test.begin_ith_frame=24", "test.num_frame=1", "test.cam_ids=[0]", "background=white"]
+    config, layout = load_config(files["short"], settings), open_capture(files["data"])
+    sample = dataset_of_test(config, layout, read_smpl_params(layout.pose_path)).sample(24, (0,))
+    trained = load_model(model)
+    # Little is learnt in six steps: a model whose MLPs are loud tells what they saw.
+    with torch.no_grad():
+        bases, generator = trained.avatar.property_bases, torch.Generator().manual_seed(0)
+        bases.add_(torch.randn(bases.shape, generator=generator))
+    published = replace(trained, config=replace(trained.config, novel_poses="pca"))
+    save_checkpoint(tmp_path / "clamps", trained, {}, keep=1)
+    save_checkpoint(tmp_path / "projects", published, {}, keep=1)
+    space, joints = trained.pose_space, sample.pose.joints
+    expected = {
+        "as it is": drawn_where_mlps_see(trained, sample, joints),
+        "clamped": drawn_where_mlps_see(
+            trained, sample, joints.clamp(space.training_poses.amin(0), space.training_poses.amax(0))
+        ),
+        "projected": drawn_where_mlps_see(trained, sample, space.project(joints, config.pca_sigmas)),
+    }
+    assert len({picture.tobytes() for picture in expected.values()}) == 3
+    runs = [
+        ("clamps", [], "as it is"),
+        ("clamps", ["--test"], "clamped"),
+        ("clamps", ["--test", "novel_poses=pca"], "projected"),
+        ("projects", ["--test"], "projected"),
+        ("projects", ["--test", "novel_poses=clamp"], "clamped"),
+    ]
+    for number, (name, words, result) in enumerate(runs):
+        out = tmp_path / str(number)
+        status, _, err = render(files, tmp_path / name, out, *words, *settings, run=call_here)
+        assert status == 0, err
+        (path,) = (out / "render").iterdir()
+        assert np.array_equal(cv2.imread(str(path))[..., ::-1], expected[result]), (name, words)
+
+
+def test_the_published_method_goes_over_a_subjects_settings(files, tmp_path):
+    """And back: the last file counts, and the command line over all."""
+    published = ROOT / "config" / "published.yaml"
+    status, _, err = train(files, tmp_path / "model", "--config", published, "light=normal")
+    assert status == 0, err
+    config = load_config(tmp_path / "model" / "config.yaml")
+    assert (config.pose_inputs, config.novel_poses, config.light) == ("body", "pca", "normal")
+    assert list(config.hidden_widths) == [512, 256, 256, 256] and config.num_features == 8
+    avatar = load_model(tmp_path / "model").avatar
+    assert [tuple(weight.shape[1:]) for weight in avatar.bank.weights] == [
+        (512, 63), (256, 512), (256, 256), (256, 256), (30, 256)
+    ]  # fmt: skip
+    assert avatar.mlp_inputs.tolist() == list(range(3, 66)) and avatar.light.coefficients.shape == (8, 3)
+    words = ("--config", published, "--config", files["short"], "--data_dir", files["data"], "--resume")
+    result = call("train.py", *words, "--out_dir", tmp_path / "model", "--no_viewer")
+    one_error_line(result, "pose_inputs", "body", "local")
+    one_error_line(train(files, tmp_path / "none", "--config", "no.yaml", run=call_here), "no.yaml")
+
+
 def test_a_finished_run_resumes_to_itself(files, model):
     before = sorted(path.name for path in (model / "checkpoints").iterdir())
     status, out, err = train(files, model, "--resume")
@@ -66,14 +139,21 @@ def test_a_finished_run_resumes_to_itself(files, model):
         (["rasterizer=gsplat"], ["gsplat", "rasterizer: torch"]),
         (["device=cuda:0"], ["device: cuda:0"]),
         (["background=pink"], ["background", "pink"]),
+        (["pose_inputs=hands"], ["pose_inputs: hands", "local or body"]),
+        (["hidden_widths=[]"], ["hidden_widths: []", "at least one"]),
+        (["hidden_widths=[64,0]"], ["hidden_widths: [64, 0]", "1 to 4096"]),
+        (["hidden_widths=64"], ["hidden_widths", "list"]),
+        (["hidden_widths=[64,wide]"], ["hidden_widths", "wide"]),
+        (["light=lamp"], ["light: lamp", "place, normal or none"]),
+        (["novel_poses=none"], ["novel_poses: none", "clamp or pca"]),
+        (["light_lr=-1"], ["light_lr: -1"]),
+        (["light_lr=bright"], ["light_lr", "bright"]),
+        (["lr_decay.light=0"], ["lr_decay.light", "0"]),
     ],
 )
 def test_wrong_settings_end_with_one_line_and_nothing_written(files, tmp_path, overrides, parts):
-    if overrides == ["device=cuda:0"]:
-        import torch
-
-        if torch.cuda.is_available():
-            return  # the device is there
+    if overrides == ["device=cuda:0"] and torch.cuda.is_available():
+        return  # the device is there
     one_error_line(train(files, tmp_path / "model", *overrides, run=call_here), *parts)
     assert list(tmp_path.iterdir()) == []
 

@@ -145,7 +145,9 @@ def test_a_first_version_with_other_inputs_is_one_clear_line(synthetic_body, tmp
         metadata = file.metadata()
     tensors["bank.weights.0"] = tensors["bank.weights.0"][:, :, :50].contiguous()
     safetensors.torch.save_file(tensors, path, metadata)
-    with pytest.raises(ValueError, match=r"bank.weights.0 is torch.int8 \(10, 512, 50\), expected .*63") as error:
+    with pytest.raises(
+        ValueError, match=r"bank.weights.0 is torch.int8 \(10, 512, 50\), expected .*63"
+    ) as error:
         load_compact(path)
     assert "\n" not in str(error.value) and str(error.value).startswith(str(path))
 

@@ -31,8 +31,8 @@ def posed_avatar(body_path, light: str) -> PosedGaussians:
 
 @pytest.fixture(scope="module")
 def posed(synthetic_body) -> PosedGaussians:
-    """A posed avatar with strongly view-dependent colours, in the scene's light, and skinning that is no rotation, about
-    the origin."""
+    """A posed avatar about the origin, in the scene's light, with strongly view-dependent colours and skinning that is
+    no rotation."""
     out = posed_avatar(synthetic_body, "place")
     stretch = torch.linalg.svdvals(out.linear)
     assert (stretch[:, 0] / stretch[:, 2]).max() > 1.2  # else the tests below would not see the stretch

@@ -40,7 +40,9 @@ def template(synthetic_body) -> trimesh.Trimesh:
 @pytest.fixture(scope="module")
 @torch.no_grad()
 def mesh(trained, template):
-    return dress_mesh(attach_mesh(template, trained.avatar), trained, trained.pose_space.training_poses.mean(0))
+    return dress_mesh(
+        attach_mesh(template, trained.avatar), trained, trained.pose_space.training_poses.mean(0)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +218,9 @@ def test_unused_influences_name_joint_0():
 def test_the_mesh_follows_the_control_points(trained, template, mesh):
     shift = torch.tensor([0.03, -0.02, 0.05])
     trained.avatar.control_offsets += shift
-    moved = dress_mesh(attach_mesh(template, trained.avatar), trained, trained.pose_space.training_poses.mean(0))
+    moved = dress_mesh(
+        attach_mesh(template, trained.avatar), trained, trained.pose_space.training_poses.mean(0)
+    )
     trained.avatar.control_offsets -= shift
     torch.testing.assert_close(moved.vertices, mesh.vertices + shift)
 
