@@ -86,7 +86,7 @@ def measure_rendering(subject: Subject, frames: int, keep: float | None) -> list
 
 
 def ways_to_draw(subject: Subject, keep: float | None) -> list[Way]:
-    """The fastest first. Without GPU kernels there is only the plain way, with and without poses with --test."""
+    """The fastest first. Without GPU kernels there is only the plain way, with --test and without."""
     full, device = subject.trained, subject.trained.device
     look, projected = subject.look(), subject.look(project_pose=True)
     plain_look = subject.look(kernels="plain")
