@@ -28,7 +28,7 @@ FRAMES = 5
 def model(synthetic_body, tmp_path_factory) -> Path:
     """A model folder as training leaves it."""
     folder = tmp_path_factory.mktemp("export") / "model"
-    poses = torch.stack([random_pose(seed).joints for seed in range(8)])
+    poses = torch.stack([random_pose(100 + seed).joints for seed in range(8)])
     config = default_config(init_num_gs=600, num_verts=120, num_features=10)
     avatar = randomise(small_avatar(synthetic_body), seed=1)
     save_checkpoint(folder, TrainedAvatar(avatar, PoseSpace.fit(poses, 3), config, 10**6), {}, keep=1)
@@ -89,6 +89,8 @@ def test_a_sequence_and_projection(export, model, poses, tmp_path):
     shift = torch.from_numpy(np.random.default_rng(0).normal(size=(FRAMES, 3))[3]).float()
     pose = Pose(random_pose(3).joints, turn @ shift, turn)
     torch.testing.assert_close(plain.xyz, trained.avatar(pose).posed.xyz, atol=1e-5, rtol=1e-5)
+    clamped = trained.avatar(pose, features=trained.pose_space.clamp(pose.joints)).posed.xyz
+    torch.testing.assert_close(projected.xyz, clamped, atol=1e-5, rtol=1e-5)
 
 
 def test_meshes(export, model, poses, tmp_path):
