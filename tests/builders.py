@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from mmlphuman.body.kinematics import canonical_pose, forward_kinematics
 from mmlphuman.body.smplx_model import Body, load_body
 from mmlphuman.body.weight_volume import WeightVolume, build_weight_volume
 from mmlphuman.config import default_config
-from mmlphuman.pose_layout import NUM_JOINTS
+from mmlphuman.pose_layout import NUM_JOINTS, POSE_DIM
 from mmlphuman.types import Cameras, CanonicalGaussians, Pose
+
+# Of training's poses, for the light: no extent is zero, and the middle is not the origin.
+TRANSLATIONS = torch.tensor([[-0.5, -0.2, -0.3], [0.4, 0.3, 0.6]])
 
 
 def small_avatar(body_path, seed: int = 0, **settings) -> Avatar:
@@ -26,7 +30,7 @@ def small_avatar(body_path, seed: int = 0, **settings) -> Avatar:
     config = default_config(**sizes | settings, seed=seed)
     body, volume = body_and_volume(body_path)
     template = trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
-    return build_avatar(config, build_layout(config, body, template, volume))
+    return build_avatar(config, build_layout(config, body, template, volume, TRANSLATIONS))
 
 
 @cache
@@ -47,11 +51,16 @@ def randomise(avatar: Avatar, seed: int = 0, size: float = 0.1) -> Avatar:
     return avatar
 
 
-def small_trained(body_path, iteration: int = 40) -> TrainedAvatar:
+def small_trained(body_path, iteration: int = 40, **settings) -> TrainedAvatar:
     """With every parameter moved, and a pose space."""
-    config = default_config(init_num_gs=600, num_verts=120, num_features=10)
-    pose_space = PoseSpace.fit(torch.randn(30, 63), 20)
-    return TrainedAvatar(randomise(small_avatar(body_path)), pose_space, config, iteration)
+    config = default_config(**{"init_num_gs": 600, "num_verts": 120, "num_features": 10} | settings)
+    pose_space = PoseSpace.fit(random_poses(30, size=1.0), 20)
+    return TrainedAvatar(randomise(small_avatar(body_path, **settings)), pose_space, config, iteration)
+
+
+def random_poses(count: int, seed: int = 0, size: float = 0.3) -> torch.Tensor:
+    """(count, 165) as training's: every joint moves, root, jaw, eyes and hands too."""
+    return size * torch.randn(count, POSE_DIM, generator=torch.Generator().manual_seed(seed))
 
 
 def random_pose(seed: int = 0, size: float = 0.3) -> Pose:
@@ -75,7 +84,7 @@ def canonical_of(
 ) -> CanonicalGaussians:
     """The Gaussians of a pose before skinning."""
     active = active or ActiveParts()
-    coefficients = avatar.coefficients(pose.body if features is None else features, active)
+    coefficients = avatar.coefficients(pose.joints if features is None else features, active)
     return avatar.canonical_gaussians(
         coefficients, avatar.offset_control_points(coefficients, active), active
     )
@@ -107,7 +116,7 @@ def random_layout(
     parents = (-1, *(int(torch.randint(0, joint, (), generator=generator)) for joint in range(1, NUM_JOINTS)))
     joints = torch.randn(NUM_JOINTS, 3, generator=generator)
     lbs_weights = torch.rand(gaussians, NUM_JOINTS, generator=generator) ** 8
-    return AvatarLayout(
+    layout = AvatarLayout(
         xyz=torch.randn(gaussians, 3, generator=generator),
         lbs_weights=lbs_weights / lbs_weights.sum(1, keepdim=True),
         gaussian_to_anchor=table(gaussians, anchors),
@@ -119,3 +128,5 @@ def random_layout(
         canonical_transforms=forward_kinematics(canonical_pose(), joints, parents),
         initial_log_scales=-4 + torch.rand(gaussians, generator=generator),
     )
+    normals = torch.nn.functional.normalize(torch.randn(gaussians, 3, generator=generator), dim=1)
+    return replace(layout, normals=normals, places=TRANSLATIONS)
