@@ -64,7 +64,7 @@ def build_layout(
     lbs_weights, to_anchor = volume.query(xyz), interpolation(xyz, anchors)
     places = torch.zeros(1, 3) if translations is None else translations.float()
     nearest_vertex = nearest(xyz, torch.from_numpy(np.asarray(template.vertices)).float(), 1)[1][:, 0]
-    normals = torch.from_numpy(np.asarray(template.vertex_normals)).float()[nearest_vertex]
+    normals = torch.from_numpy(np.array(template.vertex_normals)).float()[nearest_vertex]
     parents = list(body.parents)
     local = config.pose_inputs == "local"
     return AvatarLayout(
