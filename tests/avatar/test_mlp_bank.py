@@ -9,7 +9,6 @@ from torch import nn
 from mmlphuman.avatar.mlp_bank import MLPBank
 from mmlphuman.config import load_config
 
-
 PUBLISHED = (512, 256, 256, 256)
 
 

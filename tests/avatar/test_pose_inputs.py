@@ -12,8 +12,11 @@ from tests.builders import body_and_volume, random_layout, random_pose, randomis
 
 ROOT, JAW, EYES = 0, 22, (23, 24)
 # The skeleton of the body model: every joint's parent.
-PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 15, 15, 15, 20, 25, 26, 20, 28,
-           29, 20, 31, 32, 20, 34, 35, 20, 37, 38, 21, 40, 41, 21, 43, 44, 21, 46, 47, 21, 49, 50, 21, 52, 53)  # fmt: skip
+PARENTS = (
+    -1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 15, 15, 15,
+    20, 25, 26, 20, 28, 29, 20, 31, 32, 20, 34, 35, 20, 37, 38, 21, 40, 41, 21, 43, 44, 21, 46, 47, 21, 49, 50, 21,
+    52, 53,
+)  # fmt: skip
 HIP, KNEE, ANKLE, FOOT = 1, 4, 7, 10  # left
 COLLAR, SHOULDER, ELBOW, WRIST = 13, 16, 18, 20
 HEAD = 15
