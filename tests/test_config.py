@@ -1,6 +1,7 @@
 """Settings: defaults documented, published form accepted, mistakes named."""
 
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -16,6 +17,30 @@ rotation_lr color_lr xyz_offset_lr encoder_lr iteration_sh_degree lambda_lpips i
 iteration_lpips_random_patch lambda_scaling scaling_threshold lambda_dxyz_smooth init_num_gs num_verts num_features
 iteration_dxyz_basis iteration_gsparam_basis smpl_pkl_path detect_anomaly
 """
+
+
+PUBLISHED_METHOD = {
+    "pose_inputs": "body",
+    "hidden_widths": [512, 256, 256, 256],
+    "light": "none",
+    "novel_poses": "pca",
+}
+
+
+def test_the_published_method_goes_over_a_subject_s_settings():
+    subject = Path("config/avrex_zzr.yaml")
+    plain, published = load_config(subject), load_config([subject, Path("config/published.yaml")])
+    assert published == replace(plain, **PUBLISHED_METHOD)
+    assert (plain.pose_inputs, plain.hidden_widths, plain.light) == ("local", [64, 64], "place")
+    assert plain.novel_poses == "clamp"
+    over = load_config([subject, Path("config/published.yaml")], ["light=normal"])
+    assert over == replace(published, light="normal")
+    assert config_of_saved({}) == default_config(**PUBLISHED_METHOD)
+
+
+def test_settings_saved_now_come_back_as_they_are():
+    saved = default_config(hidden_widths=[7], light="normal")
+    assert config_of_saved(asdict(saved)) == saved
 
 
 def test_default_yaml_documents_every_key_with_its_default():
@@ -51,8 +76,6 @@ def test_defaults_that_are_missing_or_unknown_are_named(tmp_path, monkeypatch, d
 
 
 def test_every_shipped_config_loads():
-    from pathlib import Path
-
     names = [path for path in Path("config").glob("*.yaml")]
     assert len(names) >= 3 + 13
     for path in names:
@@ -89,8 +112,11 @@ def test_settings_of_older_versions_are_read(tmp_path):
     old = tmp_path / "config.yaml"
     old.write_text("gradient_exchange: bfloat16\niterations: 7\n")
     assert load_config(old).iterations == 7
-    assert config_of_saved({"gradient_exchange": "bfloat16", "iterations": 7}) == default_config(iterations=7)
-    assert config_of_saved({"test": {"num_frame": 3}}) == default_config(test={"num_frame": 3})
+    saved = {"gradient_exchange": "bfloat16", "iterations": 7}
+    assert config_of_saved(saved) == default_config(**PUBLISHED_METHOD, iterations=7)
+    assert config_of_saved({"test": {"num_frame": 3}}) == default_config(
+        **PUBLISHED_METHOD, test={"num_frame": 3}
+    )
     for unfit, error in (({"iteration": 5}, OmegaConfBaseException), ([], TypeError)):
         with pytest.raises(error):
             config_of_saved(unfit)
@@ -107,6 +133,14 @@ def test_settings_of_older_versions_are_read(tmp_path):
         ("image_scaling: 0", "image_scaling"),
         ("background: [1, 2, 3]", "background"),
         ("background: mauve", "mauve"),
+        ("pose_inputs: all", "pose_inputs: all is not allowed; it must be local or body"),
+        ("light: lamp", "light: lamp is not allowed; it must be place, normal or none"),
+        ("novel_poses: none", "novel_poses: none is not allowed; it must be clamp or pca"),
+        ("hidden_widths: []", "hidden_widths: [] is not allowed; it must be a list of at least one number"),
+        ("hidden_widths: [64, 0]", "hidden_widths: [64, 0] is not allowed"),
+        ("hidden_widths: 64", "hidden_widths"),
+        ("light_lr: -1", "light_lr: -1.0 is not allowed; it must be 0 or more"),
+        ("lr_decay:\n  light: 0", "lr_decay.light"),
         ("lr_decay:\n  color: 0", "lr_decay.color"),
         ("min_pose_change: -0.1", "min_pose_change: -0.1 is not allowed"),
         (

@@ -217,7 +217,7 @@ class KernelAdam:
     def _step_layer(self, each: _Stepped, numbers: Tensor, given: tuple) -> None:
         anchors, outs, ins = each.parameter.shape
         inputs, count = self.layout[f"{INPUTS}.{each.name}"]
-        own_inputs = 0 if count == ins else ins  # the first layer's are the pose, which all anchors share
+        own_inputs = 0 if count == ins else ins  # the first layer's are shared where all anchors see the same
         biases, _ = self.layout[f"{BIASES}.{each.name}"]
         block_o, block_i = LAYER_BLOCK
         adam_of_layer[(anchors, triton.cdiv(outs, block_o))](

@@ -9,16 +9,25 @@ import torch
 from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.avatar.build import avatar_from_state
 from mmlphuman.body.kinematics import canonical_pose, rotation_matrices
-from mmlphuman.config import default_config
+from mmlphuman.config import config_of_saved, default_config
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import view_colors
 from mmlphuman.types import Pose, symmetric_matrices, upper_triangles
 from tests.builders import canonical_of, look_at_origin, random_pose, randomise, small_avatar
 
+SIZES = {"init_num_gs": 600, "num_verts": 120, "num_features": 10}
+PUBLISHED = {"pose_inputs": "body", "hidden_widths": [512, 256, 256, 256], "light": "none"}
+
 
 @pytest.fixture(scope="module")
 def avatar(synthetic_body):
-    return randomise(small_avatar(synthetic_body))
+    """Without a light, so that a rigid motion changes no colour (test_light)."""
+    return randomise(small_avatar(synthetic_body, light="none"))
+
+
+@pytest.fixture(scope="module")
+def published(synthetic_body):
+    return randomise(small_avatar(synthetic_body, **PUBLISHED))
 
 
 def test_canonical_pose_gives_the_rest_gaussians(synthetic_body):
@@ -91,14 +100,15 @@ def test_degree_one_is_silent_until_switched_on(avatar):
 
 def test_body_pose_drives_the_offsets_and_projection_replaces_only_what_the_mlps_see(avatar):
     pose, other = random_pose(5), random_pose(6)
-    plain, projected = avatar(pose).posed, avatar(pose, features=other.body).posed
+    plain, projected = avatar(pose).posed, avatar(pose, features=other.joints).posed
     as_other = avatar(other).posed
     assert (plain.sh - as_other.sh).abs().max() > 1e-4
     torch.testing.assert_close(projected.sh, as_other.sh)
     torch.testing.assert_close(projected.linear, plain.linear)
 
 
-def test_hands_and_root_do_not_reach_the_mlps(avatar):
+def test_hands_and_root_do_not_reach_the_published_mlps(published):
+    avatar = published
     pose = random_pose(7)
     changed = pose.joints.clone()
     changed[:3] += 0.5
@@ -125,8 +135,9 @@ def test_bases_start_as_one_small_shared_vector(synthetic_body):
     assert (avatar.sh1_bases == 0).all()
 
 
-def test_every_parameter_gets_a_gradient(avatar):
-    avatar.zero_grad()
+@pytest.mark.parametrize("light", ["none", "normal", "place"])
+def test_every_parameter_gets_a_gradient(synthetic_body, light):
+    avatar = randomise(small_avatar(synthetic_body, light=light))
     render = rasterize(avatar(random_pose(8)).posed, look_at_origin(views=4), torch.zeros(3))
     (render.colors * torch.rand_like(render.colors)).sum().backward()
     for name, parameter in avatar.named_parameters():
@@ -161,6 +172,35 @@ def test_gaussians_past_the_bases_stay_neutral(avatar):
 
 
 def test_a_saved_state_makes_the_same_avatar(avatar):
-    config = default_config(init_num_gs=600, num_verts=120, num_features=10)
+    config = default_config(**SIZES, light="none")
     copied, pose = avatar_from_state(config, avatar.state_dict()), random_pose(11)
     assert torch.equal(copied(pose).posed.xyz, avatar(pose).posed.xyz)
+
+
+@pytest.mark.parametrize("light", ["none", "normal", "place"])
+@pytest.mark.parametrize("inputs", ["local", "body"])
+def test_a_saved_state_brings_its_inputs_and_its_light(synthetic_body, inputs, light):
+    settings = {"pose_inputs": inputs, "light": light, "hidden_widths": [9]}
+    avatar = randomise(small_avatar(synthetic_body, **settings))
+    copied, pose = (
+        avatar_from_state(default_config(**SIZES, **settings), avatar.state_dict()),
+        random_pose(12),
+    )
+    with torch.no_grad():
+        for name, value in vars(avatar(pose).posed).items():
+            assert torch.equal(getattr(copied(pose).posed, name), value), name
+    for name, value in avatar.state_dict().items():
+        assert torch.equal(copied.state_dict()[name], value), name
+
+
+def test_a_state_of_former_versions_is_that_of_the_published_method(published):
+    """Without `mlp_inputs`; its settings were saved without the keys that say what this version does."""
+    former = {name: value for name, value in published.state_dict().items() if name != "mlp_inputs"}
+    assert not {name for name in former if "light" in name or "normal" in name}
+    copied, pose = avatar_from_state(config_of_saved(SIZES), former), random_pose(13)
+    with torch.no_grad():
+        ours, theirs = copied(pose), published(pose)
+    for name, value in vars(theirs.posed).items():
+        assert torch.equal(getattr(ours.posed, name), value), name
+    assert torch.equal(ours.control_offsets, theirs.control_offsets)
+    assert copied.light is None and copied.mlp_inputs.tolist() == list(range(3, 66))

@@ -24,12 +24,12 @@ def body() -> Body:
     )
 
 
-def layout_on(body: Body, size: float = 1.0, **settings):
+def layout_on(body: Body, size: float = 1.0, translations: torch.Tensor | None = None, **settings):
     grid = torch.rand(4, 4, 4, JOINTS, generator=torch.Generator().manual_seed(1))
     volume = WeightVolume(grid, torch.full((3,), -1.0), torch.full((3,), 1.0))
     config = default_config(init_num_gs=200, num_verts=40, num_features=12, **settings)
     template = trimesh.creation.icosphere(3, radius=0.8 * size)
-    return config, build_layout(config, body, template, volume)
+    return config, build_layout(config, body, template, volume, translations)
 
 
 def test_first_scales_are_the_root_mean_square_distance_to_three_neighbours(body):
@@ -73,5 +73,29 @@ def test_settings_reach_the_avatar(body):
     avatar = build_avatar(config, layout)
     assert avatar.property_bases.shape == (200, 3, 11) and avatar.position_bases.shape == (40, 2, 3)
     assert avatar.sh1_bases.shape == (200, 3, 9) and avatar.xyz_offset_range == 0.5
-    assert avatar.bank.weights[0].shape == (12, 512, 63) and avatar.bank.weights[4].shape == (12, 5, 256)
+    assert [weight.shape for weight in avatar.bank.weights] == [(12, 64, 36), (12, 64, 64), (12, 5, 64)]
     torch.testing.assert_close(avatar.lbs_weights.sum(1), torch.ones(200))
+
+
+def test_settings_of_the_published_method_reach_the_avatar(body):
+    config, layout = layout_on(body, pose_inputs="body", hidden_widths=[512, 256, 256, 256], light="none")
+    avatar = build_avatar(config, layout)
+    assert avatar.bank.weights[0].shape == (12, 512, 63) and avatar.bank.weights[4].shape == (12, 30, 256)
+    assert avatar.mlp_inputs.tolist() == list(range(3, 66)) and avatar.light is None
+
+
+@pytest.mark.parametrize(("light", "functions"), [("normal", 8), ("place", 20)])
+def test_the_light_knows_normals_of_the_surface_and_the_places_of_training(body, light, functions):
+    """On a ball the normals lead away from its centre, those of the nearest vertex a few degrees off."""
+    translations = torch.tensor([[0.0, 2, -1], [1, -3, -2], [0.5, 0, -4]]).double()
+    config, layout = layout_on(body, translations=translations, light=light)
+    avatar = build_avatar(config, layout)
+    assert avatar.light.coefficients.shape == (functions, 3)
+    assert avatar.light.lowest.tolist() == [0, -3, -4] and avatar.light.highest.tolist() == [1, 2, -1]
+    assert avatar.normals.dtype == avatar.light.lowest.dtype == torch.float32
+    torch.testing.assert_close(avatar.normals.norm(dim=1), torch.ones(200))
+    outwards = torch.nn.functional.normalize(layout.xyz, dim=1)
+    cosines = (avatar.normals * outwards).sum(1)
+    assert cosines.min() > 0.99 and cosines.mean() < 1 - 1e-5
+    unknown = build_avatar(config, layout_on(body, light=light)[1]).light
+    assert unknown.lowest.tolist() == unknown.highest.tolist() == [0, 0, 0]

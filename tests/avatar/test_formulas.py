@@ -6,6 +6,8 @@ numbers will do: no body, no capture.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,21 +20,36 @@ from mmlphuman.types import Pose
 from tests.builders import random_layout
 
 GAUSSIANS, CONTROLS, ANCHORS = 12, 9, 4
+# Whether an MLP has inputs of its own, widths between its layers, the light.
+METHODS = {
+    "published": (False, (512, 256, 256, 256), "none"),
+    "local inputs": (True, (64, 64), "none"),
+    "light of normals": (True, (64, 64), "normal"),
+    "light of places": (True, (64, 64), "place"),
+}
 
 
-@pytest.fixture(scope="module")
-def avatar() -> Avatar:
+@pytest.fixture(scope="module", params=METHODS)
+def avatar(request) -> Avatar:
     """Every number random, and of a size at which it counts."""
     generator = torch.Generator().manual_seed(0)
+    local, hidden_widths, light = METHODS[request.param]
+    layout = random_layout(generator, GAUSSIANS, CONTROLS, ANCHORS)
+    if local:
+        layout = replace(layout, mlp_inputs=torch.randint(0, 166, (ANCHORS, 7), generator=generator))
     avatar = Avatar(
-        random_layout(generator, GAUSSIANS, CONTROLS, ANCHORS),
+        layout,
         ANCHORS,
         num_gsparam_bases=5,
         num_position_bases=4,
+        hidden_widths=hidden_widths,
+        light=light,
     )
     with torch.no_grad():
         for name, parameter in avatar.named_parameters():
-            if not name.startswith("bank"):
+            if name.startswith("light"):
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+            elif not name.startswith("bank"):
                 parameter.add_(torch.randn(parameter.shape, generator=generator))
             elif "biases" in name:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
@@ -54,17 +71,19 @@ class Twin:
         self.numbers = {name: value.double().numpy() for name, value in avatar.state_dict().items()}
         self.parents = self.numbers["parents"].astype(int)
 
-    def coefficients(self, features: np.ndarray) -> np.ndarray:
-        """(A, 9): each anchor's MLP by itself; ReLU after every layer but the fifth."""
-        rows = []
+    def coefficients(self, joints: np.ndarray) -> np.ndarray:
+        """(A, 9): each anchor's MLP by itself; ReLU after every layer but the last."""
+        rows, inputs = [], self.numbers["mlp_inputs"].astype(int)
+        layers = sum(name.startswith("bank.weights") for name in self.numbers)
         for anchor in range(ANCHORS):
-            x = features
-            for layer in range(5):
+            own = range(3, 66) if inputs.ndim == 1 else inputs[anchor]
+            x = np.array([0.0 if number == 165 else joints[number] for number in own])
+            for layer in range(layers):
                 weight, bias = (
                     self.numbers[f"bank.{part}.{layer}"][anchor] for part in ("weights", "biases")
                 )
                 x = weight @ x + bias
-                x = np.maximum(x, 0) if layer < 4 else x
+                x = np.maximum(x, 0) if layer < layers - 1 else x
             rows.append(x)
         return np.array(rows)
 
@@ -93,9 +112,22 @@ class Twin:
         bases = self.numbers["position_bases"][control]
         return self.numbers["control_offsets"][control] + sum(own[5 + k] * bases[k] for k in range(4))
 
+    def shade(self, n: int, linear: np.ndarray, xyz: np.ndarray, translation: np.ndarray) -> np.ndarray:
+        """(3,) of the light, 1 where there is none."""
+        if "normals" not in self.numbers:
+            return np.ones(3)
+        x, y, z = (normal := linear @ self.numbers["normals"][n]) / np.linalg.norm(normal)
+        functions = [x, y, z, x * y, y * z, z * x, x * x - y * y, 3 * z * z - 1]
+        lowest, highest = self.numbers["light.lowest"], self.numbers["light.highest"]
+        nearest = np.minimum(np.maximum(translation, lowest), highest)
+        for along in xyz - translation + nearest - (lowest + highest) / 2:
+            functions += [along, along * x, along * y, along * z]
+        coefficients = self.numbers["light.coefficients"]
+        return np.maximum(1 + functions[: len(coefficients)] @ coefficients, 0.05)
+
     def gaussian(self, n: int, pose: Pose) -> dict[str, np.ndarray]:
         numbers, joints = self.numbers, pose.joints.double().numpy()
-        coefficients = self.coefficients(joints[3:66])
+        coefficients = self.coefficients(joints)
         own = self.mean("gaussian_to_anchor", n, coefficients)
         sh0, log_scale = numbers["sh0"][n].copy(), numbers["log_scales"][n].copy()
         quaternion, logit = numbers["quats"][n].copy(), numbers["opacity_logits"][n]
@@ -117,11 +149,13 @@ class Twin:
         rotation = Rotation.from_quat(quaternion, scalar_first=True).as_matrix()  # scipy makes it unit
         size = np.diag(np.exp(log_scale))
         covariance = linear @ rotation @ size @ size.T @ rotation.T @ linear.T
+        xyz = turn @ (blended @ np.append(rest, 1))[:3] + shift
+        shade, grey = self.shade(n, linear, xyz, shift), 0.5 * 2 * np.sqrt(np.pi)  # in the unit of degree 0
         return {
-            "xyz": turn @ (blended @ np.append(rest, 1))[:3] + shift,
+            "xyz": xyz,
             "covariance": covariance,
             "opacity": 1 / (1 + np.exp(-logit)),
-            "sh": np.vstack([sh0, sh1]),
+            "sh": np.vstack([(sh0 + grey) * shade - grey, sh1 * shade]),
             "linear": linear,
             "scale": np.exp(log_scale),
         }
@@ -135,7 +169,7 @@ def matrix_of(six: torch.Tensor) -> np.ndarray:
 def test_posed_gaussians_equal_the_formulas(avatar, pose):
     with torch.no_grad():
         output, twin = avatar(pose), Twin(avatar)
-    coefficients = twin.coefficients(pose.joints.double().numpy()[3:66])
+    coefficients = twin.coefficients(pose.joints.double().numpy())
     for control in range(CONTROLS):
         expected = twin.control_offset(control, coefficients)
         np.testing.assert_allclose(output.control_offsets[control].numpy(), expected, rtol=1e-4, atol=1e-5)
@@ -167,7 +201,7 @@ def test_parts_that_are_off_add_nothing(avatar, pose):
             assert neutral == (not bases_of_positions)
             assert torch.equal(output.scales, avatar.log_scales.exp()) == (not bases_of_properties)
             assert bool(output.posed.sh[:, 1:].any()) == bool(degree_one)
-            if degree_one:
+            if degree_one and avatar.light is None:
                 assert torch.equal(output.posed.sh[:, 1:], avatar.sh1) == (not bases_of_properties)
 
 

@@ -1,4 +1,4 @@
-"""Projection of poses into the space of training poses."""
+"""Poses brought into the range or the space of the training poses, and how far they lie outside."""
 
 import pytest
 import torch
@@ -7,12 +7,23 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import default_config
 from mmlphuman.types import Pose
+from tests.builders import random_pose, random_poses
+
+BODY = slice(3, 66)
 
 
 def training_poses(frames: int = 60) -> torch.Tensor:
+    """(F, 165); the body's 63 numbers move along five directions."""
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(5, 63, generator=generator)
-    return 0.2 + torch.randn(frames, 5, generator=generator) @ directions * 0.1
+    poses = random_poses(frames)
+    poses[:, BODY] = 0.2 + torch.randn(frames, 5, generator=generator) @ directions * 0.1
+    return poses
+
+
+def with_body(body: torch.Tensor) -> torch.Tensor:
+    """(..., 63) -> (..., 165)."""
+    return torch.nn.functional.pad(body, (3, 99))
 
 
 def test_training_poses_near_the_mean_are_kept():
@@ -22,10 +33,17 @@ def test_training_poses_near_the_mean_are_kept():
     torch.testing.assert_close(space.project(inside), inside, atol=1e-5, rtol=1e-4)
 
 
+def test_projection_leaves_what_is_not_the_body_s():
+    pose = 10 * random_poses(1, seed=5)[0]
+    projected = PoseSpace.fit(training_poses(), 5).project(pose)
+    assert projected.shape == (165,) and (projected != pose).sum() >= 60
+    assert torch.equal(projected[:3], pose[:3]) and torch.equal(projected[66:], pose[66:])
+
+
 def test_far_poses_come_back_to_two_sigma_and_projecting_again_changes_nothing():
     space = PoseSpace.fit(training_poses(), 5)
-    projected = space.project(torch.full((63,), 3.0))
-    coefficients = space.components @ (projected - space.mean)
+    projected = space.project(torch.full((165,), 3.0))
+    coefficients = space.components @ (projected[BODY] - space.mean)
     assert (coefficients.abs() <= 2 * space.sigmas * (1 + 1e-4)).all()
     torch.testing.assert_close(space.project(projected), projected, atol=1e-5, rtol=1e-4)
 
@@ -33,7 +51,7 @@ def test_far_poses_come_back_to_two_sigma_and_projecting_again_changes_nothing()
 def test_sigmas_are_standard_deviations_of_the_coefficients():
     poses = training_poses(200)
     space = PoseSpace.fit(poses, 5)
-    coefficients = (poses - space.mean) @ space.components.T
+    coefficients = (poses[:, BODY] - space.mean) @ space.components.T
     torch.testing.assert_close(coefficients.std(0), space.sigmas, rtol=1e-3, atol=1e-5)
 
 
@@ -48,7 +66,7 @@ def test_distance_is_the_angle_to_the_nearest_training_pose():
     """One joint turned by 21 degrees about an axis: 21 / sqrt(21) over the joints, whatever the other poses are."""
     near = torch.zeros(63)
     near[9:12] = torch.tensor([0.3, 0, 0])
-    space = PoseSpace.fit(torch.cat([near[None], 1 + training_poses(30)]), 5)
+    space = PoseSpace.fit(torch.cat([with_body(near)[None], 1 + training_poses(30)]), 5)
     assert space.distance(near) < 1e-3
     turned = near.clone()
     turned[9] += torch.deg2rad(torch.tensor(21.0))
@@ -62,7 +80,7 @@ def test_a_full_turn_is_no_distance():
     """Axis-angle numbers far apart may be the same rotation."""
     poses = training_poses()
     space = PoseSpace.fit(poses, 5)
-    pose = poses[7].clone()
+    pose = poses[7, BODY].clone()
     axis = pose[:3] / pose[:3].norm()
     pose[:3] += 2 * torch.pi * axis
     assert space.distance(pose) < 0.05
@@ -71,18 +89,62 @@ def test_a_full_turn_is_no_distance():
 def test_what_training_never_moved_stays_unmoved():
     """Eight components of poses that move along five directions: the other three hold still."""
     poses = training_poses()
-    space = PoseSpace.fit(poses, 8)
-    basis = torch.linalg.svd(poses - poses.mean(0), full_matrices=False)[2][:5]
-    away = space.project(torch.full((63,), 3.0)) - poses.mean(0)
+    space, bodies = PoseSpace.fit(poses, 8), poses[:, BODY]
+    basis = torch.linalg.svd(bodies - bodies.mean(0), full_matrices=False)[2][:5]
+    away = space.project(torch.full((165,), 3.0))[BODY] - bodies.mean(0)
     assert (away - away @ basis.T @ basis).norm() < 1e-4
 
 
 @pytest.mark.parametrize("sigmas", [0.5, 2.0])
 def test_a_trained_avatar_projects_by_its_settings(sigmas):
     space = PoseSpace.fit(training_poses(), 5)
-    trained = TrainedAvatar(None, space, default_config(pca_sigmas=sigmas), 0)
+    trained = TrainedAvatar(None, space, default_config(pca_sigmas=sigmas, novel_poses="pca"), 0)
     pose = Pose(torch.full((165,), 3.0), torch.zeros(3), torch.eye(3))
-    assert torch.equal(trained.features(pose, project=False), pose.joints[3:66])
-    coefficients = space.components @ (trained.features(pose, project=True) - space.mean)
+    assert torch.equal(trained.features(pose, project=False), pose.joints)
+    coefficients = space.components @ (trained.features(pose, project=True)[BODY] - space.mean)
     farthest = (coefficients.abs() / space.sigmas).max().item()
     assert farthest == pytest.approx(sigmas, rel=1e-3)
+
+
+def test_clamping_keeps_each_number_within_its_range_in_training():
+    """Number by number: those inside as they are, the others at the nearer end."""
+    poses = training_poses()
+    space, pose = PoseSpace.fit(poses, 5), random_poses(1, seed=1, size=1.0)[0]
+    clamped = space.clamp(pose)
+    moved = 0
+    for number in range(165):
+        lowest, highest = min(poses[:, number].tolist()), max(poses[:, number].tolist())
+        value = pose[number].item()
+        assert clamped[number].item() == (lowest if value < lowest else highest if value > highest else value)
+        moved += not lowest <= value <= highest
+    assert 30 < moved < 135
+    assert torch.equal(space.clamp(clamped), clamped)
+
+
+def test_clamping_keeps_new_combinations_of_what_training_has_shown():
+    """One pose's left half with another's right half; projecting would blend it with the others."""
+    poses = training_poses()
+    space = PoseSpace.fit(poses, 5)
+    both = torch.cat([poses[3, :80], poses[9, 80:]])
+    assert torch.equal(space.clamp(both), both) and all(
+        torch.equal(space.clamp(each), each) for each in poses
+    )
+
+
+def test_a_trained_avatar_clamps_unless_it_projects():
+    space, pose = PoseSpace.fit(training_poses(), 5), random_pose(4, size=2.0)
+    trained = TrainedAvatar(None, space, default_config(), 0)
+    assert torch.equal(trained.features(pose, project=True), space.clamp(pose.joints))
+    assert torch.equal(trained.features(pose, project=False), pose.joints)
+    assert not torch.equal(space.clamp(pose.joints), pose.joints)
+
+
+def test_a_space_of_former_versions_holds_the_body_s_numbers_alone():
+    poses = training_poses()
+    now = PoseSpace.fit(poses, 5)
+    former = PoseSpace(**now.state_dict() | {"training_poses": poses[:, BODY].clone()})
+    assert torch.equal(former.training_poses, with_body(poses[:, BODY]))
+    pose = random_pose(2)
+    assert torch.equal(former.project(pose.joints), now.project(pose.joints))
+    assert torch.equal(former.joint_angles(pose.body), now.joint_angles(pose.body))
+    assert set(now.state_dict()) == {"mean", "components", "sigmas", "training_poses"}, "as they are saved"

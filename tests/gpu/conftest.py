@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
-from mmlphuman.avatar import mlp_bank
 from mmlphuman.avatar.avatar import Avatar
 from tests.builders import randomise, small_avatar
 
@@ -20,8 +20,14 @@ FEW = {
     "num_features": 4,
     "num_gsparam_bases": 5,
     "num_position_bases": 3,
+    "hidden_widths": [20, 72, 20, 20],
 }
-NARROW = (20, 72, 20, 20)
+PUBLISHED_WIDTHS = [512, 256, 256, 256]
+METHODS = {
+    "published": {"pose_inputs": "body", "hidden_widths": PUBLISHED_WIDTHS, "light": "none"},
+    "local inputs, light of places": {"pose_inputs": "local", "light": "place"},
+    "local inputs, light of normals": {"pose_inputs": "local", "light": "normal"},
+}
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +43,16 @@ def device() -> torch.device:
 
 @pytest.fixture(scope="session")
 def pristine_avatar(synthetic_body, device) -> Avatar:
-    """On the device, no parameter zero by chance; to be copied. Its bank is as published on a GPU only."""
-    with pytest.MonkeyPatch.context() as patch:
-        if device.type == "cpu":
-            patch.setattr(mlp_bank, "HIDDEN", NARROW)
-        return randomise(small_avatar(synthetic_body, **FEW if device.type == "cpu" else {})).to(device)
+    """On the device, no parameter zero by chance; to be copied. The published method, its bank on a GPU only."""
+    return avatar_of(METHODS["published"], synthetic_body, device)
+
+
+@pytest.fixture(scope="session", params=METHODS)
+def avatar_of_each_method(request, synthetic_body, device) -> Avatar:
+    """As `pristine_avatar`."""
+    return avatar_of(METHODS[request.param], synthetic_body, device)
+
+
+def avatar_of(method: dict, body: Path, device: torch.device) -> Avatar:
+    few = FEW if device.type == "cpu" else {}
+    return randomise(small_avatar(body, **method | few)).to(device)

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmlphuman.avatar import mlp_bank
 from mmlphuman.avatar.avatar import ActiveParts
+from mmlphuman.avatar.mlp_bank import MLPBank
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
@@ -18,7 +18,7 @@ from mmlphuman.processes import Ranks
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import view_colors
 from mmlphuman.types import PosedGaussians
-from tests.builders import look_at_origin, random_pose
+from tests.builders import look_at_origin, random_pose, random_poses
 from tests.outer_products import all_gradients
 
 SCHEDULES = {
@@ -30,8 +30,8 @@ SCHEDULES = {
 
 
 @pytest.fixture(scope="module")
-def avatar(pristine_avatar):
-    return copy.deepcopy(pristine_avatar)
+def avatar(avatar_of_each_method):
+    return copy.deepcopy(avatar_of_each_method)
 
 
 @pytest.fixture
@@ -112,12 +112,13 @@ def test_fused_avatar_equals_the_plain_one(avatar, pose, device, name):
     print(f"{name}: largest relative gradient error {worst:.1e}")
 
 
-def test_a_bank_with_more_inputs_than_a_program_reads_at_once(device, monkeypatch):
+@pytest.mark.parametrize("own", [False, True], ids=["all see the same", "each its own"])
+def test_a_bank_with_more_inputs_than_a_program_reads_at_once(device, own):
     from mmlphuman.gpu.bank import BankFunction
 
-    monkeypatch.setattr(mlp_bank, "HIDDEN", (264, 20))
-    bank = mlp_bank.MLPBank(2, 63, 7, torch.Generator().manual_seed(0)).to(device)
-    features = torch.randn(63, generator=torch.Generator().manual_seed(1)).to(device)
+    bank = MLPBank(2, 63, (264, 20), 7, torch.Generator().manual_seed(0)).to(device)
+    shape = (2, 63) if own else (63,)
+    features = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
     with torch.no_grad():
         expected = bank(features)
         assert (
@@ -142,7 +143,7 @@ def test_gradients_do_not_depend_on_chance(avatar, pose, device):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="records CUDA graphs")
 def test_recorded_half_precision_draws_the_same_picture(avatar, pose):
     config = default_config(init_num_gs=600, num_verts=120, num_features=10)
-    space = PoseSpace.fit(0.2 * torch.randn(40, 63, generator=torch.Generator().manual_seed(0)), 20)
+    space = PoseSpace.fit(random_poses(40, size=0.2), 20)
     trained = TrainedAvatar(avatar, space, config, iteration=10**6).to("cuda")
     cameras, white = look_at_origin(size=256).to("cuda"), torch.ones(3, device="cuda")
     backend = choose_backend("auto", "auto", "cuda")

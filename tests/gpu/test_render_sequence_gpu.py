@@ -23,7 +23,7 @@ POSES = 24
 @pytest.fixture(scope="module")
 def trained(synthetic_body):
     config = default_config(init_num_gs=600, num_verts=120, num_features=10)
-    poses = torch.stack([random_pose(seed).body for seed in range(20)])
+    poses = torch.stack([random_pose(seed).joints for seed in range(20)])
     avatar = randomise(small_avatar(synthetic_body))
     return TrainedAvatar(avatar, PoseSpace.fit(poses, 5), config, config.iterations).to("cuda")
 

@@ -63,7 +63,7 @@ def test_fast_lpips_is_lpips_up_to_bfloat16(views):
         assert cosine > 0.95
 
 
-def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(pristine_avatar, device):
+def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(avatar_of_each_method, device):
     """Two poses a step, the parts of the avatar switched on one after the other, rates with and without decay."""
     from mmlphuman.gpu.fused_avatar import FusedAvatar
     from mmlphuman.gpu.kernel_adam import KernelAdam
@@ -71,7 +71,7 @@ def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(pristine_avat
     torch.backends.cuda.matmul.allow_tf32 = False
     # A decay that is large enough to be seen in a step.
     config = default_config(iterations=2 * len(SWITCHED_ON), encoder_weight_decay=0.5)
-    plain = copy.deepcopy(pristine_avatar)
+    plain = copy.deepcopy(avatar_of_each_method)
     ours = copy.deepcopy(plain)
     fused = FusedAvatar(ours)
 
@@ -113,11 +113,11 @@ SWITCHED_ON = (
 )  # fmt: skip
 
 
-def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(pristine_avatar, device):
+def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(avatar_of_each_method, device):
     from mmlphuman.gpu.fused_avatar import FusedAvatar
     from mmlphuman.gpu.kernel_adam import KernelAdam
 
-    avatar = copy.deepcopy(pristine_avatar)
+    avatar = copy.deepcopy(avatar_of_each_method)
     fused = FusedAvatar(avatar)
     optimisers = Optimisers(
         avatar, default_config(), 1.0, partial(KernelAdam, tables=fused.tables), Ranks(device)
@@ -125,7 +125,9 @@ def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(pristine_avatar, d
     output = fused(random_pose(1).to(device))
     random_loss(output, 0).backward()
     pieces = pieces_of_row(dict(avatar.named_parameters()), output.activations)
-    for broken in (None, "sh0", "bank.biases.2", "inputs.5", "control_offsets"):
+    coefficients = f"inputs.{len(avatar.bank.weights)}"
+    of_light = () if avatar.light is None else ("light.coefficients",)
+    for broken in (None, "sh0", "bank.biases.2", "inputs.0", coefficients, "control_offsets", *of_light):
         optimisers.stepper.rows.add(pieces, ActiveParts())
         if broken:
             begin, count = optimisers.stepper.rows.layout[broken]

@@ -56,6 +56,7 @@ def test_stop_and_resume_equals_never_stopping_bit_for_bit(tiny_config, capture,
             interrupted.save(tmp_path / "stopped")
     resumed = resume_run(config, capture, tmp_path / "stopped", None, CPU)
     assert resumed.iteration == 4
+    assert resumed.avatar.light.coefficients.any(), "the light's numbers are carried"
     assert_same_state(whole, run(resumed, tmp_path / "stopped"))
 
 
@@ -64,6 +65,25 @@ def test_training_lowers_the_loss(tiny_config, capture, tmp_path):
     trainer = fresh(config, capture)
     losses = [trainer.step(next(trainer.stream))[0]["l1"].item() for _ in range(60)]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+
+
+def test_the_light_knows_the_places_of_the_training_frames_and_learns(tiny_config, capture):
+    trainer = fresh(tiny_config, capture)
+    light, frames = trainer.avatar.light, {frame for frame, _ in trainer.scene.training.pairs}
+    places = torch.stack(
+        [
+            trainer.scene.training.sample(frame, trainer.config.train_cam_ids[:1]).pose.translation
+            for frame in frames
+        ]
+    )
+    assert len(frames) > 10 and torch.equal(light.lowest, places.min(0).values)
+    assert torch.equal(light.highest, places.max(0).values)
+    assert not light.coefficients.any()
+    trainer.step(*trainer.next_samples())
+    moved = light.coefficients.abs()
+    assert moved.max().item() == pytest.approx(0.005, rel=0.01) and (moved > 0).all(), (
+        "Adam's first step: the rate"
+    )
 
 
 def test_every_parameter_moves_once_everything_is_on(tiny_config, capture, tmp_path):

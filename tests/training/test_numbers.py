@@ -6,7 +6,6 @@ import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from mmlphuman.avatar import mlp_bank
 from mmlphuman.avatar.avatar import Avatar, AvatarOutput
 from mmlphuman.config import Config, default_config
 from mmlphuman.training.losses import Losses, TrainingLoss, choose_crops
@@ -27,17 +26,29 @@ RATES = {
     "position_bases": (1.6e-5, 0.1, True),
     "property_bases": (1e-4, 1.0, False),
     "sh1_bases": (2.5e-6, 1.0, False),
+    "light": (5e-3, 0.1, False),
     "bank": (5e-4, 0.1, False),
 }
 
 
 @pytest.fixture
-def avatar(monkeypatch) -> Avatar:
-    monkeypatch.setattr(mlp_bank, "HIDDEN", (8, 7, 6, 5))  # numbers of the MLPs follow the same rules
+def avatar() -> Avatar:
+    return small(light="place")
+
+
+def small(light: str) -> Avatar:
     avatar = Avatar(
-        random_layout(torch.Generator().manual_seed(0)), 4, num_gsparam_bases=2, num_position_bases=1
-    )
+        random_layout(torch.Generator().manual_seed(0)), 4, num_gsparam_bases=2, num_position_bases=1,
+        hidden_widths=(8, 7, 6, 5), light=light,
+    )  # fmt: skip
     return avatar.double()
+
+
+def test_an_avatar_without_light_has_no_rate_for_it():
+    for light in ("none", "normal"):
+        optimisers = Optimisers(small(light), default_config(), SCENE_SCALE)
+        names = [group["name"] for each in optimisers.optimisers for group in each.param_groups]
+        assert names.count("light") == (light != "none") and names.count("color") == 1
 
 
 def expected_rate(name: str, progress: float, poses: int) -> float:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmlphuman.avatar.avatar import ActiveParts
+from mmlphuman.avatar.pose_inputs import inputs_of
 from mmlphuman.gpu.pose_rows import PoseRows, pieces_of_row
 from mmlphuman.processes import Ranks
 from tests.builders import random_loss, random_pose, randomise, small_avatar
@@ -22,9 +23,15 @@ SCHEDULES = {
 }
 
 
-@pytest.fixture(scope="module")
-def avatar(synthetic_body):
-    return randomise(small_avatar(synthetic_body))
+METHODS = {
+    "published": {"pose_inputs": "body", "hidden_widths": [512, 256, 256, 256], "light": "none"},
+    "local inputs and a light": {},
+}
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def avatar(request, synthetic_body):
+    return randomise(small_avatar(synthetic_body, **METHODS[request.param]))
 
 
 def activations(avatar, features) -> tuple[torch.Tensor, ...]:
@@ -44,7 +51,7 @@ def gradients_of_pose(avatar, seed: int, active: ActiveParts) -> tuple[torch.Ten
     random_loss(avatar(pose, active), seed).backward()
     if not (active.property_bases or active.position_bases):
         return ()
-    return activations(avatar, pose.body)
+    return activations(avatar, inputs_of(pose.joints, avatar.mlp_inputs))
 
 
 def without_large(pieces: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
