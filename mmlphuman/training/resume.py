@@ -11,7 +11,7 @@ import torch
 from mmlphuman.capture.dataset import test_dataset, training_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
-from mmlphuman.config import Config
+from mmlphuman.config import FORMERLY, Config
 from mmlphuman.model_folder import load_avatar
 from mmlphuman.processes import Ranks
 from mmlphuman.training.checkpoint import agreed_whole, load_training_state
@@ -31,9 +31,11 @@ def check_same_run(saved: Config, given: Config, model_dir: Path) -> None:
     before, now = asdict(saved), asdict(given)
     for key, value in before.items():
         if key not in MAY_CHANGE and now[key] != value:
+            published = "add --config config/published.yaml, the method of versions before this setting"
+            remedy = published if FORMERLY.get(key) == value else f"resume with {model_dir / 'config.yaml'}"
             raise ValueError(
-                f"{model_dir} was trained with {key}: {value}, now it is {now[key]}; resume with "
-                f"{model_dir / 'config.yaml'}, or start another --out_dir"
+                f"{model_dir} was trained with {key}: {value}, now it is {now[key]}; {remedy}, or start another "
+                "--out_dir"
             )
 
 

@@ -1,10 +1,12 @@
 """A run: it learns, it resumes bit for bit, it stops on NaN with the last good checkpoint."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from mmlphuman.config import FORMERLY
 from mmlphuman.model_folder import list_checkpoints, load_avatar, newest_checkpoint
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.training import loop
@@ -12,7 +14,7 @@ from mmlphuman.training.guarding import NonFiniteError
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.losses import choose_crops
 from mmlphuman.training.monitor import Monitor
-from mmlphuman.training.resume import resume_run
+from mmlphuman.training.resume import check_same_run, resume_run
 from mmlphuman.training.run_setup import build_scene
 
 CPU = torch.device("cpu")
@@ -126,6 +128,16 @@ def test_resuming_under_other_settings_is_refused(tiny_config, capture, tmp_path
     with pytest.raises(ValueError, match="trained with color_lr: 0.0005, now it is 0.1"):
         resume_run(replace(tiny_config, color_lr=0.1), capture, tmp_path, None, CPU)
     resume_run(replace(tiny_config, num_workers=1, log_every=5), capture, tmp_path, None, CPU)
+
+
+def test_a_run_of_the_published_method_is_told_which_settings_go_on_with_it(tiny_config):
+    """A run of a former version has the published method in its settings, which the defaults are no longer."""
+    saved = replace(tiny_config, pose_inputs="body", hidden_widths=FORMERLY["hidden_widths"], light="none")
+    with pytest.raises(
+        ValueError, match="pose_inputs: body, now it is local; add --config config/published.yaml"
+    ):
+        check_same_run(saved, tiny_config, Path("MODEL"))
+    check_same_run(saved, saved, Path("MODEL"))
 
 
 def gradients_of(trainer: Trainer, samples) -> tuple[dict, dict]:
