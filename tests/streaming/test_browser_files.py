@@ -14,7 +14,13 @@ from tests.streaming.page_server import BLUE, MIDDLE, RED, after, settled
 
 
 def downloaded(browser: Browser, pattern: str) -> Path:
-    return wait_for(lambda: list(browser.downloads.glob(pattern)))[0]
+    """Once it is whole: the browser first puts an empty file under its name, and the content beside it."""
+
+    def whole() -> list[Path]:
+        found = [path for path in browser.downloads.glob(pattern) if path.stat().st_size]
+        return [] if any(browser.downloads.glob("*.crdownload")) else found
+
+    return wait_for(whole)[0]
 
 
 def test_camera_files_come_back(browser, painter):
