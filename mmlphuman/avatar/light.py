@@ -43,21 +43,20 @@ class SceneLight(nn.Module):
 
         The functions get no gradient: light does not move Gaussians.
         """
-        shade = 1 + self.functions(posed, normals, translation) @ self.coefficients
-        shade = shade.clamp_min(DARKEST)
-        degree0, degree1 = posed.sh[:, :1], posed.sh[:, 1:]
-        lit = torch.cat([degree0 * shade[:, None] + GREY * (shade - 1)[:, None], degree1 * shade[:, None]], 1)
-        return replace(posed, sh=lit)
+        shade = 1 + self.functions(posed, normals, translation).T @ self.coefficients
+        shade = shade.clamp_min(DARKEST)[:, None]
+        grey = posed.sh.new_tensor([GREY, 0, 0, 0])[:, None]
+        return replace(posed, sh=posed.sh * shade + grey * (shade - 1))
 
     @torch.no_grad()
     def functions(self, posed: PosedGaussians, normals: Tensor, translation: Tensor) -> Tensor:
-        """(N, K)."""
-        world = nn.functional.normalize((posed.linear @ normals[:, :, None])[:, :, 0], dim=-1)
-        x, y, z = world.unbind(1)
+        """(K, N)."""
+        world = torch.einsum("nij,nj->in", posed.linear, normals)
+        x, y, z = world / torch.linalg.vector_norm(world, dim=0).clamp_min(1e-12)
         found = [x, y, z, x * y, y * z, z * x, x * x - y * y, 3 * z * z - 1]
         if len(self.coefficients) == OF_PLACE_TOO:
             middle = (self.lowest + self.highest) / 2
             place = posed.xyz + (translation.clamp(self.lowest, self.highest) - translation - middle)
-            for along in place.unbind(1):
+            for along in place.T.contiguous():
                 found += [along, along * x, along * y, along * z]
-        return torch.stack(found, 1)
+        return torch.stack(found)

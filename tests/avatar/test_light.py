@@ -76,9 +76,9 @@ def test_of_how_many_functions():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_functions_are_those_written_out(kind, posed, normals):
     found = scene_light(kind).functions(posed, normals, INSIDE)
-    assert found.shape == (COUNT, FUNCTIONS[kind])
+    assert found.shape == (FUNCTIONS[kind], COUNT)
     expected = [functions_of(kind, n, posed, normals, INSIDE.tolist()) for n in range(COUNT)]
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(found.T.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
