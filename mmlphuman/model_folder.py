@@ -20,6 +20,7 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import config_of_saved
 from mmlphuman.files import UNREADABLE_MEMBER
+from mmlphuman.text import one_line
 
 FORMAT_VERSION = 2
 FOLDER = "checkpoints"
@@ -86,9 +87,7 @@ def load_avatar(checkpoint: Path) -> TrainedAvatar:
         avatar = avatar_from_state(config, content["avatar"])
         pose_space = PoseSpace(**content["pose_space"])
     except (KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"{path}: content does not fit this program: {' '.join(str(error).split())}"
-        ) from error
+        raise ValueError(f"{path}: content does not fit this program: {one_line(error)}") from error
     return TrainedAvatar(avatar, pose_space, config, content["iteration"])
 
 
@@ -100,7 +99,7 @@ def check_file(path: Path) -> None:
     except FileNotFoundError as error:
         raise DamagedCheckpoint(f"{path} is missing") from error
     except UNREADABLE_MEMBER as error:
-        raise DamagedCheckpoint(f"{path} is damaged ({' '.join(str(error).split())})") from error
+        raise DamagedCheckpoint(f"{path} is damaged ({one_line(error)})") from error
     if altered is not None:
         raise DamagedCheckpoint(f"{path} is damaged (the checksum of {altered} is wrong)")
 

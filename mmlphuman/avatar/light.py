@@ -45,8 +45,8 @@ class SceneLight(nn.Module):
         """
         shade = 1 + self.functions(posed, normals, translation).T @ self.coefficients
         shade = shade.clamp_min(DARKEST)[:, None]
-        grey = posed.sh.new_tensor([GREY, 0, 0, 0])[:, None]
-        return replace(posed, sh=posed.sh * shade + grey * (shade - 1))
+        about_grey = nn.functional.pad(GREY * (shade - 1), (0, 0, 0, 3))  # of degree 0 alone
+        return replace(posed, sh=posed.sh * shade + about_grey)
 
     @torch.no_grad()
     def functions(self, posed: PosedGaussians, normals: Tensor, translation: Tensor) -> Tensor:
