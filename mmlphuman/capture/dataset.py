@@ -74,31 +74,32 @@ class CaptureDataset:
                 self._views[pair] = self._read_view(*pair)
 
     def cameras(self, camera_ids: Sequence[int]) -> Cameras:
-        """The cameras, scaled as the images are. Reads no image. ValueError if their sizes differ."""
+        """The cameras, scaled as the images are, all of the widest one's width and the highest one's height: see
+        `sample`. Reads no image."""
         for camera_id in camera_ids:
             if camera_id not in self._readers:
                 raise ValueError(
                     f"camera {camera_id} is not among the selected cameras {list(self.camera_ids)}"
                 )
         readers = [self._readers[camera_id] for camera_id in camera_ids]
-        sizes = {reader.size for reader in readers}
-        if len(sizes) != 1:
-            raise ValueError(
-                f"cameras {list(camera_ids)} are drawn together but differ in image size: {sorted(sizes)}"
-            )
-        width, height = sizes.pop()
+        width, height = np.max([reader.size for reader in readers], axis=0).tolist()
         w2c = np.stack([self.layout.cameras[camera_id].w2c for camera_id in camera_ids])
         intrinsics = np.stack([reader.intrinsics for reader in readers])
         return Cameras(torch.from_numpy(w2c).float(), torch.from_numpy(intrinsics).float(), width, height)
 
     def sample(self, frame: int, camera_ids: Sequence[int]) -> Sample:
-        """One pose and its views from `camera_ids`. ValueError or OSError names frame, camera and file."""
-        views = [self._view(frame, camera_id) for camera_id in camera_ids]
+        """One pose and its views from `camera_ids`. ValueError or OSError names frame, camera and file.
+
+        Smaller pictures among larger ones get black columns at their right and rows below, none of which is to be
+        trusted: pixels and intrinsics stay as they are.
+        """
+        cameras = self.cameras(camera_ids)
+        views = [_widen(self._view(frame, i), cameras.width, cameras.height) for i in camera_ids]
         return Sample(
             frame=frame,
             camera_ids=tuple(camera_ids),
             pose=self.poses.pose(frame),
-            cameras=self.cameras(camera_ids),
+            cameras=cameras,
             images=torch.from_numpy(np.stack([view.image for view in views])),
             masks=torch.from_numpy(np.stack([view.mask for view in views])),
             edges=torch.from_numpy(np.stack([view.edge for view in views])),
@@ -177,6 +178,18 @@ class CaptureDataset:
             return camera.image_size
         frame = next(frame for frame, other in self.pairs if other == camera_id)
         return decode_image(self.layout.image_path(camera_id, frame), cv2.IMREAD_GRAYSCALE).shape[::-1]
+
+
+def _widen(view: View, width: int, height: int) -> View:
+    rows, columns = height - view.image.shape[0], width - view.image.shape[1]
+    if not rows and not columns:
+        return view
+    beyond = (0, rows), (0, columns)
+    return View(
+        image=np.pad(view.image, (*beyond, (0, 0))),
+        mask=np.pad(view.mask, beyond),
+        edge=np.pad(view.edge, beyond, constant_values=True),
+    )
 
 
 def _existing_pairs(

@@ -138,11 +138,22 @@ def test_unreadable_image_names_frame_camera_and_file(small_capture):
         dataset.sample(2, (2,))
 
 
-def test_different_sizes_cannot_be_drawn_together(small_capture):
+def test_cameras_of_different_sizes_are_drawn_together(small_capture):
     path = small_capture / "calibration_full.json"
-    path.write_text(path.read_text().replace(f'"imgSize": [{WIDTH}, {HEIGHT}]', '"imgSize": [20, 30]', 1))
-    with pytest.raises(ValueError, match=r"cameras \[0, 1\] are drawn together but differ in image size"):
-        dataset_of(small_capture).cameras([0, 1])
+    path.write_text(path.read_text().replace(f'"imgSize": [{WIDTH}, {HEIGHT}]', '"imgSize": [20, 90]', 1))
+    for file in (image_path(small_capture, 0, 1), mask_path(small_capture, 0, 1)):
+        picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(file), cv2.resize(picture, (20, 90), interpolation=cv2.INTER_NEAREST))
+    dataset = dataset_of(small_capture)
+    alone, together = dataset.sample(1, (0,)), dataset.sample(1, (1, 0))
+    assert (together.cameras.width, together.cameras.height) == (WIDTH, 90)
+    assert torch.equal(together.cameras.intrinsics[1], alone.cameras.intrinsics[0])
+    for name, beyond in (("images", 0), ("masks", False), ("edges", True)):
+        whole = getattr(together, name)[1]
+        assert torch.equal(whole[:, :20], getattr(alone, name)[0]), name
+        assert (whole[:, 20:] == beyond).all(), name
+    # The other one is higher by the rows that were added.
+    assert together.edges[0, HEIGHT:].all() and not together.masks[0, HEIGHT:].any()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
