@@ -100,10 +100,10 @@ def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(avatar_of_eac
             assert optimisers.step().isfinite()
         for name, parameter in plain.named_parameters():
             difference = (ours.get_parameter(name) - parameter).abs()
-            # Where the poses' gradients cancel to rounding alone Adam's first steps, of the rate's size, differ: a few
-            # of a large bank's millions, none of a small parameter.
+            # Where the two poses' gradients cancel down to rounding, a share of some 1e-6 of a large bank's millions,
+            # Adam's first steps, of the rate's size, differ in sign: ten times that share, none of a small parameter.
             unequal = difference > 2e-3 * parameter.abs().max()
-            assert unequal.sum() <= 1e-6 * unequal.numel(), (iteration, name, int(unequal.sum()))
+            assert unequal.sum() <= 1e-5 * unequal.numel(), (iteration, name, int(unequal.sum()))
             assert difference.norm() < 1e-4 * parameter.norm(), (iteration, name)
 
 
