@@ -57,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
         "--test", action="store_true", help="bring novel poses into training's range, as test.py --test does"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # settings may stand between flags
 
 
 def check_arguments(args: argparse.Namespace) -> None:

@@ -82,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
         help=f"network of FID; default smpl_model/{WEIGHTS_NAME}",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # settings may stand between flags
 
 
 def check_arguments(args: argparse.Namespace) -> None:
