@@ -50,6 +50,7 @@ DEFINITIONS = {
     "ssim": "Gaussian window 11, sigma 1.5, borders mirrored, mean over all pixels (torchmetrics' rule)",
     "crop": f"mask's bounding square, white outside the image, bilinear with antialiasing to {PERCEPTUAL_SIZE}",
     "lpips": "VGG, on the crop",
+    "sharpness": "sum of |gradient| / sum of grey over the pixels inside, render's over truth's",
     "fid": "Inception of 2015-12-05, pool3, TensorFlow 1's resizing to 299, on the crop rounded to 8 bits",
 }
 

@@ -24,13 +24,15 @@ COLUMNS = (
     ("psnr_crop", f"PSNR {PERCEPTUAL_SIZE}", ".2f"),
     ("ssim_crop", f"SSIM {PERCEPTUAL_SIZE}", ".4f"),
     ("lpips", "LPIPS", ".4f"),
+    ("sharpness", "sharpness", ".3f"),
 )
 FID_COLUMN = ("fid", "FID", ".1f")  # a property of a set of pictures, not a mean over them
 
 LEGEND = (
     "Means over images. PSNR in dB: whole image, inside the person, within "
     f"{EDGE_WIDTH} px of the mask's edge; edge error: share of\nthe squared error in that band. "
-    f"{PERCEPTUAL_SIZE}, LPIPS, FID: on the mask's bounding square resized to {PERCEPTUAL_SIZE}."
+    f"{PERCEPTUAL_SIZE}, LPIPS, FID: on the mask's bounding square resized to {PERCEPTUAL_SIZE}.\n"
+    "Sharpness: detail inside the person, of the truth's; below 1 is blurred."
 )
 
 

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torchmetrics.functional.image import lpips as torchmetrics_lpips
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from mmlphuman.evaluation import metrics
-from mmlphuman.evaluation.metrics import ImagePair, person_pair, score_picture
+from mmlphuman.evaluation.metrics import ImagePair, person_pair, score_picture, sharpness
 from mmlphuman.measures.comparison import person_crops, regions
 from mmlphuman.measures.lpips import LPIPS
 
@@ -177,3 +178,58 @@ def test_pictures_of_different_sizes_are_refused(truth, mask):
         score(truth, truth[:-1], mask)
     with pytest.raises(ValueError, match="one size"):
         score(truth, truth, mask[:-1])
+
+
+@pytest.fixture
+def cloth():
+    """(truth, inside): a picture with wrinkles of several widths, uint8."""
+    noise = np.random.default_rng(3).normal(size=(96, 96, 3))
+    layers = [cv2.GaussianBlur(noise, (0, 0), width) * width for width in (1.0, 2.0, 5.0)]
+    inside = np.zeros((96, 96), bool)
+    inside[8:-8, 8:-8] = True
+    return np.clip(120 + 60 * sum(layers), 0, 255).astype(np.uint8), inside
+
+
+def test_sharpness_falls_with_blur_and_rises_with_noise(cloth):
+    truth, inside = cloth
+    blurred = [sharpness(truth, cv2.GaussianBlur(truth, (0, 0), width), inside) for width in (0.7, 1.5, 3.0)]
+    assert 0.95 > blurred[0] > blurred[1] + 0.1 > blurred[2] + 0.2
+    grain = np.random.default_rng(4).normal(size=truth.shape)
+    noisy = [
+        sharpness(truth, np.clip(truth + size * grain, 0, 255).astype(np.uint8), inside) for size in (10, 20)
+    ]
+    assert 1.05 < noisy[0] < noisy[1] - 0.1
+
+
+def test_sharpness_does_not_ask_where_the_detail_lies_or_how_bright_it_is(cloth):
+    truth, inside = cloth
+    assert sharpness(truth, truth, inside) == 1
+    assert sharpness(truth, np.roll(truth, (1, 2), (0, 1)), inside) == pytest.approx(1, abs=0.03)
+    assert sharpness(truth, truth[::-1, ::-1], inside) == pytest.approx(1, abs=0.1)
+    assert sharpness(truth, truth // 2, inside) == pytest.approx(1, abs=0.02)
+
+
+def test_sharpness_is_of_the_inside_by_its_formula(truth, render, mask):
+    inside, _ = regions(mask)
+
+    def detail(picture):  # pixel by pixel
+        grey, total, light = picture.astype(float).sum(-1) / 3, 0.0, 0.0
+        for y, x in zip(*np.nonzero(inside), strict=True):
+            right, down = grey[y, x + 1] - grey[y, x - 1], grey[y + 1, x] - grey[y - 1, x]
+            total, light = total + math.sqrt(right**2 + down**2) / 2, light + grey[y, x]
+        return total / light
+
+    expected = detail(render) / detail(truth)
+    assert score(truth, render, mask).sharpness == pytest.approx(expected, rel=1e-5)
+    away = render.copy()
+    away[~mask] = 0
+    assert score(truth, away, mask).sharpness == pytest.approx(expected, rel=1e-5)
+
+
+def test_sharpness_needs_detail_to_compare_with(truth, mask):
+    grey = np.full_like(truth, 90)
+    assert score(grey, truth, mask).sharpness is None
+    assert score(truth, grey, mask).sharpness == 0
+    assert score(truth, np.zeros_like(truth), mask).sharpness is None
+    assert score(truth, truth, np.zeros_like(mask)).sharpness is None
+    assert score(truth, truth).sharpness is None

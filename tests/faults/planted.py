@@ -324,6 +324,8 @@ FAULTS = (
     Fault(CROP, "principal point shifted the wrong way", "intrinsics[:, 0, 2] -=", "intrinsics[:, 0, 2] +="),
     Fault(CROP, "margin", "MARGIN = 0.1", "MARGIN = 0.01"),
     Fault(METRICS, "PSNR as amplitude", "-10 * math.log10(mean)", "-20 * math.log10(mean)"),
+    Fault(METRICS, "sharpness upside down", "detail / true_detail", "true_detail / detail"),
+    Fault(METRICS, "sharpness with brightness", ".sum(dtype=np.float64)) / brightness", ".sum(dtype=np.float64))"),
     Fault(METRICS, "share of the inside", "squared_error[edge].sum", "squared_error[inside].sum"),
     Fault(TYPES, "camera centres' sign", "return -(rotation.transpose(1, 2)", "return (rotation.transpose(1, 2)"),
     Fault(TYPES, "camera centres' rotation", "(rotation.transpose(1, 2) @ translation", "(rotation @ translation"),
