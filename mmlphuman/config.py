@@ -157,14 +157,19 @@ def _defaults() -> DictConfig:
     return defaults
 
 
-def load_config(paths: Path | Sequence[Path], overrides: list[str] | None = None) -> Config:
+def load_config(
+    paths: Path | Sequence[Path | tuple[str, dict[str, Any]]], overrides: list[str] | None = None
+) -> Config:
     """Reads a subject's YAML (or several, one over the other) over the defaults, then `key=value` overrides; validates
-    the result.
+    the result. Settings that are no file's stand as (where they are from, keys and values) in its place.
 
     Raises ValueError with one line that names the file and the field.
     """
     layers = []
     for path in [paths] if isinstance(paths, Path | str) else paths:
+        if isinstance(path, tuple):
+            layers.append((path[0], OmegaConf.create(path[1])))
+            continue
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"config file {path} does not exist; the ones that ship are in config/")
