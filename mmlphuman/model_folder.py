@@ -27,7 +27,9 @@ FORMAT_VERSION = 2
 FOLDER = "checkpoints"
 NAME = re.compile(r"iteration_(\d{8})")
 AVATAR_FILE = "avatar.pt"
-REFINED_POSES = "smpl_params.npz"  # of a run that refined the capture's: all frames, those of training corrected
+REFINED_POSES = (
+    "smpl_params.npz"  # of a run that refined the capture's: all frames, those of training corrected
+)
 
 FURTHEST_MOVE = 0.1  # metres; refinement moves nobody so far
 
@@ -106,7 +108,9 @@ def poses_to_score(path: str | Path, config: Config, capture: SmplParams) -> tup
     path = Path(path)
     file = (path.parent.parent if NAME.fullmatch(path.name) else path) / REFINED_POSES
     if path.is_file() or not file.is_file():
-        return capture, [f"{path} has no {REFINED_POSES} of refined poses: all frames are drawn in the capture's"]
+        return capture, [
+            f"{path} has no {REFINED_POSES} of refined poses: all frames are drawn in the capture's"
+        ]
     refined = read_smpl_params(file)
     if not _of_same_capture(refined, capture):
         return capture, [f"{file} is of another capture: all frames are drawn in this capture's poses"]

@@ -116,7 +116,8 @@ class RecordedAvatar:
 
     def __init__(self, avatar: Avatar):
         self.fused = FusedAvatar(avatar)
-        self.recorded: tuple[ActiveParts, bool] | None = None  # what `graphs` are of; whether the pose gets a gradient
+        # What `graphs` were recorded for, and whether they give the pose a gradient.
+        self.recorded: tuple[ActiveParts, bool] | None = None
         self.graphs = None
 
     def __call__(
@@ -129,7 +130,9 @@ class RecordedAvatar:
         numbers = (pose.joints, pose.translation, pose.rotation)
         wanted = active, pose.joints.requires_grad
         if wanted != self.recorded:
-            example = tuple(number.detach().clone().requires_grad_(number.requires_grad) for number in numbers)
+            example = tuple(
+                number.detach().clone().requires_grad_(number.requires_grad) for number in numbers
+            )
             self.graphs = torch.cuda.make_graphed_callables(
                 _Forward(self.fused, active), example, allow_unused_input=True
             )

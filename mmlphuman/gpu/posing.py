@@ -319,7 +319,8 @@ class PosingFunction(torch.autograd.Function):
     ):  # fmt: skip
         """Shapes as `pose_forward` says; bases in any memory order and precision; no coefficients before any are used.
 
-        lbs_weights: (N, J), for the gradient. Returns xyz (N, 3), covariances (N, 6), opacities (N,), sh (N, 4, 3), linear (N, 3, 3) and scales (N, 3).
+        lbs_weights: (N, J), for the transforms' gradient. Returns xyz (N, 3), covariances (N, 6), opacities (N,), sh
+        (N, 4, 3), linear (N, 3, 3) and scales (N, 3).
         """
         count, with_pose = len(rest), ctx.needs_input_grad[TRANSFORMS]
         shapes = ((3,), (6,), (), (4, 3), (3, 3), (3,), (4,))
@@ -338,7 +339,7 @@ class PosingFunction(torch.autograd.Function):
         xyz, covariances, opacities, sh, linear, scales, raw_quats = out
         ctx.save_for_backward(
             coefficients, bases, sh1_bases, xyz_offsets, linear, scales, raw_quats, opacities, canonical, lbs_weights
-        )
+        )  # fmt: skip
         ctx.tables, ctx.offset_range, ctx.active = tables, offset_range, active
         ctx.controls = len(control_offsets)
         ctx.mark_non_differentiable(linear)
@@ -347,9 +348,8 @@ class PosingFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads: Tensor):
-        coefficients, bases, sh1_bases, xyz_offsets, linear, scales, quats, opacities, canonical, lbs_weights = (
-            ctx.saved_tensors
-        )
+        coefficients, bases, sh1_bases, xyz_offsets, linear, scales, *written, lbs_weights = ctx.saved_tensors
+        quats, opacities, canonical = written
         tables, active, count, bases_each = ctx.tables, ctx.active, len(xyz_offsets), bases.shape[1]
         assert len(bases) == len(sh1_bases) == count, "a compact avatar is not trained"
         grad_xyz, grad_covariance, grad_opacity, grad_sh, _, grad_scales = (

@@ -218,7 +218,7 @@ def go_back(trainer: CanGoBack, model_dir: Path, skip: int, say: Callable[[str],
     trainer.avatar.load_state_dict(saved.avatar.state_dict())
     state = load_training_state(checkpoint)
     trainer.optimisers.load_state_dict(state["optimisers"])
-    trainer.refinement.load_state_dict(state["refinement"])
+    trainer.refinement.load_state_dict(state.get("refinement", {}))  # older ones have none
     trainer.iteration = saved.iteration
 
 

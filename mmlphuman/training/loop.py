@@ -1,8 +1,8 @@
 """The training loop (paper sec. 4): B poses and V views of each a step, everything else around it.
 
 Several processes (ranks) share the poses of a step; all of them draw the same random numbers and each uses its own.
-Order of a step: load, [correct the pose,] pose, draw, losses, backward, [tell other ranks,] optimise, log, test, save, let viewers watch,
-stop if asked to.
+Order of a step: load, [correct the pose,] pose, draw, losses, backward, [tell other ranks,] optimise, log, test, save,
+let viewers watch, stop if asked to.
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ class Monitor:
     ) -> None:
         """Draws a few test views into TensorBoard, ground truth beside render, and logs their scores.
 
-        seconds: of training so far. pose_of: the pose of a sample, where training has corrected it. Scores are means over the views; a view without an inside has no such score.
+        seconds: of training so far. pose_of: the pose of a sample, where training has corrected it.
+        Scores are means over the views; a view without an inside has no such score.
         """
         pairs = dataset.pairs[:: max(1, len(dataset.pairs) // HELD_OUT_SHOWN)][:HELD_OUT_SHOWN]
         whole, inside = [], []

@@ -1,11 +1,11 @@
-"""What training may learn about the capture besides the avatar: small corrections of its poses and its cameras' colours.
+"""What training may learn of the capture besides the avatar: small corrections of its poses and cameras' colours.
 
 Data path: Sample -> `Refinement.pose` -> avatar -> Render -> `Refinement.seen_by` the sample's cameras -> losses; in a
 checkpoint's training state; at every checkpoint -> MODEL/smpl_params.npz, pose_refinement.csv, camera_colors.csv.
 
 A pose that is 3 degrees off blurs what the avatar learns, and the MLPs learn the errors by heart. The gradient of the
-picture tells which way a joint should turn. Corrections are bounded, alike in neighbouring frames, and drawn to 0: what the
-pictures do not tell stays as it was fitted.
+picture tells which way a joint should turn. Corrections are bounded, alike in neighbouring frames, and drawn to 0:
+what the pictures do not tell stays as it was fitted.
 Shape letters: F training frames, C training cameras, R rows, G groups of three numbers; 22 joints: root and body.
 """
 
@@ -38,7 +38,8 @@ from mmlphuman.types import Pose, Render, Sample
 REFINED = slice(0, BODY_POSE.stop)  # of a pose's numbers: root and body
 JOINTS = BODY_POSE.stop // 3
 LARGEST_TURN, LARGEST_MOVE = math.radians(5), 0.06  # of a joint, radians; of the place, metres
-BETAS, EPS = (0.9, 0.99), 1e-15  # a row is seen some dozens to hundreds of times: a shorter memory than the avatar's
+BETAS = (0.9, 0.99)  # a row is seen some dozens to hundreds of times: a shorter memory than the avatar's
+EPS = 1e-15
 
 
 class LearntRows:
@@ -119,7 +120,7 @@ def turning(axis_angles: Tensor) -> Tensor:
 
 
 def within_half_a_turn(poses: np.ndarray) -> np.ndarray:
-    """(F, 165) the same rotations; roots and body joints that were turned further have numbers of half a turn at most."""
+    """(F, 165) the same rotations; roots and body joints that were turned further have shorter numbers."""
     joints = poses[:, REFINED].reshape(-1, 3)
     far = np.linalg.norm(joints, axis=1) > np.pi
     shorter = joints.copy()
@@ -205,9 +206,7 @@ class PoseRefinement:
         with atomic_write(model_dir / REFINED_POSES) as file:
             np.savez(file, **arrays)
         turned, moved = self.moved()
-        of_joints = [
-            (f"joint {joint}, degrees", turned[:, joint]) for joint in range(JOINTS)
-        ]
+        of_joints = [(f"joint {joint}, degrees", turned[:, joint]) for joint in range(JOINTS)]
         rows = [
             (name, f"{sizes.mean():.3f}", f"{sizes.max():.3f}", self.frames[sizes.argmax()])
             for name, sizes in [*of_joints, ("place, cm", moved)]
@@ -218,8 +217,8 @@ class PoseRefinement:
         turned, moved = self.moved()
         frame, joint = np.unravel_index(turned.argmax(), turned.shape)
         return (
-            f"poses refined: {turned.mean():.2f} degrees a joint in the mean, at most {turned.max():.2f} (joint {joint} in "
-            f"frame {self.frames[frame]}); place {moved.mean():.2f} cm, at most {moved.max():.2f}"
+            f"poses refined: {turned.mean():.2f} degrees a joint in the mean, at most {turned.max():.2f} (joint "
+            f"{joint} in frame {self.frames[frame]}); place {moved.mean():.2f} cm, at most {moved.max():.2f}"
         )
 
 
@@ -235,7 +234,9 @@ class CameraColors:
 
         background: (3,).
         """
-        logs = torch.stack([self.learnt.use(self.camera_ids.index(camera)) for camera in cameras])  # (V, 1, 3)
+        logs = torch.stack(
+            [self.learnt.use(self.camera_ids.index(camera)) for camera in cameras]
+        )  # (V, 1, 3)
         behind = (1 - render.alphas[..., None]) * background
         return replace(render, colors=logs[:, None].exp() * (render.colors - behind) + behind)
 

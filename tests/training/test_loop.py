@@ -53,7 +53,11 @@ def assert_same_state(a: Trainer, b: Trainer) -> None:
 def test_stop_and_resume_equals_never_stopping_bit_for_bit(tiny_config, capture, tmp_path, workers, views):
     refine = views == 2  # corrections of the capture are carried, too
     config = replace(
-        tiny_config, num_workers=workers, views_per_pose=views, refine_poses=refine, refine_camera_colors=refine
+        tiny_config,
+        num_workers=workers,
+        views_per_pose=views,
+        refine_poses=refine,
+        refine_camera_colors=refine,
     )
     whole = run(fresh(config, capture), tmp_path / "whole")
 

@@ -123,16 +123,15 @@ def test_the_gradient_through_skinning_is_the_finite_differences():
 def test_a_step_moves_the_rows_that_were_used_by_adam_of_their_own():
     """Written out: averages and count of each row, the square's over a group."""
     rows, generator = LearntRows(3, 2, CPU), torch.Generator().manual_seed(0)
-    value, mean, square, steps = torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 1), 0
-    for step in range(6):
-        used = (1, 2) if step % 2 else (1,)
+    value, mean, square = torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 1)
+    for step in range(1, 7):
+        used = (1,) if step % 2 else (1, 2)
         gradients = {row: 1e-3 * torch.randn(2, 3, generator=generator) for row in used}
         sum((rows.use(row) * gradient).sum() for row, gradient in gradients.items()).backward()
         rows.step(0.1, ALONE)
-        steps += 1
         mean = 0.9 * mean + 0.1 * gradients[1]
         square = 0.99 * square + 0.01 * gradients[1].square().mean(1, keepdim=True)
-        value = value - 0.1 * (mean / (1 - 0.9**steps)) / (square / (1 - 0.99**steps)).sqrt()
+        value = value - 0.1 * (mean / (1 - 0.9**step)) / (square / (1 - 0.99**step)).sqrt()
     torch.testing.assert_close(rows.values[1].detach(), value)
     assert not rows.values[0].any() and rows.values[2].any()
     assert rows.steps.flatten().tolist() == [0, 6, 3] and not rows.used.any() and rows.values.grad is None
@@ -168,7 +167,9 @@ def test_camera_colours_touch_the_person_and_not_the_background_and_mean_nothing
     with torch.no_grad():
         colors.learnt.values.copy_(logs[:, None])
     seen = colors.seen_by((7, 2), Render(picture, alphas), background).colors
-    expected = alphas[..., None] * person * logs.flip(0)[:, None, None].exp() + (1 - alphas[..., None]) * background
+    expected = (
+        alphas[..., None] * person * logs.flip(0)[:, None, None].exp() + (1 - alphas[..., None]) * background
+    )
     torch.testing.assert_close(seen, expected)
     torch.testing.assert_close(seen[:, :, 0], background.expand(2, 1, 3))
     seen[0].sum().backward()
@@ -187,7 +188,9 @@ def test_a_planted_error_is_found_by_the_pictures(synthetic_body):
     avatar.requires_grad_(False)
     generator, true = torch.Generator().manual_seed(4), some_poses(9, 0.1)
     true.translations[:] = [0.0, 0.2, 0.0]
-    wrong = replace(true, poses=true.poses.copy(), translations=true.translations + np.float32([0.012, -0.012, 0.012]))
+    wrong = replace(
+        true, poses=true.poses.copy(), translations=true.translations + np.float32([0.012, -0.012, 0.012])
+    )
     wrong.poses[:, :66] += np.deg2rad(3) / 3**0.5 * torch.randn(9, 66, generator=generator).numpy()
     refinement = of_frames(wrong, lambda_pose_smooth=0.0)
     cameras, white = look_at_origin(views=3, size=40), torch.ones(3)
@@ -203,7 +206,9 @@ def test_a_planted_error_is_found_by_the_pictures(synthetic_body):
             loss.backward()
             refinement.learnt.step(0.1 * 0.1 ** (look / 25), ALONE)
     goal = centres(true)
-    before, after = (float((centres(each) - goal).norm(dim=-1).mean()) for each in (wrong, refinement.refined()))
+    before, after = (
+        float((centres(each) - goal).norm(dim=-1).mean()) for each in (wrong, refinement.refined())
+    )
     assert after < 0.5 * before, (before, after)
 
 
@@ -221,7 +226,10 @@ def test_a_run_that_asks_for_nothing_is_as_if_there_was_nothing(tiny_config, cap
 
 def test_a_run_writes_what_it_learnt_and_its_pose_space_is_of_it(tiny_config, capture, tmp_path):
     trainer = run(fresh(replace(tiny_config, **REFINE), capture), tmp_path)
-    fitted, refined = read_smpl_params(capture / "smpl_params.npz"), read_smpl_params(tmp_path / REFINED_POSES)
+    fitted, refined = (
+        read_smpl_params(capture / "smpl_params.npz"),
+        read_smpl_params(tmp_path / REFINED_POSES),
+    )
     frames = sorted({frame for frame, _ in trainer.scene.training.pairs})
     others = np.setdiff1d(np.arange(len(fitted)), frames)
     assert len(others) and np.array_equal(fitted.poses[others], refined.poses[others])
@@ -240,7 +248,12 @@ def test_a_run_writes_what_it_learnt_and_its_pose_space_is_of_it(tiny_config, ca
     assert len(rows) == 24 and place[0] == "place, cm" and float(place[2]) > 0
     shift = 100 * np.linalg.norm(refined.translations - fitted.translations, axis=1)
     assert float(place[2]) == pytest.approx(shift.max(), abs=1e-3) and int(place[3]) == shift.argmax()
-    assert [row[0] for row in csv.reader((tmp_path / "camera_colors.csv").open())] == ["camera", "0", "1", "2"]
+    assert [row[0] for row in csv.reader((tmp_path / "camera_colors.csv").open())] == [
+        "camera",
+        "0",
+        "1",
+        "2",
+    ]
     assert len(trainer.refinement.report()) == 2
 
 
@@ -259,7 +272,9 @@ def test_a_run_that_goes_back_takes_its_corrections_along(tiny_config, capture, 
     trainer = fresh(replace(tiny_config, **REFINE), capture)
     trainer.step(*trainer.next_samples())
     trainer.save(tmp_path)
-    saved = [part.learnt.values.detach().clone() for part in (trainer.refinement.poses, trainer.refinement.colors)]
+    saved = [
+        part.learnt.values.detach().clone() for part in (trainer.refinement.poses, trainer.refinement.colors)
+    ]
     assert all(part.any() for part in saved)
     with torch.no_grad():
         for part in (trainer.refinement.poses, trainer.refinement.colors):
@@ -271,5 +286,7 @@ def test_a_run_that_goes_back_takes_its_corrections_along(tiny_config, capture, 
 
 def test_corrections_of_other_frames_are_refused():
     rows = LearntRows(4, 1, CPU)
-    with pytest.raises(ValueError, match="for 3 frames or cameras, the capture has 4; resume with the capture"):
+    with pytest.raises(
+        ValueError, match="for 3 frames or cameras, the capture has 4; resume with the capture"
+    ):
         rows.load_state_dict(LearntRows(3, 1, CPU).state_dict())
