@@ -36,7 +36,7 @@ from mmlphuman.evaluation.render_to_files import render_animation, render_captur
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT
 from mmlphuman.evaluation.speed import measure_speed
 from mmlphuman.measures.lpips import load_lpips
-from mmlphuman.model_folder import load_model
+from mmlphuman.model_folder import load_model, poses_to_score
 from mmlphuman.processes import Ranks, started_processes
 
 
@@ -59,6 +59,11 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="bring novel poses into training's range before the MLPs see them; how: novel_poses in the settings",
     )
+    parser.add_argument(
+        "--capture_poses",
+        action="store_true",
+        help="with --data_dir, of a model that refined the poses of its training frames: the capture's all the same",
+    )
     add_render_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
     return parser.parse_intermixed_args()  # settings may stand between flags
@@ -74,6 +79,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError("--data_dir needs --config: its `test` part selects the images")
     elif args.video is not None or args.test_speed:
         raise ValueError("--video and --test_speed go with --cam_path and --pose_path, not with --data_dir")
+    if args.capture_poses and args.data_dir is None:
+        raise ValueError("--capture_poses goes with --data_dir")
     if args.out_dir is None and not args.test_speed:
         raise ValueError("--out_dir is needed: the folder that the pictures go to")
 
@@ -82,10 +89,15 @@ def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvat
     """All that can be refused is read before the processes meet, so that a mistake is told once."""
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     layout = open_capture(args.data_dir)
-    dataset = test_dataset(config, layout, read_smpl_params(layout.pose_path))
+    poses, notes = read_smpl_params(layout.pose_path), []
+    if not args.capture_poses:
+        poses, notes = poses_to_score(args.model_dir, trained.config, poses)
+    dataset = test_dataset(config, layout, poses)
     lpips = load_lpips(config.vgg_path) if Path(config.vgg_path).is_file() else None
     require_writable(args.out_dir)
     with Ranks.from_environment(config.device, RENDER_TIMEOUT) as ranks:
+        for note in notes:
+            ranks.say(f"note: {note}")
         if lpips is None and ranks.first:
             print(
                 f"LPIPS is left out: its network's weights are not at {config.vgg_path} "

@@ -138,6 +138,8 @@ def train(model_dir: Path, trainer: Trainer, viewers: ListenAddress | None, pree
     if not finished:
         return False
     ranks.say(f"trained avatar: {model_dir}")
+    for line in trainer.refinement.report():
+        ranks.say(line)
     if poses > 0:
         milliseconds = 1000 * (time.monotonic() - started) * trainer.poses_per_step / poses
         share = f" of {trainer.poses_per_step} poses" * (trainer.poses_per_step > 1)

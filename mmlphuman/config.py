@@ -52,6 +52,8 @@ class LrDecay:
     sh1_basis: float
     light: float
     encoder: float
+    pose: float
+    camera_color: float
 
 
 @dataclass
@@ -109,6 +111,9 @@ class Config:
     viewer_budget: float
     divergence_factor: float
     divergence_retries: int
+    # refinement of the capture
+    refine_poses: bool
+    refine_camera_colors: bool
     # losses
     lambda_l1: float
     lambda_lpips: float
@@ -116,6 +121,8 @@ class Config:
     lambda_dxyz_smooth: float
     lambda_scaling: float
     scaling_threshold: float
+    lambda_pose_smooth: float
+    lambda_pose_small: float
     vgg_path: str
     # learning rates
     position_lr: float
@@ -129,6 +136,8 @@ class Config:
     gsparam_basis_lr: float
     sh1_basis_lr: float
     light_lr: float
+    pose_lr: float
+    camera_color_lr: float
     encoder_lr: float
     encoder_weight_decay: float
     lr_decay: LrDecay

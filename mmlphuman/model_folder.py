@@ -18,14 +18,20 @@ import torch
 from mmlphuman.avatar.build import avatar_from_state
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import config_of_saved
+from mmlphuman.capture.poses import SmplParams, read_smpl_params
+from mmlphuman.config import Config, config_of_saved
 from mmlphuman.files import UNREADABLE_MEMBER
-from mmlphuman.text import one_line
+from mmlphuman.text import one_line, ranges
 
 FORMAT_VERSION = 2
 FOLDER = "checkpoints"
 NAME = re.compile(r"iteration_(\d{8})")
 AVATAR_FILE = "avatar.pt"
+REFINED_POSES = (
+    "smpl_params.npz"  # of a run that refined the capture's: all frames, those of training corrected
+)
+
+FURTHEST_MOVE = 0.1  # metres; refinement moves nobody so far
 
 
 class DamagedCheckpoint(ValueError):
@@ -89,6 +95,38 @@ def load_avatar(checkpoint: Path) -> TrainedAvatar:
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path}: content does not fit this program: {one_line(error)}") from error
     return TrainedAvatar(avatar, pose_space, config, content["iteration"])
+
+
+def poses_to_score(path: str | Path, config: Config, capture: SmplParams) -> tuple[SmplParams, list[str]]:
+    """The poses of the capture that a model is scored on, and what to say of them.
+
+    path: as `load_model` takes it. A model that refined the poses of the frames that it was trained on is drawn in
+    them; those of a compact file are lost, and another capture has its own.
+    """
+    if not config.refine_poses:
+        return capture, []
+    path = Path(path)
+    file = (path.parent.parent if NAME.fullmatch(path.name) else path) / REFINED_POSES
+    if path.is_file() or not file.is_file():
+        return capture, [
+            f"{path} has no {REFINED_POSES} of refined poses: all frames are drawn in the capture's"
+        ]
+    refined = read_smpl_params(file)
+    if not _of_same_capture(refined, capture):
+        return capture, [f"{file} is of another capture: all frames are drawn in this capture's poses"]
+    moved = (refined.poses != capture.poses).any(1) | (refined.translations != capture.translations).any(1)
+    if not moved.any():
+        return capture, []
+    return refined, [
+        f"frames {ranges(moved.nonzero()[0].tolist())} are drawn in the poses that training refined, {file}; "
+        "--capture_poses takes the capture's"
+    ]
+
+
+def _of_same_capture(refined: SmplParams, capture: SmplParams) -> bool:
+    if len(refined) != len(capture) or (refined.betas != capture.betas).any():
+        return False
+    return bool((abs(refined.translations - capture.translations) < FURTHEST_MOVE).all())
 
 
 def check_file(path: Path) -> None:

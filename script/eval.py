@@ -43,7 +43,7 @@ from mmlphuman.evaluation.protocols import (
 from mmlphuman.evaluation.render_to_files import rendered_pictures
 from mmlphuman.evaluation.score_table import ScoreTable, comparison
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT, share_of
-from mmlphuman.model_folder import load_model
+from mmlphuman.model_folder import load_model, poses_to_score
 from mmlphuman.processes import Ranks
 from mmlphuman.text import ranges
 
@@ -81,6 +81,11 @@ def parse_arguments() -> argparse.Namespace:
         default=Path("smpl_model") / WEIGHTS_NAME,
         help=f"network of FID; default smpl_model/{WEIGHTS_NAME}",
     )
+    parser.add_argument(
+        "--capture_poses",
+        action="store_true",
+        help="of a model that refined the poses of its training frames: the capture's all the same",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
     return parser.parse_intermixed_args()  # settings may stand between flags
 
@@ -110,14 +115,16 @@ def score_model(args: argparse.Namespace, config: Config, networks: Networks) ->
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     trained = load_model(args.model_dir).with_novel_poses_of(args.overrides)
     layout = open_capture(args.data_dir)
-    poses = read_smpl_params(layout.pose_path)
+    poses, notes = read_smpl_params(layout.pose_path), []
+    if not args.capture_poses:
+        poses, notes = poses_to_score(args.model_dir, trained.config, poses)
     training = training_views(trained.config, len(layout.cameras))
     if protocol is None:
         protocol = config_protocol(config, str(args.config), training)
     datasets = [part_dataset(part, protocol, layout, poses) for part in protocol.parts]
     require_writable(args.out_dir)
     note = training_note(protocol, training)
-    notes = [note] if note else []
+    notes += [note] if note else []
     settings = {
         "protocol": protocol.to_json(),
         "model": {

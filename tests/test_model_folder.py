@@ -1,12 +1,16 @@
 """Reading a model folder: strict, safe, and the newest checkpoint of it."""
 
 import pickle
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.model_folder import load_avatar, load_model, newest_checkpoint
+from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.config import default_config
+from mmlphuman.model_folder import REFINED_POSES, load_avatar, load_model, newest_checkpoint, poses_to_score
 from mmlphuman.training.checkpoint import save_checkpoint
 from tests.builders import random_pose, small_trained
 
@@ -34,7 +38,10 @@ def test_round_trip_poses_the_same(trained, saved):
     assert torch.equal(loaded.pose_space.project(joints), trained.pose_space.project(joints))
 
 
-NOT_THERE_YET = ("pose_inputs", "hidden_widths", "light", "novel_poses", "light_lr")
+NOT_THERE_YET = (
+    "pose_inputs", "hidden_widths", "light", "novel_poses", "light_lr", "refine_poses", "refine_camera_colors",
+    "lambda_pose_smooth", "lambda_pose_small", "pose_lr", "camera_color_lr",
+)  # fmt: skip
 
 
 def test_a_checkpoint_of_former_versions_poses_as_it_did(synthetic_body, tmp_path):
@@ -50,7 +57,9 @@ def test_a_checkpoint_of_former_versions_poses_as_it_did(synthetic_body, tmp_pat
     content = torch.load(path, weights_only=True)
     for key in NOT_THERE_YET:
         del content["config"][key]
-    del content["config"]["lr_decay"]["light"], content["avatar"]["mlp_inputs"]
+    for key in ("light", "pose", "camera_color"):
+        del content["config"]["lr_decay"][key]
+    del content["avatar"]["mlp_inputs"]
     content["pose_space"]["training_poses"] = content["pose_space"]["training_poses"][:, 3:66].clone()
     torch.save(content, path)
     loaded, pose = load_model(tmp_path), random_pose(3, size=2.0)
@@ -109,3 +118,35 @@ def test_a_model_is_loaded_from_its_folder_or_from_one_checkpoint(trained, saved
     assert load_model(tmp_path).iteration == 80
     assert load_model(saved).iteration == 40
     torch.testing.assert_close(load_model(saved).pose_space.training_poses, trained.pose_space.training_poses)
+
+
+def test_a_model_that_refined_poses_is_scored_in_them_on_its_own_capture_alone(tiny_capture, tmp_path):
+    path, refining = tiny_capture / "smpl_params.npz", default_config(refine_poses=True)
+    capture = read_smpl_params(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["transl"] = arrays["transl"] + np.float32([[0.05, 0, 0]]) * (np.arange(len(capture)) < 3)[:, None]
+    model = tmp_path / "model"
+    checkpoint = model / "checkpoints" / "iteration_00000040"
+    checkpoint.mkdir(parents=True)
+    poses, (line,) = poses_to_score(model, refining, capture)
+    assert poses is capture and "model has no smpl_params.npz of refined poses" in line
+    np.savez(model / REFINED_POSES, **arrays)
+    for named in (model, checkpoint):
+        poses, (line,) = poses_to_score(named, refining, capture)
+        assert np.array_equal(poses.translations, arrays["transl"])
+        assert (
+            line.startswith("frames 0-2 are drawn in the poses that training refined")
+            and "--capture_poses" in line
+        )
+    assert poses_to_score(model, default_config(), capture) == (capture, [])
+    assert poses_to_score(model, refining, poses) == (poses, []), "nothing was moved"
+    compact = tmp_path / "model.safetensors"
+    compact.write_bytes(b"")
+    assert poses_to_score(compact, refining, capture)[0] is capture
+    shifted = replace(capture, translations=capture.translations + np.float32(0.2))
+    other_shape = replace(capture, betas=capture.betas + 1)
+    shorter = replace(capture, poses=capture.poses[:5], translations=capture.translations[:5])
+    for other in (shifted, other_shape, shorter):
+        poses, (line,) = poses_to_score(model, refining, other)
+        assert poses is other and "is of another capture" in line

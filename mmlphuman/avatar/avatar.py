@@ -160,9 +160,9 @@ class Avatar(nn.Module):
         """Poses the avatar once, for any number of cameras.
 
         features: (165,) what the MLPs see instead of the pose's own numbers (novel poses brought into the
-        training poses' range); skinning always follows `pose`.
+        training poses' range); skinning always follows `pose`. A gradient to the pose comes by skinning alone.
         """
-        coefficients = self.coefficients(pose.joints if features is None else features, active)
+        coefficients = self.coefficients(pose.joints.detach() if features is None else features, active)
         control_offsets = self.offset_control_points(coefficients, active)
         canonical = self.canonical_gaussians(coefficients, control_offsets, active)
         posed = self.pose_gaussians(canonical, self.skinning_transforms(pose), pose)
@@ -256,7 +256,8 @@ class Avatar(nn.Module):
         linear = pose.rotation @ blended[:, :3, :3]
         factors = linear @ covariance_factors(canonical.quats, canonical.scales)
         covariances = upper_triangles(factors @ factors.transpose(1, 2))
-        posed = PosedGaussians(xyz, covariances, canonical.opacities, canonical.sh, linear)
+        # View directions turn with the body, and do not turn it.
+        posed = PosedGaussians(xyz, covariances, canonical.opacities, canonical.sh, linear.detach())
         return posed if self.light is None else self.light(posed, self.normals, pose.translation)
 
 

@@ -90,7 +90,7 @@ class FusedAvatar:
             *arrays, scales = PosingFunction.apply(
                 coefficients, control_offsets, self.property_bases, self.sh1_bases, avatar.sh0, avatar.sh1,
                 avatar.log_scales, avatar.quats, avatar.opacity_logits, avatar.xyz_offsets, avatar.xyz,
-                transforms, tables, avatar.xyz_offset_range, active,
+                transforms, avatar.lbs_weights, tables, avatar.xyz_offset_range, active,
             )  # fmt: skip
             posed = PosedGaussians(*arrays)
             if avatar.light is not None:
@@ -109,13 +109,15 @@ class RecordedAvatar:
     """FusedAvatar of a training step, forward and backward recorded as two CUDA graphs, called like it: some twenty
     kernels take less time to run than Python takes to start them one after the other.
 
-    Recorded anew whenever the schedule switches another part of the avatar on. With gradients, results and gradients
+    Recorded anew whenever the schedule switches another part of the avatar on. The pose gets a gradient if it asks for
+    one. With gradients, results and gradients
     are overwritten by the next call.
     """
 
     def __init__(self, avatar: Avatar):
         self.fused = FusedAvatar(avatar)
-        self.active: ActiveParts | None = None  # what `graphs` was recorded for
+        # What `graphs` were recorded for, and whether they give the pose a gradient.
+        self.recorded: tuple[ActiveParts, bool] | None = None
         self.graphs = None
 
     def __call__(
@@ -126,12 +128,15 @@ class RecordedAvatar:
         if features is not None or not torch.is_grad_enabled():
             return self.fused(pose, active, features)
         numbers = (pose.joints, pose.translation, pose.rotation)
-        if active != self.active:
-            example = tuple(number.clone() for number in numbers)
+        wanted = active, pose.joints.requires_grad
+        if wanted != self.recorded:
+            example = tuple(
+                number.detach().clone().requires_grad_(number.requires_grad) for number in numbers
+            )
             self.graphs = torch.cuda.make_graphed_callables(
                 _Forward(self.fused, active), example, allow_unused_input=True
             )
-            self.active = active
+            self.recorded = wanted
         xyz, covariances, opacities, sh, linear, scales, controls, *activations = self.graphs(*numbers)
         posed = PosedGaussians(xyz, covariances, opacities, sh, linear)
         return AvatarOutput(posed, scales, controls, tuple(activations))

@@ -2,6 +2,7 @@
 
 Data path: coefficients at anchors + offsets of control points + skinning transforms -> PosedGaussians' arrays.
 Plain twin: Avatar.canonical_gaussians followed by Avatar.pose_gaussians; tests compare values and gradients.
+Transforms get a gradient where training corrects the pose: twelve numbers of each Gaussian, summed by its weights.
 
 One lane is one Gaussian; everything between reading its bases and writing its posed properties stays in
 registers. Bases are addressed by strides; they lie as (basis, channel, Gaussian), so that neighbouring lanes read
@@ -22,6 +23,8 @@ from torch.autograd.function import once_differentiable
 from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.gpu.interpolation import WARPS, coefficient, three
 from mmlphuman.gpu.tables import BLOCK, FusedTables
+
+TRANSFORMS = 11  # place of the skinning transforms among PosingFunction's inputs
 
 
 @triton.jit
@@ -102,12 +105,13 @@ def pose_forward(
     sh0, sh1, log_scales, quats, opacity_logits, xyz_offsets, rest,  # (N, 3) (N, 9) (N, 3) (N, 4) (N) (N, 3) (N, 3)
     control_offsets, control_index, control_weight,  # (C, 3), (3, N), (3, N)
     lbs_joints, lbs_weights, lbs_counts, transforms,  # (S, N), (S, N), per block the S in use, (J, 12)
-    out_xyz, out_covariance, out_opacity, out_sh, out_linear, out_scales, out_quats,
+    out_xyz, out_covariance, out_opacity, out_sh, out_linear, out_scales, out_quats, out_canonical,
     N, P, Q, basis_n, basis_k, basis_d, sh1_n, sh1_k, sh1_d, offset_range,
-    K: tl.constexpr, WITH_BASES: tl.constexpr, WITH_SH1: tl.constexpr, BLOCK: tl.constexpr,
+    K: tl.constexpr, WITH_BASES: tl.constexpr, WITH_SH1: tl.constexpr, WITH_POSE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Writes xyz (N, 3), covariance (N, 6: xx xy xz yy yz zz), opacity (N), sh (N, 12), linear (N, 9), scales (N, 3),
-    and quats (N, 4) before they are normalised, where the backward pass begins."""
+    and quats (N, 4) before they are normalised, where the backward pass begins; WITH_POSE also the canonical position
+    (N, 3)."""
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = n < N
     c0, c1, c2 = _load3(sh0 + 3 * n, 1, mask)
@@ -154,6 +158,8 @@ def pose_forward(
     x, y, z = x + w1 * d0, y + w1 * d1, z + w1 * d2
     d0, d1, d2 = _load3(control_offsets + 3 * i2, 1, mask)
     x, y, z = x + w2 * d0, y + w2 * d1, z + w2 * d2
+    if WITH_POSE:
+        _store3(out_canonical + 3 * n, 1, x, y, z, mask)
 
     # Skinning: the blended 3 x 4 transform, over as many joints as any lane of this block needs.
     m0, m1, m2, m3, m4, m5, m6, m7, m8 = zero, zero, zero, zero, zero, zero, zero, zero, zero
@@ -199,13 +205,14 @@ def pose_forward(
 @triton.jit
 def pose_backward(
     property_bases, sh1_bases, xyz_offsets,  # as pose_forward
-    linear, scales, quats, opacities,  # written by pose_forward
+    linear, scales, quats, opacities, canonical,  # written by pose_forward
     grad_xyz, grad_covariance, grad_opacity, grad_sh, grad_scales,  # (N, 3) (N, 6) (N) (N, 12) (N, 3)
     d_coefficients,  # (K, N) of each Gaussian
     d_sh0, d_sh1, d_log_scales, d_quats, d_opacity_logits, d_xyz_offsets,  # as the parameters
     d_position,  # (N, 3) of the canonical position: what the control points get their share of
+    d_blended,  # (N, 12) of the blended transform, WITH_POSE alone
     N, basis_n, basis_k, basis_d, sh1_n, sh1_k, sh1_d, offset_range,
-    K: tl.constexpr, WITH_BASES: tl.constexpr, WITH_SH1: tl.constexpr, BLOCK: tl.constexpr,
+    K: tl.constexpr, WITH_BASES: tl.constexpr, WITH_SH1: tl.constexpr, WITH_POSE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """For an avatar in training: every Gaussian has bases (P = Q = N)."""
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -239,6 +246,16 @@ def pose_backward(
     g0, g1, g2, g3, g4, g5, g6, g7, g8 = _product(
         u0, u1, u2, u1, u4, u5, u2, u5, u8, g0, g1, g2, g3, g4, g5, g6, g7, g8
     )
+    if WITH_POSE:  # dL/dF (R S)^T, and the position's share
+        a0, a1, a2, a3, a4, a5, a6, a7, a8 = _product(
+            g0, g1, g2, g3, g4, g5, g6, g7, g8,
+            r0 * e0, r3 * e0, r6 * e0, r1 * e1, r4 * e1, r7 * e1, r2 * e2, r5 * e2, r8 * e2,
+        )  # fmt: skip
+        x, y, z = _load3(canonical + 3 * n, 1, mask)
+        at = d_blended + 12 * n
+        _store4(at, 1, a0 + v0 * x, a1 + v0 * y, a2 + v0 * z, v0, mask)
+        _store4(at + 4, 1, a3 + v1 * x, a4 + v1 * y, a5 + v1 * z, v1, mask)
+        _store4(at + 8, 1, a6 + v2 * x, a7 + v2 * y, a8 + v2 * z, v2, mask)
     # dL/d(R S)
     g0, g1, g2, g3, g4, g5, g6, g7, g8 = _product(
         m0, m3, m6, m1, m4, m7, m2, m5, m8, g0, g1, g2, g3, g4, g5, g6, g7, g8
@@ -292,33 +309,37 @@ def pose_backward(
 
 
 class PosingFunction(torch.autograd.Function):
-    """Avatar.canonical_gaussians and Avatar.pose_gaussians; neither the bases nor the pose itself get a gradient."""
+    """Avatar.canonical_gaussians and Avatar.pose_gaussians; the bases get no gradient, the pose's
+    transforms get one if they ask for it."""
 
     @staticmethod
     def forward(
         ctx, coefficients, control_offsets, bases, sh1_bases, sh0, sh1, log_scales, quats, opacity_logits, xyz_offsets,
-        rest, transforms, tables: FusedTables, offset_range: float, active: ActiveParts,
+        rest, transforms, lbs_weights, tables: FusedTables, offset_range: float, active: ActiveParts,
     ):  # fmt: skip
         """Shapes as `pose_forward` says; bases in any memory order and precision; no coefficients before any are used.
 
-        Returns xyz (N, 3), covariances (N, 6), opacities (N,), sh (N, 4, 3), linear (N, 3, 3) and scales (N, 3).
+        lbs_weights: (N, J), for the transforms' gradient. Returns xyz (N, 3), covariances (N, 6), opacities (N,), sh
+        (N, 4, 3), linear (N, 3, 3) and scales (N, 3).
         """
-        count = len(rest)
+        count, with_pose = len(rest), ctx.needs_input_grad[TRANSFORMS]
         shapes = ((3,), (6,), (), (4, 3), (3, 3), (3,), (4,))
         out = [torch.empty(count, *shape, device=rest.device) for shape in shapes]
+        canonical = torch.empty(count if with_pose else 0, 3, device=rest.device)
         pose_forward[(triton.cdiv(count, BLOCK),)](
             coefficients, coefficients.shape[1] if coefficients is not None else 0,
             tables.anchor_index, tables.anchor_weight, bases, sh1_bases,
             sh0, sh1, log_scales, quats, opacity_logits, xyz_offsets, rest,
             control_offsets, tables.control_index, tables.control_weight,
-            tables.lbs_joints, tables.lbs_weights, tables.lbs_counts, transforms, *out,
+            tables.lbs_joints, tables.lbs_weights, tables.lbs_counts, transforms, *out, canonical,
             count, len(bases), len(sh1_bases), *bases.stride(), *sh1_bases.stride(), offset_range,
-            K=bases.shape[1], WITH_BASES=active.property_bases, WITH_SH1=active.sh1, BLOCK=BLOCK, num_warps=WARPS,
+            K=bases.shape[1], WITH_BASES=active.property_bases, WITH_SH1=active.sh1, WITH_POSE=with_pose,
+            BLOCK=BLOCK, num_warps=WARPS,
         )  # fmt: skip
         xyz, covariances, opacities, sh, linear, scales, raw_quats = out
         ctx.save_for_backward(
-            coefficients, bases, sh1_bases, xyz_offsets, linear, scales, raw_quats, opacities
-        )
+            coefficients, bases, sh1_bases, xyz_offsets, linear, scales, raw_quats, opacities, canonical, lbs_weights
+        )  # fmt: skip
         ctx.tables, ctx.offset_range, ctx.active = tables, offset_range, active
         ctx.controls = len(control_offsets)
         ctx.mark_non_differentiable(linear)
@@ -327,7 +348,8 @@ class PosingFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads: Tensor):
-        coefficients, bases, sh1_bases, xyz_offsets, linear, scales, quats, opacities = ctx.saved_tensors
+        coefficients, bases, sh1_bases, xyz_offsets, linear, scales, *written, lbs_weights = ctx.saved_tensors
+        quats, opacities, canonical = written
         tables, active, count, bases_each = ctx.tables, ctx.active, len(xyz_offsets), bases.shape[1]
         assert len(bases) == len(sh1_bases) == count, "a compact avatar is not trained"
         grad_xyz, grad_covariance, grad_opacity, grad_sh, _, grad_scales = (
@@ -340,12 +362,15 @@ class PosingFunction(torch.autograd.Function):
         each = torch.empty(bases_each, count, device=bases.device) if active.property_bases else bases
         d_sh0, d_sh1, d_log_scales, d_quats = like(3), like(3, 3), like(3), like(4)
         d_opacity, d_xyz_offsets, d_position = like(), like(3), like(3)
+        with_pose = ctx.needs_input_grad[TRANSFORMS]
+        d_blended = like(12) if with_pose else bases
         pose_backward[(triton.cdiv(count, BLOCK),)](
-            bases, sh1_bases, xyz_offsets, linear, scales, quats, opacities,
+            bases, sh1_bases, xyz_offsets, linear, scales, quats, opacities, canonical,
             grad_xyz, grad_covariance, grad_opacity, grad_sh, grad_scales,
-            each, d_sh0, d_sh1, d_log_scales, d_quats, d_opacity, d_xyz_offsets, d_position,
+            each, d_sh0, d_sh1, d_log_scales, d_quats, d_opacity, d_xyz_offsets, d_position, d_blended,
             count, *bases.stride(), *sh1_bases.stride(), ctx.offset_range,
-            K=bases_each, WITH_BASES=active.property_bases, WITH_SH1=active.sh1, BLOCK=BLOCK, num_warps=WARPS,
+            K=bases_each, WITH_BASES=active.property_bases, WITH_SH1=active.sh1, WITH_POSE=with_pose,
+            BLOCK=BLOCK, num_warps=WARPS,
         )  # fmt: skip
         d_coefficients = None
         if active.property_bases:
@@ -357,4 +382,5 @@ class PosingFunction(torch.autograd.Function):
             d_coefficients, d_controls, None, None,
             d_sh0, d_sh1 if active.sh1 else None, d_log_scales, d_quats, d_opacity, d_xyz_offsets,
         )  # fmt: skip
-        return *given, None, None, None, None, None
+        d_transforms = lbs_weights.T @ d_blended if with_pose else None
+        return *given, None, d_transforms, None, None, None, None

@@ -1,6 +1,7 @@
 """The skeleton's forward kinematics as one GPU kernel: 55 joints in one program, in place of some hundred launches.
 
-Data path: pose -> skinning transforms, the pose's own rotation and translation included.
+Data path: pose -> skinning transforms, the pose's own rotation and translation included; where training corrects the
+pose, gradients of these transforms -> of its joints and translation, a dozen launches whatever the depth.
 Plain twin: Avatar.skinning_transforms.   Shape letter: J joints.
 """
 
@@ -10,7 +11,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from mmlphuman.body.kinematics import rigid_inverse
 from mmlphuman.gpu.tables import MAX_JOINTS, FusedTables
 from mmlphuman.types import Pose
 
@@ -122,13 +125,67 @@ def kinematics(
     _store12(out + 12 * j, r0, r1, r2, r3, r4, r5, r6, r7, r8, t0, t1, t2, mask)
 
 
-@torch.no_grad()
 def world_transforms(joints: Tensor, tables: FusedTables, pose: Pose) -> Tensor:
-    """(J, 12) rows of each joint's skinning transform followed by the pose's world transform."""
-    world = torch.cat([pose.rotation, pose.translation[:, None]], 1)
-    out, scratch = (torch.empty(len(joints), 12, device=joints.device) for _ in range(2))
-    kinematics[(1,)](
-        pose.joints.contiguous(), world, joints, tables.parents, tables.canonical_inverse, scratch, out, len(joints),
-        DEPTH=MAX_DEPTH, BLOCK=MAX_JOINTS, num_warps=2,
-    )  # fmt: skip
-    return out
+    """(J, 12) rows of each joint's skinning transform followed by the pose's world transform.
+
+    With a gradient to the pose's joints and translation, not to its rotation, if they ask for one.
+    """
+    return SkeletonFunction.apply(pose.joints, pose.translation, pose.rotation, joints, tables)
+
+
+class SkeletonFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, pose, translation, rotation, joints, tables: FusedTables):
+        world = torch.cat([rotation, translation[:, None]], 1)
+        out, scratch = (torch.empty(len(joints), 12, device=joints.device) for _ in range(2))
+        kinematics[(1,)](
+            pose.contiguous(), world, joints, tables.parents, tables.canonical_inverse, scratch, out, len(joints),
+            DEPTH=MAX_DEPTH, BLOCK=MAX_JOINTS, num_warps=2,
+        )  # fmt: skip
+        ctx.save_for_backward(pose, rotation, joints, out)
+        ctx.tables = tables
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        """A joint that turns by a small w about its place p in the world moves the transforms B of all that it carries
+        by [w] (B - p e4^T): the gradient to w is the axial part of sum (B - p e4^T) grad^T. What the joint's own
+        numbers make of w: the parent's rotation times the left Jacobian of SO(3)."""
+        pose, rotation, joints, out = ctx.saved_tensors
+        tables = ctx.tables
+        grad, transforms = grad.view(-1, 3, 4), out.view(-1, 3, 4)
+        # Sums in full precision, whatever matrix products have: moments about the world's origin cancel below.
+        own = torch.cat([(transforms[:, :, None] * grad[:, None]).sum(-1).flatten(1), grad[:, :, 3]], 1)
+        moments, forces = (tables.carried[:, :, None] * own).sum(1).split((9, 3), 1)
+        to_world = transforms @ rigid_inverse(_square(tables.canonical_inverse))  # from the T-pose
+        places = (to_world[:, :, :3] @ joints[:, :, None])[..., 0] + to_world[:, :, 3]
+        m = moments.view(-1, 3, 3) - places[:, :, None] * forces[:, None]
+        turns = torch.stack([m[:, 1, 2] - m[:, 2, 1], m[:, 2, 0] - m[:, 0, 2], m[:, 0, 1] - m[:, 1, 0]], 1)
+        parents = tables.parents.long()
+        frames = to_world[:, :, :3].index_select(0, parents.clamp_min(0))
+        frames = torch.where((parents < 0)[:, None, None], rotation, frames)
+        of_numbers = frames @ left_jacobian(pose.view(-1, 3))
+        return (turns[:, None] @ of_numbers).flatten(), grad[:, :, 3].sum(0), None, None, None
+
+
+def left_jacobian(axis_angles: Tensor) -> Tensor:
+    """(J, 3) -> (J, 3, 3): what a change of axis-angle numbers turns by, about the axes that they are written in."""
+    squared = (axis_angles * axis_angles).sum(-1)[:, None, None]
+    near_zero = squared < 1e-4
+    safe = torch.where(near_zero, torch.ones_like(squared), squared)
+    angle = safe.sqrt()
+    versine = torch.where(near_zero, 0.5 - squared / 24, (1 - angle.cos()) / safe)
+    rest = torch.where(near_zero, 1 / 6 - squared / 120, (angle - angle.sin()) / (safe * angle))
+    x, y, z = axis_angles.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    identity = torch.diag_embed(torch.ones_like(axis_angles))
+    return identity + versine * cross + rest * (cross @ cross)
+
+
+def _square(rows: Tensor) -> Tensor:
+    """(J, 12) -> (J, 4, 4); the last row is the rigid transforms' own."""
+    last = torch.zeros_like(rows[:, :4])
+    last[:, 3] = 1
+    return torch.cat([rows, last], 1).unflatten(1, (4, 4))

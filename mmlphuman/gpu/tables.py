@@ -8,6 +8,7 @@ Gaussian at most.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,7 @@ class FusedTables:
     lbs_counts: Tensor  # (blocks,) int32: joints that any Gaussian of the block needs
     parents: Tensor  # (J,) int32
     canonical_inverse: Tensor  # (J, 12)
+    carried: Tensor  # (J, J) 1 where the row's joint carries the column's, itself included
 
     @classmethod
     @torch.no_grad()
@@ -65,7 +67,16 @@ class FusedTables:
             lbs_counts=blocks.amax(1).contiguous(),
             parents=avatar.parents.int(),
             canonical_inverse=avatar.canonical_inverse[:, :3].reshape(-1, 12).contiguous(),
+            carried=_carried(avatar.bone_parents).to(avatar.xyz),
         )  # fmt: skip
+
+
+def _carried(parents: Sequence[int]) -> Tensor:
+    carried = torch.eye(len(parents))
+    for joint, parent in enumerate(parents):  # parents come first
+        if parent >= 0:
+            carried[:, joint] += carried[:, parent]
+    return carried
 
 
 def _columns(table: InterpolationTable) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,7 @@ from mmlphuman.processes import ErrorOfAll, Ranks
 from mmlphuman.training.checkpoint import agreed_whole, load_training_state
 from mmlphuman.training.monitor import Monitor, NoMonitor
 from mmlphuman.training.optimisers import Optimisers
+from mmlphuman.training.refinement import Refinement
 
 RECENT = 20  # steps; one odd sample among them moves their median little
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: not done, come again
@@ -180,6 +181,7 @@ class CanGoBack(Protocol):
     ranks: Ranks
     avatar: Avatar
     optimisers: Optimisers
+    refinement: Refinement
     iteration: int
     divergences: int  # of the whole run
     divergences_since_save: int
@@ -207,14 +209,16 @@ def recover(trainer: CanGoBack, model_dir: Path, monitor: Monitor | NoMonitor, e
 
 
 def go_back(trainer: CanGoBack, model_dir: Path, skip: int, say: Callable[[str], object]) -> None:
-    """Parameters and optimisers become those of the newest whole checkpoint but `skip`.
+    """Parameters, corrections and optimisers become those of the newest whole checkpoint but `skip`.
 
     Samples and random draws go on from where they are, so that others come than those that led here.
     """
     checkpoint = agreed_whole(model_dir, trainer.ranks, say, skip)
     saved = load_avatar(checkpoint)
     trainer.avatar.load_state_dict(saved.avatar.state_dict())
-    trainer.optimisers.load_state_dict(load_training_state(checkpoint)["optimisers"])
+    state = load_training_state(checkpoint)
+    trainer.optimisers.load_state_dict(state["optimisers"])
+    trainer.refinement.load_state_dict(state.get("refinement", {}))  # older ones have none
     trainer.iteration = saved.iteration
 
 

@@ -1,8 +1,8 @@
 """The training loop (paper sec. 4): B poses and V views of each a step, everything else around it.
 
 Several processes (ranks) share the poses of a step; all of them draw the same random numbers and each uses its own.
-Order of a step: load, pose, draw, losses, backward, [tell other ranks,] optimise, log, test, save, let viewers watch,
-stop if asked to.
+Order of a step: load, [correct the pose,] pose, draw, losses, backward, [tell other ranks,] optimise, log, test, save,
+let viewers watch, stop if asked to.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from mmlphuman.training.guarding import Diverged, Logged, LossGuard, Preemption,
 from mmlphuman.training.losses import Losses, TrainingLoss, choose_crops
 from mmlphuman.training.monitor import Monitor, NoMonitor, TrainingClock
 from mmlphuman.training.optimisers import Optimisers
+from mmlphuman.training.refinement import Refinement
 from mmlphuman.training.run_setup import Scene
 from mmlphuman.types import Pose, PosedGaussians, Sample
 
@@ -81,6 +82,7 @@ class Trainer:
         self.optimisers = Optimisers(
             self.avatar, config, scene.training.scene_scale(), stepper, self.ranks, self.poses_per_step
         )
+        self.refinement = Refinement(config, scene.training, device)
         self.share_of_mean = torch.tensor(1 / self.poses_per_step, device=device)  # that a pose's loss has
         if lpips is not None:
             lpips = self.backend.perceptual_loss(lpips.to(device))
@@ -108,6 +110,7 @@ class Trainer:
             "draws": self.draws.get_state(),
             "seconds": self.clock.seconds,
             "divergences": self.divergences,
+            "refinement": self.refinement.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -116,6 +119,7 @@ class Trainer:
         self.draws.set_state(state["draws"])
         self.clock.seconds = state.get("seconds", math.nan)  # unknown to checkpoints from before it was kept
         self.divergences = state.get("divergences", 0)
+        self.refinement.load_state_dict(state.get("refinement", {}))  # older ones have none
 
     def trained(self) -> TrainedAvatar:
         """The avatar as it is now, with the parameters themselves and not a copy."""
@@ -128,7 +132,9 @@ class Trainer:
         return replace(now, poser=pose_now)
 
     def save(self, model_dir: Path) -> None:
-        save_checkpoint(model_dir, self.trained(), self.state_dict(), self.config.checkpoints_kept)
+        trained = replace(self.trained(), pose_space=self.refinement.pose_space(self.scene.pose_space))
+        save_checkpoint(model_dir, trained, self.state_dict(), self.config.checkpoints_kept)
+        self.refinement.write(model_dir)
 
     def run(
         self,
@@ -193,6 +199,7 @@ class Trainer:
                         active,
                         self.background,
                         self.backend,
+                        self.refinement.pose_for_test,
                     )
             if self.is_due(config.checkpoint_every, config.checkpoint_iterations):
                 stop |= report(numbers.check())  # never save what is already broken
@@ -250,7 +257,8 @@ class Trainer:
                 terms = {name: means.get(name, 0) + term / len(samples) for name, term in terms.items()}
             means = terms
         self.optimisers.set_rates(self.iteration)
-        return means, self.optimisers.step()
+        finite = self.optimisers.step()
+        return means, finite + self.refinement.step(self.iteration, self.ranks)
 
     def add_gradients(self, sample: Sample) -> dict[str, torch.Tensor]:
         """Those of one pose's part in the step's mean loss; returns its loss terms."""
@@ -263,11 +271,12 @@ class Trainer:
         sample = sample.to(self.device, non_blocking=True)
 
         active = active_parts(config, self.iteration)
-        output = self.pose_avatar(sample.pose, active)
+        output = self.pose_avatar(self.refinement.pose(sample), active)
         render = rasterize(output.posed, sample.cameras, background, self.backend, self.find_pairs)
+        render = self.refinement.seen_by(sample.camera_ids, render, background)
         losses = self.loss(
             self.iteration, sample, render, output, self.avatar.control_neighbours, background, crops
         )
-        losses.total.backward(self.share_of_mean)
+        self.refinement.with_penalty(losses.total, sample.frame).backward(self.share_of_mean)
         self.optimisers.add_pose(output, active)
         return losses.terms

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.measures.comparison import paint, regions
 from mmlphuman.measures.held_out_scores import FILE_NAME, HeldOutScore, scores_until, write_scores
 from mmlphuman.render.rasterize import rasterize
+from mmlphuman.types import Pose, Sample
 
 HELD_OUT_SHOWN = 4  # (frame, camera) pairs, spread over the test selection
 SMALLEST_ERROR = 1e-10  # mean square; equal pictures score 100 dB
@@ -87,10 +89,12 @@ class Monitor:
         active: ActiveParts,
         background: Tensor,
         backend: Backend,
+        pose_of: Callable[[Sample], Pose] = attrgetter("pose"),
     ) -> None:
         """Draws a few test views into TensorBoard, ground truth beside render, and logs their scores.
 
-        seconds: of training so far. Scores are means over the views; a view without an inside has no such score.
+        seconds: of training so far. pose_of: the pose of a sample, where training has corrected it.
+        Scores are means over the views; a view without an inside has no such score.
         """
         pairs = dataset.pairs[:: max(1, len(dataset.pairs) // HELD_OUT_SHOWN)][:HELD_OUT_SHOWN]
         whole, inside = [], []
@@ -99,7 +103,7 @@ class Monitor:
             inner = torch.from_numpy(regions(sample.masks[0].numpy())[0]).to(background.device)
             sample = sample.to(background.device)
             truth = paint(sample.images.float() / 255, sample.masks, background)[0]
-            render = rasterize(avatar(sample.pose, active).posed, sample.cameras, background, backend)
+            render = rasterize(avatar(pose_of(sample), active).posed, sample.cameras, background, backend)
             image = render.colors[0].clamp(0, 1)
             errors = (image - truth).square().mean(-1)
             whole.append(errors.mean())

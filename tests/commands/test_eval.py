@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import default_config
 from mmlphuman.evaluation.fid import Inception
+from mmlphuman.model_folder import load_model
 from mmlphuman.picture_files import image_name, write_png
 from mmlphuman.training.checkpoint import save_checkpoint
 from tests.builders import small_avatar
@@ -63,6 +65,30 @@ def model(synthetic_body, tiny_capture, tmp_path_factory):
 def of_model(model, tiny_capture, tmp_path):
     (tmp_path / "config.yaml").write_text(TEST)
     return ("--config", tmp_path / "config.yaml", "--model_dir", model, "--data_dir", tiny_capture)
+
+
+def test_frames_that_training_refined_are_scored_as_refined_unless_asked_otherwise(
+    command, of_model, model, tiny_capture, tmp_path
+):
+    refining = tmp_path / "refining"
+    trained = load_model(model)
+    trained = replace(trained, config=replace(trained.config, refine_poses=True))
+    save_checkpoint(refining, trained, {}, keep=1)
+    with np.load(tiny_capture / "smpl_params.npz") as file:
+        arrays = dict(file)
+    arrays["transl"][:24] += 0.05
+    np.savez(refining / "smpl_params.npz", **arrays)
+    of_model = tuple(refining if word is model else word for word in of_model)
+    scores = []
+    for more in ((), ("--capture_poses",)):
+        status, out, err = command(*of_model, *more)
+        assert status == 0, err
+        told = json.loads((tmp_path / "out" / "scores.json").read_text())
+        assert any("frames 0-23 are drawn" in note for note in told["notes"]) == (not more)
+        assert ("note: frames 0-23 are drawn in the poses that training refined" in out) == (not more)
+        pictures = [picture for table in told["results"].values() for picture in table["images"]]
+        scores.append({picture["frame"]: picture["psnr"] for picture in pictures if picture["camera"] == 3})
+    assert scores[0][23] != scores[1][23] and scores[0][24] == scores[1][24]
 
 
 @pytest.fixture

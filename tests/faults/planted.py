@@ -26,6 +26,7 @@ IMAGE_LOSSES = "mmlphuman/measures/comparison.py"
 PERCEPTUAL = "mmlphuman/measures/lpips.py"
 OPTIMISERS = "mmlphuman/training/optimisers.py"
 LOOP = "mmlphuman/training/loop.py"
+REFINEMENT = "mmlphuman/training/refinement.py"
 POSE_ROWS = "mmlphuman/gpu/pose_rows.py"
 KINEMATICS = "mmlphuman/body/kinematics.py"
 WEIGHT_VOLUME = "mmlphuman/body/weight_volume.py"
@@ -61,6 +62,7 @@ TESTS = {
     PERCEPTUAL: ("tests/measures/test_lpips.py",),
     OPTIMISERS: ("tests/training/test_numbers.py",),
     LOOP: ("tests/training/test_loop.py",),
+    REFINEMENT: ("tests/training/test_refinement.py",),
     POSE_ROWS: ("tests/training/test_pose_rows.py",),
     KINEMATICS: ("tests/body/test_kinematics.py",),
     WEIGHT_VOLUME: ("tests/body/test_weight_volume.py",),
@@ -292,6 +294,28 @@ FAULTS = (
     Fault(LOOP, "rates never set", "self.optimisers.set_rates(self.iteration)", "self.optimisers.set_rates(0)"),
     Fault(LOOP, "background always the configured one", "if config.random_background else self.background",
           "if not config.random_background else self.background"),
+    Fault(REFINEMENT, "largest turn", "math.radians(5), 0.06", "math.radians(10), 0.06"),
+    Fault(REFINEMENT, "largest move", "math.radians(5), 0.06", "math.radians(5), 0.6"),
+    Fault(REFINEMENT, "second beta", "(0.9, 0.99)", "(0.9, 0.999)"),
+    Fault(REFINEMENT, "bound of single numbers", "values.square().sum(-1, keepdim=True)).sqrt()",
+          "values.square()).sqrt()"),
+    Fault(REFINEMENT, "square of single numbers", "gradient.square().mean(-1, keepdim=True)",
+          "gradient.square().amax(-1, keepdim=True)"),
+    Fault(REFINEMENT, "all rows step", "told[:, -1:, None] > 0", "told[:, -1:, None] >= 0"),
+    Fault(REFINEMENT, "gradients never forgotten", "self.values.grad = None", "self.values.grad = self.values.grad"),
+    Fault(REFINEMENT, "left Jacobian", "+ cross / 2 + factor", "- cross / 2 + factor"),
+    Fault(REFINEMENT, "Jacobian's factor", "1 / (2 * angle * torch.tan(angle / 2))", "1 / (angle * torch.tan(angle))"),
+    Fault(REFINEMENT, "Jacobian near zero", "torch.full_like(factor, 1 / 12)", "torch.full_like(factor, 1e4)"),
+    Fault(REFINEMENT, "roots not shortened", "axis=1) > np.pi", "axis=1) > 9"),
+    Fault(REFINEMENT, "place moves the other way", "translations + LARGEST_MOVE", "translations - LARGEST_MOVE"),
+    Fault(REFINEMENT, "neighbours far in time count as much", "/ abs(self.frames[other] - frame)", "/ 1"),
+    Fault(REFINEMENT, "neighbours are pulled too", "values[other].detach()", "values[other]"),
+    Fault(REFINEMENT, "earlier neighbour alone", "(row - 1, row + 1)", "(row - 1, row - 1)"),
+    Fault(REFINEMENT, "background with the factor", "* (render.colors - behind) + behind", "* render.colors"),
+    Fault(REFINEMENT, "factors' logarithms", "logs[:, None].exp()", "(1 + logs[:, None])"),
+    Fault(REFINEMENT, "colours drift together", "self.learnt.values -= self.learnt.values.mean(0)", "pass"),
+    Fault(REFINEMENT, "pose space of the capture's", "self.poses.refined().poses[self.poses.frames]",
+          "self.poses.fitted.poses[self.poses.frames]"),
     Fault(POSE_ROWS, "order of a basis's numbers", '("sh0", "log_scales", "quats", "opacity_logits")',
           '("log_scales", "sh0", "quats", "opacity_logits")'),
     Fault(POSE_ROWS, "degree 1 without its bases", "active.property_bases and active.sh1", "active.sh1"),

@@ -112,6 +112,93 @@ def test_fused_avatar_equals_the_plain_one(avatar, pose, device, name):
     print(f"{name}: largest relative gradient error {worst:.1e}")
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_pose_that_asks_for_it_gets_the_plain_one_s_gradient(avatar, pose, device, name):
+    """Joints and translation, under a turned world; and nothing else changes by it."""
+    from mmlphuman.gpu.fused_avatar import FusedAvatar
+    from mmlphuman.gpu.view_colors import kernel_colors
+
+    active, cameras, fused = SCHEDULES[name], look_at_origin(views=3).to(device), FusedAvatar(avatar)
+    results = []
+    for forward, colors, asks in (
+        (avatar, view_colors, True), (fused, kernel_colors, True), (fused, kernel_colors, False),
+    ):  # fmt: skip
+        avatar.zero_grad(set_to_none=True)
+        given = pose.to(device)
+        given = replace(
+            given,
+            joints=given.joints.clone().requires_grad_(asks),
+            translation=given.translation.clone().requires_grad_(asks),
+        )
+        output = forward(given, active)
+        generator = torch.Generator().manual_seed(4)
+        looked_at = output.posed.xyz, output.posed.covariances, colors(output.posed, cameras)
+        sum(
+            (part * torch.randn(part.shape, generator=generator).to(device)).sum() for part in looked_at
+        ).backward()
+        grads = {part: parameter.grad for part, parameter in avatar.named_parameters()}
+        results.append((given.joints.grad, given.translation.grad, output, grads))
+    (joints, translation, *_), ours, without = results
+    assert joints.abs().max() > 0 and translation.abs().max() > 0
+    assert largest(ours[0] - joints, joints) < 1e-5 and largest(ours[1] - translation, translation) < 1e-5
+    assert torch.equal(ours[2].posed.xyz, without[2].posed.xyz)
+    for part, gradient in without[3].items():
+        assert (gradient is None) == (ours[3][part] is None)
+        assert gradient is None or torch.equal(gradient, ours[3][part]), part
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-3, 0.3, 1.0])
+def test_the_skeleton_s_gradient_is_autograd_s(avatar, device, size):
+    """At the T-pose and near it, where series stand in, and far from it."""
+    from mmlphuman.gpu.skeleton import world_transforms
+    from mmlphuman.gpu.tables import FusedTables
+
+    tables, exact = FusedTables.of(avatar), copy.deepcopy(avatar).double()
+    turned = rotation_matrices(torch.tensor([0.3, 0.2, -0.5])).to(device)
+    cotangent = torch.randn(len(avatar.joints), 12, generator=torch.Generator().manual_seed(2)).to(device)
+    found = []
+    for ours in (True, False):
+        pose = replace(random_pose(7, size), rotation=turned).to(device)
+        dtype = torch.float if ours else torch.double
+        joints, translation = (
+            part.to(dtype, copy=True).requires_grad_() for part in (pose.joints, pose.translation)
+        )
+        pose = replace(pose, joints=joints, translation=translation)
+        if ours:
+            value = world_transforms(avatar.joints, tables, pose)
+        else:
+            last = joints.new_tensor([[0, 0, 0, 1]])
+            world = torch.cat([torch.cat([turned.double(), translation[:, None]], 1), last])
+            value = (world @ exact.skinning_transforms(pose))[:, :3].flatten(1)
+        found.append((value.detach(), *torch.autograd.grad((value * cotangent).sum(), (joints, translation))))
+    for ours, plain in zip(*found, strict=True):
+        assert largest(ours - plain, plain) < 1e-5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="records CUDA graphs")
+def test_recorded_steps_give_the_pose_its_gradient_each_time(avatar, pose):
+    """Replayed for other poses, and recorded anew when a pose asks for none."""
+    from mmlphuman.gpu.fused_avatar import FusedAvatar, RecordedAvatar
+
+    fused, recorded = FusedAvatar(avatar), RecordedAvatar(avatar)
+    for seed, asks in ((1, True), (2, True), (3, False), (4, True)):
+        found = []
+        for forward in (fused, recorded):
+            avatar.zero_grad(set_to_none=True)
+            given = replace(random_pose(seed), rotation=pose.rotation).to("cuda")
+            given = replace(
+                given,
+                joints=given.joints.clone().requires_grad_(asks),
+                translation=given.translation.clone().requires_grad_(asks),
+            )
+            output = forward(given, ActiveParts())
+            (output.posed.xyz.square().sum() + 1e3 * output.posed.covariances.sum()).backward()
+            found.append((given.joints.grad, given.translation.grad))
+        for ours, expected in zip(found[1], found[0], strict=True):
+            assert (ours is None) == (expected is None) == (not asks)
+            assert ours is None or largest(ours - expected, expected) < 1e-5
+
+
 @pytest.mark.parametrize("own", [False, True], ids=["all see the same", "each its own"])
 def test_a_bank_with_more_inputs_than_a_program_reads_at_once(device, own):
     from mmlphuman.gpu.bank import BankFunction

@@ -25,8 +25,11 @@ STEPS, SAVED_AFTER = 50, 38  # the second is no multiple of anything
 
 @pytest.fixture
 def config(tiny_config):
-    """Two poses a step, small pictures; everything is switched on early."""
-    return replace(tiny_config, iterations=2 * STEPS, poses_per_step=2, image_scaling=0.35, lambda_ssim=0)
+    """Two poses a step, small pictures; everything is switched on early, corrections of the capture too."""
+    return replace(
+        tiny_config, iterations=2 * STEPS, poses_per_step=2, image_scaling=0.35, lambda_ssim=0, refine_poses=True,
+        refine_camera_colors=True,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -49,7 +52,9 @@ def take_steps(trainer: Trainer, count: int) -> None:
 
 
 def numbers_of(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in trainer.avatar.named_parameters()}
+    refinement = trainer.refinement.state_dict()
+    learnt = {name: part["values"].clone() for name, part in refinement.items()}
+    return learnt | {name: value.detach().clone() for name, value in trainer.avatar.named_parameters()}
 
 
 def assert_close(ours: dict, theirs: dict) -> None:

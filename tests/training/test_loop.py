@@ -37,6 +37,10 @@ def assert_same_state(a: Trainer, b: Trainer) -> None:
         assert torch.equal(left, right), name
     left, right = a.state_dict(), b.state_dict()
     assert left["stream"] == right["stream"] and torch.equal(left["draws"], right["draws"])
+    assert left["refinement"].keys() == right["refinement"].keys()
+    for part, values in left["refinement"].items():
+        for name, value in values.items():
+            assert torch.equal(value, right["refinement"][part][name]), (part, name)
     for ours, theirs in zip(left["optimisers"], right["optimisers"], strict=True):
         assert ours["param_groups"] == theirs["param_groups"]
         for key, values in ours["state"].items():
@@ -47,7 +51,14 @@ def assert_same_state(a: Trainer, b: Trainer) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("views", [1, 2])
 def test_stop_and_resume_equals_never_stopping_bit_for_bit(tiny_config, capture, tmp_path, workers, views):
-    config = replace(tiny_config, num_workers=workers, views_per_pose=views)
+    refine = views == 2  # corrections of the capture are carried, too
+    config = replace(
+        tiny_config,
+        num_workers=workers,
+        views_per_pose=views,
+        refine_poses=refine,
+        refine_camera_colors=refine,
+    )
     whole = run(fresh(config, capture), tmp_path / "whole")
 
     interrupted = fresh(config, capture)
