@@ -154,9 +154,14 @@ class PosedGaussians(MovableToDevice):
     opacities: Tensor  # (N,)
     sh: Tensor  # (N, 4, 3)
     linear: Tensor  # (N, 3, 3) Rh T_n, the 3x3 part of the posing; turns view directions back
+    unlit: Tensor | None = None  # (N, 4, 3) what `sh` was before the scene's light; None where there is none
 
     def __len__(self) -> int:
         return self.xyz.shape[0]
+
+    def without_light(self) -> PosedGaussians:
+        """As the avatar is without the scene's light; itself where there is none."""
+        return self if self.unlit is None else replace(self, sh=self.unlit)
 
 
 def upper_triangles(matrices: Tensor) -> Tensor:

@@ -105,6 +105,7 @@ class LiveScene:
             frames=self.frames,
             center=tuple(self.center.tolist()),
             up=tuple(self.up.tolist()),
+            light=self.trained.avatar.light is not None,
         )
 
     @torch.no_grad()
@@ -118,7 +119,7 @@ class LiveScene:
                 f"{MOST_CPU_PIXELS:,} are possible"
             )
         posed = self._pose_avatar(self.pose(request.pose), request.project)
-        gaussians = posed.gaussians
+        gaussians = posed.gaussians if request.light else posed.gaussians.without_light()
         if request.gaussian_scale != 1:
             gaussians = replace(gaussians, covariances=gaussians.covariances * request.gaussian_scale**2)
         view = PosedView(

@@ -17,7 +17,8 @@ from msgspec import Meta
 
 from mmlphuman.animation.camera_file import CameraView
 
-PROTOCOL_VERSION = 1
+# Every change of a message is a new one: either side reads exactly the fields that stand here.
+PROTOCOL_VERSION = 2
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 23456
 HELLO_SECONDS = 5.0  # a connection that has not said hello by then is closed
 
@@ -93,6 +94,7 @@ class RenderRequest:
     background: tuple[Share, Share, Share] = (1.0, 1.0, 1.0)
     gaussian_scale: Scale = 1.0  # factor on every Gaussian's size
     show: RenderMode = "color"
+    light: bool = True  # False: without the scene's light, where there is one
     encoding: Encoding = "jpeg"
     quality: Annotated[int, Meta(ge=1, le=100)] = 85  # of JPEG
 
@@ -120,6 +122,7 @@ class Welcome:
     frames: Annotated[tuple[Whole, ...], Meta(max_length=MAX_ENTRIES)] = ()
     center: tuple[Metres, Metres, Metres] = (0.0, 0.0, 0.0)  # where the person is, to orbit about
     up: tuple[Direction, Direction, Direction] = (0.0, 1.0, 0.0)
+    light: bool = False  # the avatar has a light of the scene, which a request may leave out
     protocol: Whole = PROTOCOL_VERSION
 
 

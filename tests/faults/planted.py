@@ -68,7 +68,7 @@ TESTS = {
     CAPTURE_IMAGES: ("tests/capture/test_capture_images.py", "tests/capture/test_capture_dataset.py"),
     CROP: ("tests/capture/test_crop.py",),
     METRICS: ("tests/evaluation/test_metrics.py",),
-    TYPES: ("tests/render/test_shading.py", "tests/render/test_projection.py"),
+    TYPES: ("tests/render/test_shading.py", "tests/render/test_projection.py", "tests/avatar/test_light.py"),
     POSE_LAYOUT: ("tests/avatar/test_formulas.py",),
 }
 
@@ -130,6 +130,8 @@ FAULTS = (
     Fault(LIGHT, "place's sign", "- translation - middle", "- translation + middle"),
     Fault(LIGHT, "functions of place in another order", "[along, along * x, along * y, along * z]",
           "[along * x, along * y, along * z, along]"),
+    Fault(LIGHT, "unlit colours lit", "unlit=posed.sh)", "unlit=posed.sh * shade)"),
+    Fault(TYPES, "light stays", "replace(self, sh=self.unlit)", "replace(self, unlit=self.sh)"),
     Fault(LIGHT, "light moves Gaussians", "@torch.no_grad()", "@torch.enable_grad()"),
     Fault(POSE_INPUTS, "neighbours' share", "NEIGHBOUR_SHARE = 0.5", "NEIGHBOUR_SHARE = 0.1"),
     Fault(POSE_INPUTS, "irrelevant joints", "MIN_RELEVANCE = 0.02", "MIN_RELEVANCE = 0.002"),

@@ -70,6 +70,24 @@ def test_named_poses_hands_and_translation(scene):
     assert scene.poses[2, 75:].any(), "the training hands were to be seen"
 
 
+def test_the_light_can_be_left_out(scene, trained):
+    """The same picture as of the avatar that has none; it is not posed again."""
+    assert trained.avatar.light is not None and scene.welcome(False).light
+    lit = scene.draw(ask(PoseRequest(frame=3))).image
+    posed = scene.posed
+    unlit = scene.draw(ask(PoseRequest(frame=3), light=False)).image
+    assert scene.posed is posed
+    pose, light = scene.pose(PoseRequest(frame=3)), trained.avatar.light
+    trained.avatar.light = None
+    try:
+        expected = by_hand(trained, pose, ask())
+        assert not scene.welcome(False).light
+    finally:
+        trained.avatar.light = light
+    assert np.array_equal(unlit, expected) and np.abs(lit.astype(int) - unlit).max() > 10
+    assert np.array_equal(scene.draw(ask(PoseRequest(frame=3))).image, lit)
+
+
 def upside_down(camera: CameraView) -> CameraView:
     return replace(camera, w2c=np.diag([-1.0, -1, 1, 1]) @ camera.w2c)
 

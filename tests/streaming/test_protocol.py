@@ -72,6 +72,7 @@ def random_request(rng: np.random.Generator) -> RenderRequest:
         background=tuple(rng.uniform(0, 1, 3).tolist()),
         gaussian_scale=float(rng.uniform(messages.MIN_SCALE, messages.MAX_SCALE)),
         show=rng.choice(messages.RENDER_MODES).item(),
+        light=bool(rng.integers(2)),
         encoding=rng.choice(messages.ENCODINGS).item(),
         quality=int(rng.integers(1, 101)),
     )
@@ -86,6 +87,7 @@ def random_welcome(rng: np.random.Generator) -> Welcome:
         frames=tuple(rng.integers(0, 10**6, rng.integers(9)).tolist()),
         center=tuple(rng.uniform(-9, 9, 3).tolist()),
         up=tuple(random_rotation(rng)[0].tolist()),
+        light=bool(rng.integers(2)),
     )
 
 
@@ -208,7 +210,7 @@ def valid(kind: str, name: str, value) -> bool:
     if isinstance(value, str):
         return name in LENIENT and value == ""
     if isinstance(value, bool):
-        return name in ("project", "use_translation", "training")
+        return name in ("project", "use_translation", "training", "light")
     if isinstance(value, list) and not value:
         return name in ("history", "cameras", "frames")
     if name == "protocol" or value is None:

@@ -75,13 +75,19 @@ def test_cameras_are_jumped_to_round_and_round(state):
 def test_every_control_reaches_the_request(state):
     state.kind, state.frame, state.use_translation, state.hands = "training", 4, False, "fist"
     state.project, state.show, state.background = True, "normals", (0.25, 0.5, 1.0)
-    state.gaussian_scale, state.quality = 0.5, 42
+    state.gaussian_scale, state.quality, state.light = 0.5, 42, False
     request = over_the_wire(build_request(state, 9))
     assert (request.id, request.encoding, request.quality) == (9, "jpeg", 42)
     assert (request.pose.kind, request.pose.frame) == ("training", 4)
     assert (request.pose.use_translation, request.pose.hands) == (False, "fist")
     assert (request.project, request.show, request.background) == (True, "normals", (0.25, 0.5, 1.0))
-    assert request.gaussian_scale == 0.5
+    assert request.gaussian_scale == 0.5 and not request.light
+
+
+def test_the_light_is_offered_where_there_is_one(state):
+    assert state.light and not state.has_light() and not ViewerState().has_light()
+    state.take_welcome(a_welcome(light=True))
+    assert state.has_light() and over_the_wire(build_request(state, 1)).light
 
 
 def test_a_pose_files_frame_is_sent_whole(state):

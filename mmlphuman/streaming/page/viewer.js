@@ -214,6 +214,7 @@ class Viewer {
       background: [16, 8, 0].map((shift) => ((color >> shift) & 255) / 255),
       gaussian_scale: number("gaussian-scale"),
       show: at("show").value,
+      light: at("light").checked,
       encoding: "jpeg",
       quality: number("quality"),
     };
@@ -272,6 +273,7 @@ class Viewer {
   showControls(now) {
     const frames = this.frames(), place = this.places[at("pose").value];
     if (this.scene?.training) set("training", "hidden", false);
+    set("light-row", "hidden", !this.scene?.light);
     set("file-options", "hidden", at("pose").value !== "given");
     set("transport", "hidden", !frames.length);
     set("frame", "max", String(Math.max(frames.length - 1, 0)));
@@ -363,6 +365,7 @@ class Viewer {
       r: () => this.resetView(),
       c: () => click("fold"),
       t: () => click("project"),
+      l: () => this.scene?.light && click("light"),
     };
     at("show").querySelectorAll("option").forEach((option, i) => { keys[i + 1] = () => { option.selected = true; }; });
     if (!event.target.matches("input, button, summary")) { // which have a use for these themselves
