@@ -159,7 +159,10 @@ class Panel:
     def picture(self) -> None:
         state, bind = self.state, self.bind
         with dpg.collapsing_header(label="Picture", default_open=True):
-            with bind.row("Show", "Keys 1 to 6"):
+            with bind.row(
+                "Show",
+                "Keys 1 to 6. Distance: how far test mode turns the joints that each region's MLPs see",
+            ):
                 bind.choice(SHOWS, lambda: state.show, lambda value: self.set("show", value))
             with bind.row("Light", "The light of the scene that was learnt with the avatar (L)") as line:
                 light = dpg.add_checkbox(callback=self.change("light"))

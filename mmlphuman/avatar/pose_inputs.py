@@ -60,3 +60,8 @@ def local_inputs(
 def inputs_of(joints: Tensor, index: Tensor) -> Tensor:
     """(165,) a pose's numbers -> (63,) or (A, I) what the MLPs get."""
     return torch.nn.functional.pad(joints, (0, 1))[index]
+
+
+def largest_seen(of_joints: Tensor, index: Tensor) -> Tensor:
+    """(J,) numbers of joints, 0 or more -> () or (A,) the largest among the joints that each MLP sees."""
+    return inputs_of(of_joints.repeat_interleave(3), index).amax(-1)

@@ -68,18 +68,16 @@ class PoseSpace(nn.Module):
 
     def joint_angles(self, body_pose: Tensor) -> Tensor:
         """(F, 21) degrees between each body joint's rotation in `body_pose` (63,) and in each training pose."""
-        here = rotation_matrices(body_pose.reshape(-1, 3))  # (21, 3, 3)
-        training = rotation_matrices(self.training_poses[:, BODY_POSE].reshape(-1, 3)).view(
-            -1, len(here), 3, 3
-        )
-        # |R - Q|^2 = 8 sin^2(angle / 2): exact near zero, where the trace's arc cosine has lost its digits.
-        chord = (training - here).square().sum((-1, -2))
-        return torch.rad2deg(2 * (chord / 8).sqrt().clamp(max=1).asin())
+        return angles_between(body_pose, self.training_poses[:, BODY_POSE])
 
     def distance(self, body_pose: Tensor) -> Tensor:
         """() degrees: how far a pose (63,) is from the nearest training pose, root mean square over the joints."""
         return self.joint_angles(body_pose).square().mean(1).sqrt().min()
 
-    def joint_distances(self, body_pose: Tensor) -> Tensor:
-        """(21,) degrees: each joint's rotation from the nearest that it had in training, joint by joint."""
-        return self.joint_angles(body_pose).min(0).values
+
+def angles_between(one: Tensor, other: Tensor) -> Tensor:
+    """(..., 3 J) axis-angle numbers, twice -> (..., J) degrees between the rotations of each joint."""
+    here, there = (rotation_matrices(each.unflatten(-1, (-1, 3))) for each in (one, other))
+    # |R - Q|^2 = 8 sin^2(angle / 2): exact near zero, where the trace's arc cosine has lost its digits.
+    chord = (there - here).square().sum((-1, -2))
+    return torch.rad2deg(2 * (chord / 8).sqrt().clamp(max=1).asin())

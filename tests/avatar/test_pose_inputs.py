@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmlphuman.avatar.neighbours import Interpolation
-from mmlphuman.avatar.pose_inputs import body_inputs, inputs_of, local_inputs
+from mmlphuman.avatar.pose_inputs import body_inputs, inputs_of, largest_seen, local_inputs
 from mmlphuman.config import default_config
 from tests.builders import body_and_volume, random_layout, random_pose, randomise, small_avatar
 
@@ -177,3 +177,13 @@ def test_settings_choose_what_is_seen(synthetic_body):
     moved = replace(moved, joints=torch.cat([moved.joints[:66], moved.joints[66:] + 1]))
     with torch.no_grad():
         assert torch.equal(published(moved).posed.sh[:, 1:], published(random_pose(2)).posed.sh[:, 1:])
+
+
+def test_the_largest_of_what_an_mlp_sees(synthetic_body):
+    inputs = small_avatar(synthetic_body).mlp_inputs
+    numbers = torch.rand(55, generator=torch.Generator().manual_seed(0))
+    expected = [max(numbers[joint].item() for joint in seen) for seen in joints_of(inputs)]
+    assert largest_seen(numbers, inputs).tolist() == expected
+    assert largest_seen(numbers, body_inputs()) == numbers[1:22].max()
+    nothing = torch.full((2, 6), 165)
+    assert largest_seen(numbers, nothing).tolist() == [0, 0]

@@ -1,13 +1,18 @@
 """Poses brought into the range or the space of the training poses, and how far they lie outside."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
+from mmlphuman.avatar.neighbours import Interpolation, InterpolationTable
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import default_config
 from mmlphuman.types import Pose
-from tests.builders import random_pose, random_poses
+from tests.builders import random_pose, random_poses, small_trained
 
 BODY = slice(3, 66)
 
@@ -73,7 +78,7 @@ def test_distance_is_the_angle_to_the_nearest_training_pose():
     torch.testing.assert_close(space.distance(turned), torch.tensor(21 / 21**0.5), rtol=1e-4, atol=0)
     expected = torch.zeros(21)
     expected[3] = 21
-    assert (space.joint_distances(turned) <= expected + 1e-3).all()
+    torch.testing.assert_close(space.joint_angles(turned)[0], expected, atol=1e-3, rtol=1e-4)
 
 
 def test_a_full_turn_is_no_distance():
@@ -137,6 +142,56 @@ def test_a_trained_avatar_clamps_unless_it_projects():
     assert torch.equal(trained.features(pose, project=True), space.clamp(pose.joints))
     assert torch.equal(trained.features(pose, project=False), pose.joints)
     assert not torch.equal(space.clamp(pose.joints), pose.joints)
+
+
+def degrees_written_out(trained: TrainedAvatar, pose: Pose) -> np.ndarray:
+    """(N,) the largest turn by test mode of a joint that an MLP sees, blended as tables say, one by one."""
+    avatar, brought = trained.avatar, trained.features(pose, project=True)
+    turns = [
+        np.degrees((Rotation.from_rotvec(there).inv() * Rotation.from_rotvec(here)).magnitude())
+        for here, there in zip(
+            pose.joints.reshape(55, 3).numpy(), brought.reshape(55, 3).numpy(), strict=True
+        )
+    ]
+    inputs = avatar.mlp_inputs.expand(10, -1).tolist()
+    anchors = [max(turns[number // 3] for number in seen if number < 165) for seen in inputs]
+
+    def blended(table: InterpolationTable, values: list[float]) -> list[float]:
+        return [
+            sum(values[i] * w for i, w in zip(index, weight, strict=True))
+            for index, weight in zip(table.index.tolist(), table.weight.tolist(), strict=True)
+        ]
+
+    found = np.array(blended(avatar.gaussian_to_control, blended(avatar.control_to_anchor, anchors)))
+    led = blended(avatar.gaussian_to_anchor, anchors)
+    found[: len(led)] = led
+    return found
+
+
+@pytest.mark.parametrize("novel_poses", ["clamp", "pca"])
+@pytest.mark.parametrize("pose_inputs", ["local", "body"])
+def test_a_gaussian_is_as_far_as_test_mode_turns_what_its_mlps_see(synthetic_body, pose_inputs, novel_poses):
+    """Also of a compact avatar, some of whose Gaussians have no anchors."""
+    trained = small_trained(synthetic_body, pose_inputs=pose_inputs, novel_poses=novel_poses)
+    pose, table = random_pose(3, size=1.5), trained.avatar.gaussian_to_anchor
+    for led in (600, 200):
+        trained.avatar.gaussian_to_anchor = InterpolationTable(
+            Interpolation(table.index[:led], table.weight[:led])
+        )
+        found = trained.distances(pose)
+        assert found.shape == (600,) and found.max() > 10
+        np.testing.assert_allclose(found.numpy(), degrees_written_out(trained, pose), rtol=1e-3, atol=1e-2)
+        assert (found.max() - found.min() > 5) == (pose_inputs == "local"), "all see the same, or not"
+
+
+def test_a_pose_within_range_is_no_distance_and_what_no_mlp_sees_does_not_count(synthetic_body):
+    trained, pose = small_trained(synthetic_body), random_pose(3, size=1.5)
+    within = replace(pose, joints=trained.features(pose, project=True))
+    assert not trained.distances(within).any()
+    joints = within.joints.clone()
+    joints[:3] += 1
+    joints[69:75] += 1  # the eyes
+    assert not trained.distances(replace(within, joints=joints)).any()
 
 
 def test_a_space_of_former_versions_holds_the_body_s_numbers_alone():
