@@ -82,7 +82,7 @@ def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvat
     """All that can be refused is read before the processes meet, so that a mistake is told once."""
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     layout = open_capture(args.data_dir)
-    dataset = test_dataset(config, layout, read_smpl_params(layout.pose_path))
+    dataset = test_dataset(config, layout, read_smpl_params(layout.pose_path, trained.config.face))
     lpips = load_lpips(config.vgg_path) if Path(config.vgg_path).is_file() else None
     require_writable(args.out_dir)
     with Ranks.from_environment(config.device, RENDER_TIMEOUT) as ranks:
@@ -111,7 +111,10 @@ def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvat
 
 def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
     """All that can be refused is read before the processes meet, so that a mistake is told once."""
-    cameras, sequence = read_cameras(args), read_pose_file(args.pose_path, pose_options(args))
+    cameras, sequence = (
+        read_cameras(args),
+        read_pose_file(args.pose_path, pose_options(args, trained.config.face)),
+    )
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     shots = make_shots(cameras, sequence, trained.avatar.joints[0].cpu().numpy(), camera_motion(args))
     fps = video_fps(args, sequence)
@@ -137,7 +140,10 @@ def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) ->
 def time_frames(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
     if started_processes() > 1:
         raise ValueError("--test_speed measures one process; start it without torchrun")
-    camera, sequence = read_cameras(args)[0], read_pose_file(args.pose_path, pose_options(args))
+    camera, sequence = (
+        read_cameras(args)[0],
+        read_pose_file(args.pose_path, pose_options(args, trained.config.face)),
+    )
     device = choose_device(config.device)
     backend = choose_backend(config.rasterizer, config.kernels, device)
     look = Look(torch.tensor(config.background, device=device), backend, args.test)

@@ -110,7 +110,7 @@ def score_model(args: argparse.Namespace, config: Config, networks: Networks) ->
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     trained = load_model(args.model_dir).with_novel_poses_of(args.overrides)
     layout = open_capture(args.data_dir)
-    poses = read_smpl_params(layout.pose_path)
+    poses = read_smpl_params(layout.pose_path, trained.config.face)
     training = training_views(trained.config, len(layout.cameras))
     if protocol is None:
         protocol = config_protocol(config, str(args.config), training)

@@ -162,6 +162,7 @@ def build_pose(state: ViewerState) -> PoseRequest:
         return PoseRequest(
             kind="given",
             joints=sequence.poses[index],
+            expression=sequence.expression(index),
             translation=sequence.translations[index],
             rotation=sequence.rotation,
             **options,

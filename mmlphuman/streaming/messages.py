@@ -28,6 +28,7 @@ MAX_SIDE = 4096  # pixels of a picture's width or height
 MAX_HISTORY = 1000  # points of the loss curve in one State
 
 MAX_ANGLE = 100.0  # radians; whole turns are allowed, garbage is not
+MAX_EXPRESSION = 100.0
 MAX_METRES = 1e4
 MAX_NAME, MAX_TEXT = 200, 2000  # characters
 MAX_ENTRIES = 100_000  # cameras, frames
@@ -77,6 +78,7 @@ class PoseRequest:
     kind: PoseKind = "training"
     frame: Whole = 0  # position among the training frames, for kind "training"
     joints: np.ndarray | None = None  # (165,) axis-angle
+    expression: np.ndarray | None = None  # (10,); jaw and expression count where the avatar has learnt them
     translation: np.ndarray | None = None  # (3,) metres
     rotation: np.ndarray | None = None  # (3, 3), applied after everything else
     use_translation: bool = True  # False: as if the translation were zero

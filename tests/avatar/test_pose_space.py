@@ -31,6 +31,11 @@ def with_body(body: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(body, (3, 99))
 
 
+def with_expression(joints: torch.Tensor) -> torch.Tensor:
+    """(165,) -> (175,) of a blank face."""
+    return torch.nn.functional.pad(joints, (0, 10))
+
+
 def test_training_poses_near_the_mean_are_kept():
     poses = training_poses()
     space = PoseSpace.fit(poses, 5)
@@ -105,7 +110,7 @@ def test_a_trained_avatar_projects_by_its_settings(sigmas):
     space = PoseSpace.fit(training_poses(), 5)
     trained = TrainedAvatar(None, space, default_config(pca_sigmas=sigmas, novel_poses="pca"), 0)
     pose = Pose(torch.full((165,), 3.0), torch.zeros(3), torch.eye(3))
-    assert torch.equal(trained.features(pose, project=False), pose.joints)
+    assert torch.equal(trained.features(pose, project=False), pose.features)
     coefficients = space.components @ (trained.features(pose, project=True)[BODY] - space.mean)
     farthest = (coefficients.abs() / space.sigmas).max().item()
     assert farthest == pytest.approx(sigmas, rel=1e-3)
@@ -115,7 +120,7 @@ def test_clamping_keeps_each_number_within_its_range_in_training():
     """Number by number: those inside as they are, the others at the nearer end."""
     poses = training_poses()
     space, pose = PoseSpace.fit(poses, 5), random_poses(1, seed=1, size=1.0)[0]
-    clamped = space.clamp(pose)
+    clamped = space.clamp(with_expression(pose))
     moved = 0
     for number in range(165):
         lowest, highest = min(poses[:, number].tolist()), max(poses[:, number].tolist())
@@ -131,17 +136,30 @@ def test_clamping_keeps_new_combinations_of_what_training_has_shown():
     poses = training_poses()
     space = PoseSpace.fit(poses, 5)
     both = torch.cat([poses[3, :80], poses[9, 80:]])
-    assert torch.equal(space.clamp(both), both) and all(
-        torch.equal(space.clamp(each), each) for each in poses
-    )
+    for pose in (both, *poses):
+        assert torch.equal(space.clamp(with_expression(pose)), with_expression(pose))
 
 
 def test_a_trained_avatar_clamps_unless_it_projects():
     space, pose = PoseSpace.fit(training_poses(), 5), random_pose(4, size=2.0)
     trained = TrainedAvatar(None, space, default_config(), 0)
-    assert torch.equal(trained.features(pose, project=True), space.clamp(pose.joints))
-    assert torch.equal(trained.features(pose, project=False), pose.joints)
-    assert not torch.equal(space.clamp(pose.joints), pose.joints)
+    both = torch.cat([pose.joints, pose.expression])
+    assert torch.equal(trained.features(pose, project=True), space.clamp(both))
+    assert torch.equal(trained.features(pose, project=False), both)
+    assert not torch.equal(space.clamp(both)[:165], pose.joints)
+    assert not space.clamp(both)[165:].any(), "training showed no expression"
+
+
+def test_expressions_are_clamped_to_training_s_and_left_alone_by_projection():
+    generator = torch.Generator().manual_seed(3)
+    poses = torch.cat([training_poses(), torch.randn(60, 10, generator=generator)], 1)
+    space, pose = PoseSpace.fit(poses, 5), replace(random_pose(1), expression=torch.linspace(-6, 6, 10))
+    lowest, highest = poses[:, 165:].amin(0), poses[:, 165:].amax(0)
+    expected = torch.maximum(torch.minimum(pose.expression, highest), lowest)
+    assert torch.equal(space.clamp(pose.features)[165:], expected) and (expected != pose.expression).any()
+    assert torch.equal(space.project(pose.features)[165:], pose.expression)
+    joints_alone = PoseSpace.fit(poses[:, :165], 5)
+    assert torch.equal(joints_alone.clamp(pose.features)[:165], space.clamp(pose.features)[:165])
 
 
 def degrees_written_out(trained: TrainedAvatar, pose: Pose) -> np.ndarray:
@@ -150,7 +168,7 @@ def degrees_written_out(trained: TrainedAvatar, pose: Pose) -> np.ndarray:
     turns = [
         np.degrees((Rotation.from_rotvec(there).inv() * Rotation.from_rotvec(here)).magnitude())
         for here, there in zip(
-            pose.joints.reshape(55, 3).numpy(), brought.reshape(55, 3).numpy(), strict=True
+            pose.joints.reshape(55, 3).numpy(), brought[:165].reshape(55, 3).numpy(), strict=True
         )
     ]
     inputs = avatar.mlp_inputs.expand(10, -1).tolist()
@@ -186,7 +204,7 @@ def test_a_gaussian_is_as_far_as_test_mode_turns_what_its_mlps_see(synthetic_bod
 
 def test_a_pose_within_range_is_no_distance_and_what_no_mlp_sees_does_not_count(synthetic_body):
     trained, pose = small_trained(synthetic_body), random_pose(3, size=1.5)
-    within = replace(pose, joints=trained.features(pose, project=True))
+    within = replace(pose, joints=trained.features(pose, project=True)[:165])
     assert not trained.distances(within).any()
     joints = within.joints.clone()
     joints[:3] += 1
@@ -198,8 +216,11 @@ def test_a_space_of_former_versions_holds_the_body_s_numbers_alone():
     poses = training_poses()
     now = PoseSpace.fit(poses, 5)
     former = PoseSpace(**now.state_dict() | {"training_poses": poses[:, BODY].clone()})
-    assert torch.equal(former.training_poses, with_body(poses[:, BODY]))
+    assert torch.equal(former.training_poses, with_expression(with_body(poses[:, BODY])))
     pose = random_pose(2)
-    assert torch.equal(former.project(pose.joints), now.project(pose.joints))
+    assert torch.equal(former.project(pose.features), now.project(pose.features))
+    between = PoseSpace(**now.state_dict() | {"training_poses": poses.clone()})  # all joints, no expression
+    assert torch.equal(between.training_poses, now.training_poses) and now.training_poses.shape[1] == 175
+    assert torch.equal(between.clamp(pose.features), now.clamp(pose.features))
     assert torch.equal(former.joint_angles(pose.body), now.joint_angles(pose.body))
     assert set(now.state_dict()) == {"mean", "components", "sigmas", "training_poses"}, "as they are saved"

@@ -31,6 +31,7 @@ def a_sequence(frames: int = 5, fps: float | None = 60.0) -> PoseSequence:
         frames=np.arange(frames) * 2,
         fps=fps,
         source="walk.npz",
+        expressions=random.normal(size=(frames, 10)).astype(np.float32),
     )
 
 
@@ -97,8 +98,14 @@ def test_a_pose_files_frame_is_sent_whole(state):
     pose = over_the_wire(build_request(state, 1)).pose
     assert pose.kind == "given"
     np.testing.assert_array_equal(pose.joints, sequence.poses[3])
+    np.testing.assert_array_equal(pose.expression, sequence.expressions[3])
     np.testing.assert_array_equal(pose.translation, sequence.translations[3])
     np.testing.assert_array_equal(pose.rotation, sequence.rotation)
+
+
+def test_a_file_without_expressions_sends_zeros(state):
+    state.take_sequence(replace(a_sequence(), expressions=None))
+    assert over_the_wire(build_request(state, 1)).pose.expression.tolist() == [0] * 10
 
 
 @pytest.mark.parametrize("kind", ["t", "big", "given"])

@@ -195,6 +195,7 @@ class Viewer {
       kind,
       frame: kind === "training" ? place : 0,
       joints: given ? this.poses.joints(place) : null,
+      expression: given ? this.poses.expression(place) : null,
       translation: given ? this.poses.translation(place) : null,
       rotation: given ? UP_ROTATIONS[at("up").value] : null,
       use_translation: !at("no-translation").checked,
