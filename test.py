@@ -89,7 +89,7 @@ def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvat
     """All that can be refused is read before the processes meet, so that a mistake is told once."""
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     layout = open_capture(args.data_dir)
-    poses, notes = read_smpl_params(layout.pose_path), []
+    poses, notes = read_smpl_params(layout.pose_path, trained.config.face), []
     if not args.capture_poses:
         poses, notes = poses_to_score(args.model_dir, trained.config, poses)
     dataset = test_dataset(config, layout, poses)
@@ -123,7 +123,10 @@ def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvat
 
 def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
     """All that can be refused is read before the processes meet, so that a mistake is told once."""
-    cameras, sequence = read_cameras(args), read_pose_file(args.pose_path, pose_options(args))
+    cameras, sequence = (
+        read_cameras(args),
+        read_pose_file(args.pose_path, pose_options(args, trained.config.face)),
+    )
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     shots = make_shots(cameras, sequence, trained.avatar.joints[0].cpu().numpy(), camera_motion(args))
     fps = video_fps(args, sequence)
@@ -149,7 +152,10 @@ def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) ->
 def time_frames(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
     if started_processes() > 1:
         raise ValueError("--test_speed measures one process; start it without torchrun")
-    camera, sequence = read_cameras(args)[0], read_pose_file(args.pose_path, pose_options(args))
+    camera, sequence = (
+        read_cameras(args)[0],
+        read_pose_file(args.pose_path, pose_options(args, trained.config.face)),
+    )
     device = choose_device(config.device)
     backend = choose_backend(config.rasterizer, config.kernels, device)
     look = Look(torch.tensor(config.background, device=device), backend, args.test)

@@ -21,6 +21,7 @@ RETIRED = {"gradient_exchange"}  # keys that older versions wrote into model fol
 # What versions did that did not have these keys yet: the published method.
 FORMERLY = {
     "pose_inputs": "body",
+    "face": False,
     "hidden_widths": [512, 256, 256, 256],
     "light": "none",
     "novel_poses": "pca",
@@ -89,6 +90,7 @@ class Config:
     num_position_bases: int
     xyz_offset_range: float
     pose_inputs: str
+    face: bool
     hidden_widths: list[int]
     light: str
     novel_poses: str

@@ -111,7 +111,7 @@ def poses_to_score(path: str | Path, config: Config, capture: SmplParams) -> tup
         return capture, [
             f"{path} has no {REFINED_POSES} of refined poses: all frames are drawn in the capture's"
         ]
-    refined = read_smpl_params(file)
+    refined = read_smpl_params(file, config.face)
     if not _of_same_capture(refined, capture):
         return capture, [f"{file} is of another capture: all frames are drawn in this capture's poses"]
     moved = (refined.poses != capture.poses).any(1) | (refined.translations != capture.translations).any(1)

@@ -12,18 +12,19 @@ Conventions, stated once:
     cameras look along +z with x right and y down; `w2c` maps world to camera, `intrinsics` is in pixels,
     and pixel (row i, column j) has its centre at (j + 0.5, i + 0.5);
     a pose is 165 axis-angle numbers in SMPL-X order: global_orient 3 | body 63 | jaw 3 | eyes 6 |
-    left hand 45 | right hand 45.
+    left hand 45 | right hand 45; and 10 numbers of the face's expression, which turn no joint.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from mmlphuman.pose_layout import BODY_POSE
+from mmlphuman.pose_layout import BODY_POSE, EXPRESSION_DIM
 
 # Spherical harmonics of colours, about 0.5.
 SH_DEGREE_0 = 0.28209479177387814  # 1 / (2 sqrt(pi))
@@ -96,11 +97,19 @@ class Pose(MovableToDevice):
     joints: Tensor  # (165,) axis-angle, SMPL-X order
     translation: Tensor  # (3,) Th
     rotation: Tensor  # (3, 3) Rh, identity in the three captures
+    expression: Tensor = dataclasses.field(
+        default_factory=lambda: torch.zeros(EXPRESSION_DIM)
+    )  # (10,) of the face
 
     @property
     def body(self) -> Tensor:
-        """(63,) the numbers the MLPs see."""
+        """(63,) the numbers that the published method's MLPs see."""
         return self.joints[BODY_POSE]
+
+    @property
+    def features(self) -> Tensor:
+        """(175,) joints and expression: what MLPs can see."""
+        return torch.cat([self.joints, self.expression])
 
 
 @dataclass(frozen=True)
@@ -154,9 +163,14 @@ class PosedGaussians(MovableToDevice):
     opacities: Tensor  # (N,)
     sh: Tensor  # (N, 4, 3)
     linear: Tensor  # (N, 3, 3) Rh T_n, the 3x3 part of the posing; turns view directions back
+    unlit: Tensor | None = None  # (N, 4, 3) what `sh` was before the scene's light; None where there is none
 
     def __len__(self) -> int:
         return self.xyz.shape[0]
+
+    def without_light(self) -> PosedGaussians:
+        """As the avatar is without the scene's light; itself where there is none."""
+        return self if self.unlit is None else replace(self, sh=self.unlit)
 
 
 def upper_triangles(matrices: Tensor) -> Tensor:

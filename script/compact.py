@@ -87,10 +87,11 @@ class Test:
         return ScoreTable.of([score_picture(picture, device=trained.device) for picture in pictures])
 
 
-def open_test(args: argparse.Namespace) -> Test:
+def open_test(args: argparse.Namespace, face: bool) -> Test:
+    """face: as the avatar was trained."""
     config = load_config(args.config, args.overrides)
     layout = open_capture(args.data_dir)
-    dataset = test_dataset(config, layout, read_smpl_params(layout.pose_path))
+    dataset = test_dataset(config, layout, read_smpl_params(layout.pose_path, face))
     return Test(dataset, config.background, args.test)
 
 
@@ -109,7 +110,7 @@ def main() -> None:
     full = load_model(args.model_dir).to(device)
     if full.avatar.is_compact:
         raise ValueError(f"--model_dir {args.model_dir}: is a compact model already; give the model folder")
-    test = open_test(args) if args.data_dir else None
+    test = open_test(args, full.config.face) if args.data_dir else None
     with atomic_write(args.out) as file:  # opened now: a folder that cannot be written to is no late surprise
         selection = select(visible_change(full), args.keep)
         pruned = prune(full, selection)

@@ -50,7 +50,7 @@ from mmlphuman.evaluation.variant_table import (
 from mmlphuman.files import atomic_write
 from mmlphuman.json_file import read_json
 from mmlphuman.measures.lpips import load_lpips
-from mmlphuman.model_folder import NAME, list_checkpoints, load_model
+from mmlphuman.model_folder import NAME, list_checkpoints, load_model, poses_to_score
 from mmlphuman.picture_files import image_name
 from mmlphuman.processes import started_processes
 from mmlphuman.text import ranges
@@ -292,7 +292,8 @@ def score_run(run: Run) -> None:
     backend = choose_backend(run.config.rasterizer, run.config.kernels, device)
     lpips = load_lpips(vgg).to(device) if vgg.is_file() else None
     trained, layout = load_model(run.model_dir), open_capture(run.data_dir)
-    poses = read_smpl_params(layout.pose_path)
+    poses = read_smpl_params(layout.pose_path, trained.config.face)
+    poses, _ = poses_to_score(run.model_dir, trained.config, poses)
     shutil.rmtree(run.folder / PICTURES, ignore_errors=True)  # of sets as they were before
     pictures = []
     for part in run.parts:

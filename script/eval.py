@@ -115,7 +115,7 @@ def score_model(args: argparse.Namespace, config: Config, networks: Networks) ->
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     trained = load_model(args.model_dir).with_novel_poses_of(args.overrides)
     layout = open_capture(args.data_dir)
-    poses, notes = read_smpl_params(layout.pose_path), []
+    poses, notes = read_smpl_params(layout.pose_path, trained.config.face), []
     if not args.capture_poses:
         poses, notes = poses_to_score(args.model_dir, trained.config, poses)
     training = training_views(trained.config, len(layout.cameras))

@@ -87,12 +87,12 @@ def choose_outputs(out: Path, kind: str, sequence: PoseSequence | None) -> list[
 
 
 def mean_pose(trained: TrainedAvatar) -> torch.Tensor:
-    """(165,) of training."""
+    """(175,) of training."""
     return trained.pose_space.training_poses.mean(0)
 
 
 def posed_frame(trained: TrainedAvatar, sequence: PoseSequence | None, index: int, project: bool):
-    """-> the pose on the avatar's device and what the MLPs see, (165,)."""
+    """-> the pose on the avatar's device and what the MLPs see, (175,)."""
     if sequence is None:
         pose = Pose(canonical_pose(), torch.zeros(3), torch.eye(3)).to(trained.device)
         return pose, mean_pose(trained)
@@ -104,10 +104,12 @@ def posed_frame(trained: TrainedAvatar, sequence: PoseSequence | None, index: in
 def main() -> None:
     args = parse_arguments()
     device = choose_device(args.device)
-    sequence = read_pose_file(args.pose_path, pose_options(args)) if args.pose_path else None
+    trained = load_model(args.model_dir)
+    options = pose_options(args, trained.config.face)
+    sequence = read_pose_file(args.pose_path, options) if args.pose_path else None
     paths = choose_outputs(args.out, args.format, sequence)
     template = None if args.format == "ply" else read_template(args.template or template_path(args.model_dir))
-    trained = load_model(args.model_dir).to(device)
+    trained = trained.to(device)
     attached = None if template is None else attach_mesh(template, trained.avatar)
     require_writable(paths[0].parent, "--out")
 

@@ -30,7 +30,8 @@ def small_avatar(body_path, seed: int = 0, **settings) -> Avatar:
     config = default_config(**sizes | settings, seed=seed)
     body, volume = body_and_volume(body_path)
     template = trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
-    return build_avatar(config, build_layout(config, body, template, volume, TRANSLATIONS))
+    layout = build_layout(config, body, template, volume, TRANSLATIONS, expression=config.face)
+    return build_avatar(config, layout)
 
 
 @cache
@@ -67,7 +68,8 @@ def random_pose(seed: int = 0, size: float = 0.3) -> Pose:
     generator = torch.Generator().manual_seed(seed)
     joints = size * torch.randn(165, generator=generator)
     joints[66:75] = 0
-    return Pose(joints, torch.randn(3, generator=generator), torch.eye(3))
+    translation = torch.randn(3, generator=generator)
+    return Pose(joints, translation, torch.eye(3), size * torch.randn(10, generator=generator))
 
 
 def random_loss(output: AvatarOutput, seed: int) -> torch.Tensor:

@@ -33,7 +33,7 @@ class ViewerApp:
         self.losses = LossCurve()
         # The pose file's settings; reading it again follows them.
         self.pose_path = ""
-        self.pose_options = PoseOptions()
+        self.pose_options = PoseOptions(face=True)  # the server knows whether the avatar has learnt it
         self.camera_path = str(out_dir / "camera.json")
         self._requester, self._playback = Requester(), Playback()
         self._screenshot: tuple[int, float] | None = None  # id of the request under way, when it is given up

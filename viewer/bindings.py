@@ -24,15 +24,15 @@ class Bindings:
         self._settings: list[tuple[int, str, Callable[[], Any]]] = []
 
     @contextmanager
-    def row(self, label: str, hint: str = "") -> Iterator[None]:
-        """A line with its name on the left; `hint` appears under the mouse."""
-        with dpg.group(horizontal=True, xoffset=self.label_width):
+    def row(self, label: str, hint: str = "") -> Iterator[int | str]:
+        """A line with its name on the left; `hint` appears under the mouse. Gives the line."""
+        with dpg.group(horizontal=True, xoffset=self.label_width) as line:
             with dpg.group():  # with its hint, which would take a column of its own
                 text = dpg.add_text(label)
                 if hint:
                     self.hint(text, hint)
             with dpg.group(horizontal=True):
-                yield
+                yield line
 
     def hint(self, item: int | str, text: str) -> None:
         with dpg.tooltip(item, delay=0.5):

@@ -159,8 +159,15 @@ class Panel:
     def picture(self) -> None:
         state, bind = self.state, self.bind
         with dpg.collapsing_header(label="Picture", default_open=True):
-            with bind.row("Show", "Keys 1 to 6"):
+            with bind.row(
+                "Show",
+                "Keys 1 to 6. Distance: how far test mode turns the joints that each region's MLPs see",
+            ):
                 bind.choice(SHOWS, lambda: state.show, lambda value: self.set("show", value))
+            with bind.row("Light", "The light of the scene that was learnt with the avatar (L)") as line:
+                light = dpg.add_checkbox(callback=self.change("light"))
+                bind.value(light, lambda: state.light)
+                bind.setting(line, "show", state.has_light)
             with bind.row("Background"):
                 color = dpg.add_color_edit(
                     no_alpha=True,
@@ -220,6 +227,10 @@ class Panel:
         self.app.reconnect(
             dpg.get_value(self.host), dpg.get_value(self.port), dpg.get_value(self.token)[:MAX_NAME]
         )
+
+    def toggle_light(self) -> None:
+        if self.state.has_light():
+            self.state.light = not self.state.light
 
     def toggle_playing(self) -> None:
         self.state.playing = not self.state.playing

@@ -53,6 +53,7 @@ class ViewerState:
 
     # Picture.
     show: str = "color"
+    light: bool = True  # of the scene, where the avatar has one
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
     gaussian_scale: float = 1.0
     quality: int = 85
@@ -78,6 +79,9 @@ class ViewerState:
     def fps(self) -> float:
         """Frames a second at which the present poses were taken."""
         return self.sequence.playback_fps if self.kind == "given" and self.sequence else DEFAULT_FPS
+
+    def has_light(self) -> bool:
+        return self.welcome is not None and self.welcome.light
 
     # --- changes -----------------------------------------------------------------------------------------
 
@@ -158,6 +162,7 @@ def build_pose(state: ViewerState) -> PoseRequest:
         return PoseRequest(
             kind="given",
             joints=sequence.poses[index],
+            expression=sequence.expression(index),
             translation=sequence.translations[index],
             rotation=sequence.rotation,
             **options,
@@ -177,6 +182,7 @@ def build_request(state: ViewerState, request_id: int, moving: bool = False) -> 
         background=tuple(min(max(float(part), 0.0), 1.0) for part in state.background),
         gaussian_scale=min(max(state.gaussian_scale, MIN_SCALE), MAX_SCALE),
         show=state.show,
+        light=state.light,
         encoding="jpeg",
         quality=min(max(state.quality, 1), 100),
     )

@@ -144,8 +144,9 @@ def add_pose_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def pose_options(args: argparse.Namespace) -> PoseOptions:
-    """What the flags of `add_pose_arguments` say; `read_pose_file` checks the values."""
+def pose_options(args: argparse.Namespace, face: bool) -> PoseOptions:
+    """What the flags of `add_pose_arguments` say; `read_pose_file` checks the values. face: whether the avatar was
+    trained with it."""
     return PoseOptions(
         begin=args.begin,
         count=args.count,
@@ -154,4 +155,5 @@ def pose_options(args: argparse.Namespace) -> PoseOptions:
         clean_up=args.clean_up,
         translation=not args.no_translation,
         hands=args.hands,
+        face=face,
     )

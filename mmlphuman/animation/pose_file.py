@@ -6,8 +6,9 @@ Read are, told apart by the names of their arrays:
     smpl_params.npz of a capture         global_orient, body_pose, left_hand_pose, right_hand_pose, transl
     an AMASS sequence                    poses (F, 165) SMPL-X or (F, 156) SMPL+H, trans, mocap_frame_rate
     poses.npz of a model folder          poses (F, 165), translations, frames
+and the face, where it is asked for:     jaw_pose or the jaw of poses, expression (F, 10 or more)
 Of each only these arrays are read, nothing else that the file holds. The subject's shape is the avatar's, whatever
-the file says; jaw and eyes are zero, as in training.
+the file says; eyes are zero, as in training.
 
 The clean-up is what the published viewer gives AMASS poses. Motion capture of bare bodies moves limbs where a clothed
 avatar has none: arms closer to the trunk, wrists and necks that markers hardly see. Lifted arms, straight wrists and a
@@ -24,11 +25,21 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from mmlphuman.animation.hands import HAND_POSES, hand_pose
-from mmlphuman.capture.poses import POSE_PARTS, as_numbers, check_frame_arrays, read_smpl_motion
+from mmlphuman.capture.poses import (
+    EXPRESSION_KEY,
+    JAW_KEY,
+    POSE_PARTS,
+    as_numbers,
+    check_frame_arrays,
+    read_smpl_motion,
+    take_expressions,
+)
 from mmlphuman.files import npz_names, read_npz
 from mmlphuman.pose_layout import (
     BODY_POSE,
+    EXPRESSION_DIM,
     HANDS_POSE,
+    JAW_POSE,
     LEFT_COLLAR,
     LEFT_WRIST,
     NECK,
@@ -46,6 +57,7 @@ SMPLH_DIM = 156  # root and body as in SMPL-X, then at once the hands
 FRAME_RATE_KEYS = ("mocap_framerate", "mocap_frame_rate")  # AMASS spells it in two ways
 MAX_ROTATION = 4 * np.pi  # radians of one joint; beyond lie degrees and damage
 MAX_TRANSLATION = 1000.0  # metres from the origin; beyond lie millimetres and damage
+MAX_EXPRESSION = 100.0  # of a coefficient, whose unit is a standard deviation; beyond lies damage
 ACCEPTED = (
     "smpl_params.npz of a capture (global_orient, body_pose, ...), an AMASS file (poses, trans) and poses.npz of a "
     "model folder (poses, translations) are read"
@@ -79,6 +91,9 @@ class PoseOptions:
     clean_up: str = "none"  # "published": see clean_up_published
     translation: bool = True  # False: the person stays at the origin
     hands: str = "file"  # "relaxed" and "fist" replace the file's hands in every frame
+    face: bool = (
+        False  # True: jaw and expression as in the file, for an avatar that has learnt them; False: zero
+    )
 
     def __post_init__(self):
         for name, least in (("begin", 0), ("count", 1), ("stride", 1)):
@@ -100,12 +115,13 @@ class PoseOptions:
 class PoseSequence:
     """Poses to animate: x_world = rotation (skinning(x) + translation)."""
 
-    poses: np.ndarray  # (F, 165) float32 axis-angle, SMPL-X order, jaw and eyes zero
+    poses: np.ndarray  # (F, 165) float32 axis-angle, SMPL-X order, eyes zero
     translations: np.ndarray  # (F, 3) float32 metres, in the file's world
     rotation: np.ndarray  # (3, 3) float32, the file's world -> ours, y up
     frames: np.ndarray  # (F,) int64 numbers of the frames in the file
     fps: float | None  # frames a second of this sequence, stride included; None where the file does not tell
     source: str  # the file, for messages
+    expressions: np.ndarray | None = None  # (F, 10) float32; None: no frame has any
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -125,7 +141,14 @@ class PoseSequence:
             joints=torch.from_numpy(self.poses[index].copy()),
             translation=torch.from_numpy(self.rotation @ self.translations[index]),
             rotation=torch.from_numpy(self.rotation.copy()),
+            expression=torch.from_numpy(self.expression(index)),
         )
+
+    def expression(self, index: int) -> np.ndarray:
+        """(10,) at position `index`, a copy."""
+        if self.expressions is None:
+            return np.zeros(EXPRESSION_DIM, np.float32)
+        return self.expressions[index].copy()
 
 
 def read_pose_file(path: str | Path, options: PoseOptions | None = None) -> PoseSequence:
@@ -135,7 +158,7 @@ def read_pose_file(path: str | Path, options: PoseOptions | None = None) -> Pose
     that names the file, the array or option, and what is accepted.
     """
     options = options or PoseOptions()
-    motion = _read_motion(path)
+    motion = _read_motion(path, options.face)
     _check_size(path, motion)
     poses, translations = motion.poses, motion.translations
     if options.clean_up == "published":
@@ -153,6 +176,7 @@ def read_pose_file(path: str | Path, options: PoseOptions | None = None) -> Pose
         frames=motion.frames[rows],
         fps=None if motion.fps is None else motion.fps / options.stride,
         source=str(path),
+        expressions=None if motion.expressions is None else motion.expressions[rows],
     )
 
 
@@ -166,35 +190,40 @@ class _Motion:
     fps: float | None
     parts: tuple[tuple[str, slice], ...]  # for messages: array of the file, where it went among the 165
     translation_key: str
+    expressions: np.ndarray | None  # (F, 10)
 
 
-def _read_motion(path: str | Path) -> _Motion:
+def _read_motion(path: str | Path, face: bool) -> _Motion:
     names = npz_names(path)
     if any(key in names for key, _, _ in POSE_PARTS):
-        poses, translations = read_smpl_motion(path)
-        parts = tuple((key, where) for key, _, where in POSE_PARTS)
-        return _Motion(poses, translations, np.arange(len(poses)), None, parts, "transl")
+        poses, translations, expressions = read_smpl_motion(path, face)
+        parts = (*((key, where) for key, _, where in POSE_PARTS), (JAW_KEY, JAW_POSE))
+        return _Motion(poses, translations, np.arange(len(poses)), None, parts, "transl", expressions)
     if "poses" in names:
-        return _read_poses(path, "translations" if "translations" in names else "trans")
+        return _read_poses(path, "translations" if "translations" in names else "trans", face)
     raise ValueError(
         f"{path}: holds no poses that are known here but {', '.join(names) or 'nothing'}; {ACCEPTED}"
     )
 
 
-def _read_poses(path: str | Path, translation_key: str) -> _Motion:
+def _read_poses(path: str | Path, translation_key: str, face: bool) -> _Motion:
     """AMASS, or poses.npz of a model folder: all joints in one array."""
-    keys = ("poses", translation_key)
-    arrays = read_npz(path, keys, FRAME_RATE_KEYS if translation_key == "trans" else ("frames",))
-    arrays.update({key: as_numbers(path, key, arrays[key]) for key in keys})
+    more = FRAME_RATE_KEYS if translation_key == "trans" else ("frames",)
+    arrays = read_npz(path, ("poses", translation_key), (*more, EXPRESSION_KEY) if face else more)
+    for key in {"poses", translation_key, EXPRESSION_KEY} & set(arrays):
+        arrays[key] = as_numbers(path, key, arrays[key])
     raw = arrays["poses"]
     if raw.ndim != 2 or raw.shape[1] not in (POSE_DIM, SMPLH_DIM):
         raise ValueError(
             f"{path}: 'poses' has shape {raw.shape}, (frames, {POSE_DIM}) of SMPL-X or (frames, {SMPLH_DIM}) of SMPL+H "
             "is needed"
         )
-    check_frame_arrays(path, arrays, {"poses": raw.shape[1], translation_key: 3})
+    columns = {"poses": raw.shape[1], **take_expressions(path, arrays), translation_key: 3}
+    check_frame_arrays(path, arrays, columns)
     poses = np.zeros((len(raw), POSE_DIM), np.float32)
     poses[:, : BODY_POSE.stop] = raw[:, : BODY_POSE.stop]
+    if face and raw.shape[1] == POSE_DIM:
+        poses[:, JAW_POSE] = raw[:, JAW_POSE]
     poses[:, HANDS_POSE] = raw[:, -(HANDS_POSE.stop - HANDS_POSE.start) :]
     return _Motion(
         poses,
@@ -203,6 +232,7 @@ def _read_poses(path: str | Path, translation_key: str) -> _Motion:
         _frame_rate(path, arrays),
         (("poses", slice(0, POSE_DIM)),),
         translation_key,
+        arrays.get(EXPRESSION_KEY),
     )
 
 
@@ -236,6 +266,12 @@ def _check_size(path: str | Path, motion: _Motion) -> None:
         raise ValueError(
             f"{path}: '{key}' turns joint {joint} by {angles.max():.4g} radians in frame {frame}; axis-angle vectors "
             f"in radians, at most {MAX_ROTATION:.4g}, are needed (are these degrees?)"
+        )
+    largest = np.zeros(1) if motion.expressions is None else np.abs(motion.expressions).max(1)
+    if largest.max() > MAX_EXPRESSION:
+        raise ValueError(
+            f"{path}: '{EXPRESSION_KEY}' reaches {largest.max():.4g} in frame {largest.argmax()}; coefficients of at "
+            f"most {MAX_EXPRESSION:g} are needed"
         )
     distances = np.linalg.norm(motion.translations.astype(np.float64), axis=1)
     if distances.max() > MAX_TRANSLATION:

@@ -159,17 +159,17 @@ class Avatar(nn.Module):
     ) -> AvatarOutput:
         """Poses the avatar once, for any number of cameras.
 
-        features: (165,) what the MLPs see instead of the pose's own numbers (novel poses brought into the
+        features: (175,) what the MLPs see instead of the pose's own numbers (novel poses brought into the
         training poses' range); skinning always follows `pose`. A gradient to the pose comes by skinning alone.
         """
-        coefficients = self.coefficients(pose.joints.detach() if features is None else features, active)
+        coefficients = self.coefficients(pose.features.detach() if features is None else features, active)
         control_offsets = self.offset_control_points(coefficients, active)
         canonical = self.canonical_gaussians(coefficients, control_offsets, active)
         posed = self.pose_gaussians(canonical, self.skinning_transforms(pose), pose)
         return AvatarOutput(posed, canonical.scales, control_offsets)
 
     def coefficients(self, features: Tensor, active: ActiveParts) -> Tensor | None:
-        """(A, K + L) outputs of every anchor's MLP, z_a = MLP_a(what it sees of the features (165,)), or None before
+        """(A, K + L) outputs of every anchor's MLP, z_a = MLP_a(what it sees of the features (175,)), or None before
         anything uses them.
 
         The first K columns are coefficients of the property bases, the other L of the position bases.

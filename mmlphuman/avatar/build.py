@@ -50,8 +50,10 @@ def build_layout(
     template: trimesh.Trimesh,
     volume: WeightVolume,
     translations: torch.Tensor | None = None,
+    expression: bool = False,
 ) -> AvatarLayout:
-    """translations: (F, 3) of the training poses, for the light's range; None: the origin."""
+    """translations: (F, 3) of the training poses, for the light's range; None: the origin. expression: whether it
+    moves in training; local inputs take it in then."""
 
     def sample(count: int, stream: int) -> torch.Tensor:
         return torch.from_numpy(poisson_disk_samples(template, count, seed=config.seed * 3 + stream)).float()
@@ -65,8 +67,9 @@ def build_layout(
     places = torch.zeros(1, 3) if translations is None else translations.float()
     nearest_vertex = nearest(xyz, torch.from_numpy(np.asarray(template.vertices)).float(), 1)[1][:, 0]
     normals = torch.from_numpy(np.array(template.vertex_normals)).float()[nearest_vertex]
-    parents = list(body.parents)
-    local = config.pose_inputs == "local"
+    inputs = body_inputs()
+    if config.pose_inputs == "local":
+        inputs = local_inputs(lbs_weights, to_anchor, len(anchors), list(body.parents), expression)
     return AvatarLayout(
         xyz=xyz,
         lbs_weights=lbs_weights,
@@ -78,7 +81,7 @@ def build_layout(
         parents=torch.tensor(body.parents),
         canonical_transforms=forward_kinematics(canonical_pose(), body.joints, body.parents),
         initial_log_scales=spacing.log(),
-        mlp_inputs=local_inputs(lbs_weights, to_anchor, len(anchors), parents) if local else body_inputs(),
+        mlp_inputs=inputs,
         normals=normals,
         places=torch.stack([places.amin(0), places.amax(0)]),
     )

@@ -46,7 +46,7 @@ class SceneLight(nn.Module):
         shade = 1 + self.functions(posed, normals, translation).T @ self.coefficients
         shade = shade.clamp_min(DARKEST)[:, None]
         about_grey = nn.functional.pad(GREY * (shade - 1), (0, 0, 0, 3))  # of degree 0 alone
-        return replace(posed, sh=posed.sh * shade + about_grey)
+        return replace(posed, sh=posed.sh * shade + about_grey, unlit=posed.sh)
 
     @torch.no_grad()
     def functions(self, posed: PosedGaussians, normals: Tensor, translation: Tensor) -> Tensor:

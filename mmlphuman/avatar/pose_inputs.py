@@ -1,6 +1,7 @@
 """Which of a pose's numbers each MLP sees: all of the body's, as published, or the joints near its anchor alone.
 
-Data path: skinning weights + interpolation from anchors -> indices (A, I) into a pose's 165 numbers -> Avatar.
+Data path: skinning weights + interpolation from anchors -> indices (A, I) into a pose's 165 numbers, a zero and the 10
+of expression -> Avatar.
 
 An MLP that sees the whole body learns from a few hundred poses that an elbow's folds follow the other knee; in a pose
 that training did not show that knee is somewhere else. What a region does follows from the joints that move it and
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor
 
 from mmlphuman.avatar.neighbours import Interpolation
-from mmlphuman.pose_layout import BODY_POSE, HAND_JOINTS, JAW, NUM_JOINTS, POSE_DIM
+from mmlphuman.pose_layout import BODY_POSE, EXPRESSION_DIM, HAND_JOINTS, JAW, NUM_JOINTS, POSE_DIM
 
-NOTHING = POSE_DIM  # index of a zero that stands behind a pose's numbers
+NOTHING = POSE_DIM  # index of a zero that stands behind the joints' numbers
+EXPRESSION = range(NOTHING + 1, NOTHING + 1 + EXPRESSION_DIM)  # indices of the expression's
 NEIGHBOUR_SHARE = 0.5  # of a joint's relevance that its parent and its children get
 MIN_RELEVANCE = 0.02
 MOST_JOINTS = 12  # of an MLP, the most relevant ones: a hand has more
@@ -30,12 +32,17 @@ def body_inputs() -> Tensor:
 
 
 def local_inputs(
-    lbs_weights: Tensor, gaussian_to_anchor: Interpolation, anchors: int, parents: Sequence[int]
+    lbs_weights: Tensor,
+    gaussian_to_anchor: Interpolation,
+    anchors: int,
+    parents: Sequence[int],
+    expression: bool = False,
 ) -> Tensor:
     """(A, I) indices: the axis-angle numbers of the joints that matter to each MLP's Gaussians; NOTHING fills up.
 
     A joint's relevance is its mean skinning weight (N, J) over the anchor's Gaussians, half of it passed on to its
     parent and children. The root, which moves the body as a whole, and the eyes are not seen.
+    expression: the MLPs that see the jaw, those of the head, see the expression too.
     """
     own = lbs_weights.new_zeros(anchors, NUM_JOINTS)
     for index, weight in zip(gaussian_to_anchor.index.T, gaussian_to_anchor.weight.T, strict=True):
@@ -54,9 +61,21 @@ def local_inputs(
     most = max(1, min(MOST_JOINTS, int((relevance > 0).sum(1).max())))
     found = relevance.topk(most, 1)
     numbers = 3 * found.indices[:, :, None] + torch.arange(3)
-    return torch.where(found.values[:, :, None] > 0, numbers, NOTHING).flatten(1)
+    inputs = torch.where(found.values[:, :, None] > 0, numbers, NOTHING).flatten(1)
+    if not expression:
+        return inputs
+    of_head = (inputs == 3 * JAW).any(1, keepdim=True)
+    return torch.cat([inputs, torch.where(of_head, torch.tensor(EXPRESSION), NOTHING)], 1)
 
 
-def inputs_of(joints: Tensor, index: Tensor) -> Tensor:
-    """(165,) a pose's numbers -> (63,) or (A, I) what the MLPs get."""
-    return torch.nn.functional.pad(joints, (0, 1))[index]
+def inputs_of(features: Tensor, index: Tensor) -> Tensor:
+    """(175,) a pose's numbers and its expression's -> (63,) or (A, I) what the MLPs get. Without an expression that
+    an index asks for (165,) will do."""
+    joints, expression = features[:POSE_DIM], features[POSE_DIM:]
+    return torch.cat([joints, joints.new_zeros(1), expression])[index]
+
+
+def largest_seen(of_joints: Tensor, index: Tensor) -> Tensor:
+    """(J,) numbers of joints, 0 or more -> () or (A,) the largest among the joints that each MLP sees."""
+    no_expression = of_joints.new_zeros(EXPRESSION_DIM)
+    return inputs_of(torch.cat([of_joints.repeat_interleave(3), no_expression]), index).amax(-1)

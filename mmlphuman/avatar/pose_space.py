@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmlphuman.body.kinematics import rotation_matrices
-from mmlphuman.pose_layout import BODY_POSE, POSE_DIM
+from mmlphuman.pose_layout import BODY_POSE, EXPRESSION_DIM, POSE_DIM
 
 MIN_SIGMA = 1e-6  # radians: a component that training never moved stays unmoved
 BODY = BODY_POSE.stop - BODY_POSE.start
@@ -27,11 +27,14 @@ class PoseSpace(nn.Module):
 
     def __init__(self, mean: Tensor, components: Tensor, sigmas: Tensor, training_poses: Tensor):
         """mean (63,), components (M, 63) orthonormal rows, sigmas (M,) standard deviations in radians,
-        training_poses (F, 165); of former versions (F, 63), the body's alone."""
+        training_poses (F, 175), joints and expression; of former versions (F, 165), without expression, or
+        (F, 63), the body's alone."""
         super().__init__()
         if training_poses.shape[1] == BODY:
             behind = POSE_DIM - BODY_POSE.stop
             training_poses = nn.functional.pad(training_poses, (BODY_POSE.start, behind))
+        if training_poses.shape[1] == POSE_DIM:
+            training_poses = nn.functional.pad(training_poses, (0, EXPRESSION_DIM))
         self.register_buffer("mean", mean)
         self.register_buffer("components", components)
         self.register_buffer("sigmas", sigmas)
@@ -41,7 +44,7 @@ class PoseSpace(nn.Module):
 
     @classmethod
     def fit(cls, poses: Tensor, components: int) -> PoseSpace:
-        """poses: (F, 165) of the training frames; needs more frames than components."""
+        """poses: (F, 175) of the training frames, or (F, 165); needs more frames than components."""
         frames = len(poses)
         if frames <= components:
             raise ValueError(
@@ -54,32 +57,30 @@ class PoseSpace(nn.Module):
         sigmas = singular[:components] / (frames - 1) ** 0.5
         return cls(mean.float(), rows[:components].float(), sigmas.float(), poses.float())
 
-    def clamp(self, joints: Tensor) -> Tensor:
-        """(165,) -> (165,): each number clamped to its range in training, which new combinations do not leave."""
-        return joints.clamp(self.lowest, self.highest)
+    def clamp(self, features: Tensor) -> Tensor:
+        """(175,) -> (175,): each number clamped to its range in training, which new combinations do not leave."""
+        return features.clamp(self.lowest, self.highest)
 
-    def project(self, joints: Tensor, limit: float = 2.0) -> Tensor:
-        """(165,) -> (165,): each coefficient of the body's 63 numbers clamped to +-limit standard deviations, then
+    def project(self, features: Tensor, limit: float = 2.0) -> Tensor:
+        """(175,) -> (175,): each coefficient of the body's 63 numbers clamped to +-limit standard deviations, then
         rebuilt (paper: novel poses); the others are left as they are."""
         bound = limit * self.sigmas.clamp_min(MIN_SIGMA)
-        coefficients = self.components @ (joints[BODY_POSE] - self.mean)
+        coefficients = self.components @ (features[BODY_POSE] - self.mean)
         body = self.mean + coefficients.clamp(-bound, bound) @ self.components
-        return torch.cat([joints[: BODY_POSE.start], body, joints[BODY_POSE.stop :]])
+        return torch.cat([features[: BODY_POSE.start], body, features[BODY_POSE.stop :]])
 
     def joint_angles(self, body_pose: Tensor) -> Tensor:
         """(F, 21) degrees between each body joint's rotation in `body_pose` (63,) and in each training pose."""
-        here = rotation_matrices(body_pose.reshape(-1, 3))  # (21, 3, 3)
-        training = rotation_matrices(self.training_poses[:, BODY_POSE].reshape(-1, 3)).view(
-            -1, len(here), 3, 3
-        )
-        # |R - Q|^2 = 8 sin^2(angle / 2): exact near zero, where the trace's arc cosine has lost its digits.
-        chord = (training - here).square().sum((-1, -2))
-        return torch.rad2deg(2 * (chord / 8).sqrt().clamp(max=1).asin())
+        return angles_between(body_pose, self.training_poses[:, BODY_POSE])
 
     def distance(self, body_pose: Tensor) -> Tensor:
         """() degrees: how far a pose (63,) is from the nearest training pose, root mean square over the joints."""
         return self.joint_angles(body_pose).square().mean(1).sqrt().min()
 
-    def joint_distances(self, body_pose: Tensor) -> Tensor:
-        """(21,) degrees: each joint's rotation from the nearest that it had in training, joint by joint."""
-        return self.joint_angles(body_pose).min(0).values
+
+def angles_between(one: Tensor, other: Tensor) -> Tensor:
+    """(..., 3 J) axis-angle numbers, twice -> (..., J) degrees between the rotations of each joint."""
+    here, there = (rotation_matrices(each.unflatten(-1, (-1, 3))) for each in (one, other))
+    # |R - Q|^2 = 8 sin^2(angle / 2): exact near zero, where the trace's arc cosine has lost its digits.
+    chord = (there - here).square().sum((-1, -2))
+    return torch.rad2deg(2 * (chord / 8).sqrt().clamp(max=1).asin())

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from mmlphuman.avatar.avatar import ActiveParts, Avatar
-from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.avatar.pose_inputs import largest_seen
+from mmlphuman.avatar.pose_space import PoseSpace, angles_between
 from mmlphuman.config import Config, change_config
+from mmlphuman.pose_layout import POSE_DIM
 from mmlphuman.types import Cameras, Pose, PosedGaussians
 
 if TYPE_CHECKING:
@@ -79,9 +81,25 @@ class TrainedAvatar:
         return self.avatar(pose, self.active, self.features(pose, project)).posed
 
     def features(self, pose: Pose, project: bool) -> Tensor:
-        """(165,) what the MLPs see: the pose's numbers; of novel poses brought into training's range."""
+        """(175,) what the MLPs see: the pose's numbers; of novel poses brought into training's range."""
         if not project:
-            return pose.joints
+            return pose.features
         if self.config.novel_poses == "pca":
-            return self.pose_space.project(pose.joints, self.config.pca_sigmas)
-        return self.pose_space.clamp(pose.joints)
+            return self.pose_space.project(pose.features, self.config.pca_sigmas)
+        return self.pose_space.clamp(pose.features)
+
+    @torch.no_grad()
+    def distances(self, pose: Pose) -> Tensor:
+        """(N,) degrees: how far what moves each Gaussian lies outside training, for a pose on the avatar's device.
+
+        An anchor's is how much test mode turns a joint that its MLP sees, of these the one that it turns most: a
+        mean would make an elbow's 40 degrees little among a hand's twelve joints. 0 where test mode turns
+        nothing; expression, which turns nothing, does not count. Gaussians get it from their anchors as they get
+        coefficients; those of a compact avatar that have no anchors from their control points, which have.
+        """
+        avatar = self.avatar
+        turned = angles_between(pose.joints, self.features(pose, project=True)[:POSE_DIM])
+        at_anchors = largest_seen(turned, avatar.mlp_inputs).expand(len(avatar.bank.weights[0]))[:, None]
+        with_anchors = avatar.gaussian_to_anchor(at_anchors)
+        by_controls = avatar.gaussian_to_control(avatar.control_to_anchor(at_anchors))
+        return torch.cat([with_anchors, by_controls[len(with_anchors) :]])[:, 0]

@@ -26,7 +26,7 @@ from mmlphuman.body.smplx_model import load_body
 from mmlphuman.body.weight_volume import build_weight_volume
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import Config
-from mmlphuman.pose_layout import BODY_POSE
+from mmlphuman.pose_layout import BODY_POSE, POSE_DIM
 from mmlphuman.render.projection import project
 from mmlphuman.types import Pose, PosedGaussians
 
@@ -90,12 +90,13 @@ def trained_subject(trained: TrainedAvatar, size: tuple[int, int]) -> Subject:
     poses = trained.pose_space.training_poses.cpu().numpy().copy()
     poses[:, : BODY_POSE.start] = 0
     sequence = PoseSequence(
-        poses,
+        poses[:, :POSE_DIM],
         np.zeros((len(poses), 3), np.float32),
         np.eye(3, dtype=np.float32),
         np.arange(len(poses)),
         None,
         "training poses",
+        poses[:, POSE_DIM:],
     )
     return framed(trained, sequence, size)
 

@@ -31,10 +31,10 @@ from torch.utils.data import DataLoader, Dataset
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.sampler import Draw, EndlessSampler
 from mmlphuman.capture.worker_watch import WorkerWatch
-from mmlphuman.pose_layout import POSE_DIM
+from mmlphuman.pose_layout import EXPRESSION_DIM, POSE_DIM
 from mmlphuman.types import Box, Cameras, MovableToDevice, Pose, Sample
 
-POSE_NUMBERS = (POSE_DIM, 3, 9)  # joints, translation, rotation
+POSE_NUMBERS = (POSE_DIM, 3, 9, EXPRESSION_DIM)  # joints, translation, rotation, expression
 CAMERA_NUMBERS = (16, 9)  # w2c, intrinsics
 # For the main process to come to an end in order, when all processes are told to end.
 WORKER_GRACE_SECONDS = 30
@@ -53,7 +53,8 @@ class PackedSample(MovableToDevice):
     @classmethod
     def of(cls, sample: Sample) -> PackedSample:
         pose, cameras = sample.pose, sample.cameras
-        numbers = (pose.joints, pose.translation, pose.rotation, cameras.w2c, cameras.intrinsics)
+        of_pose = (pose.joints, pose.translation, pose.rotation, pose.expression)
+        numbers = (*of_pose, cameras.w2c, cameras.intrinsics)
         floats = np.concatenate([tensor.numpy().ravel() for tensor in numbers])
         assert floats.dtype == np.float32
         parts = [floats, *(tensor.numpy() for tensor in (sample.images, sample.masks, sample.edges))]
@@ -69,11 +70,11 @@ class PackedSample(MovableToDevice):
         pixels = views * self.height * self.width
         sizes = [*POSE_NUMBERS, *(views * count for count in CAMERA_NUMBERS)]
         numbers, images, masks, edges = self.buffer.split([4 * sum(sizes), 3 * pixels, pixels, pixels])
-        joints, translation, rotation, w2c, intrinsics = numbers.view(torch.float32).split(sizes)
+        joints, translation, rotation, expression, w2c, intrinsics = numbers.view(torch.float32).split(sizes)
         return Sample(
             frame=self.frame,
             camera_ids=self.camera_ids,
-            pose=Pose(joints, translation, rotation.view(3, 3)),
+            pose=Pose(joints, translation, rotation.view(3, 3), expression),
             cameras=Cameras(w2c.view(-1, 4, 4), intrinsics.view(-1, 3, 3), self.width, self.height),
             images=images.view(*shape, 3),
             masks=masks.view(torch.bool).view(shape),

@@ -8,7 +8,7 @@ Numpy only: the viewer reads poses on machines without torch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmlphuman.files import read_npz
-from mmlphuman.pose_layout import BODY_POSE, LEFT_HAND_POSE, POSE_DIM, RIGHT_HAND_POSE
+from mmlphuman.pose_layout import (
+    BODY_POSE,
+    EXPRESSION_DIM,
+    JAW_POSE,
+    LEFT_HAND_POSE,
+    POSE_DIM,
+    RIGHT_HAND_POSE,
+)
 
 if TYPE_CHECKING:
     from mmlphuman.types import Pose
@@ -24,14 +31,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NUM_BETAS = 10
-# Array of the file, its columns, and where they go among the 165 numbers. Jaw and eyes stay zero: the
-# method does not use the jaw_pose and expression that the file also holds.
+# Array of the file, its columns, and where they go among the 165 numbers. Eyes stay zero, as does the jaw where the
+# face is not asked for: the published method uses neither jaw_pose nor expression, which the file may also hold.
 POSE_PARTS = (
     ("global_orient", 3, slice(0, 3)),
     ("body_pose", 63, BODY_POSE),
     ("left_hand_pose", 45, LEFT_HAND_POSE),
     ("right_hand_pose", 45, RIGHT_HAND_POSE),
 )
+JAW_KEY, EXPRESSION_KEY = "jaw_pose", "expression"
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,9 @@ class SmplParams:
     """The poses of a sequence and the shape of its subject."""
 
     betas: np.ndarray  # (10,) float32
-    poses: np.ndarray  # (F, 165) float32 axis-angle, SMPL-X order, jaw and eyes zero
+    poses: np.ndarray  # (F, 165) float32 axis-angle, SMPL-X order, eyes zero
     translations: np.ndarray  # (F, 3) float32 metres
+    expressions: np.ndarray | None = None  # (F, 10) float32; None: no frame has any
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -56,7 +65,18 @@ class SmplParams:
             joints=torch.from_numpy(self.poses[frame].copy()),
             translation=torch.from_numpy(self.translations[frame].copy()),
             rotation=torch.eye(3),
+            expression=torch.from_numpy(self.expressions_of([frame])[0]),
         )
+
+    def expressions_of(self, frames: Sequence[int]) -> np.ndarray:
+        """(len(frames), 10), a copy."""
+        if self.expressions is None:
+            return np.zeros((len(frames), EXPRESSION_DIM), np.float32)
+        return self.expressions[list(frames)]
+
+    def features(self, frames: Sequence[int]) -> np.ndarray:
+        """(len(frames), 175) as Pose.features."""
+        return np.concatenate([self.poses[list(frames)], self.expressions_of(frames)], 1)
 
     def check_frames(self, frames: Iterable[int]) -> None:
         """ValueError for the first of `frames` that the sequence does not have."""
@@ -68,31 +88,55 @@ class SmplParams:
                 )
 
 
-def read_smpl_params(path: str | Path) -> SmplParams:
+def read_smpl_params(path: str | Path, face: bool = False) -> SmplParams:
     """Read `smpl_params.npz` as the captures ship it.
 
+    face: jaw and expression too, where the file has them. Of an expression the first 10 numbers are used; more are
+    said to be left out.
     Of the shape the method uses the first 10 numbers of the first row. More numbers, as body fits with 300 have
     them, are of finer detail in the same order; they and rows that differ are left out with a warning.
     Raises FileNotFoundError, or ValueError that names the array and, for numbers that are not finite, the
     first frame.
     """
-    poses, translations = read_smpl_motion(path)
+    poses, translations, expressions = read_smpl_motion(path, face)
     betas = as_numbers(path, "betas", read_npz(path, ["betas"])["betas"])
-    return SmplParams(betas=_first_betas(path, betas), poses=poses, translations=translations)
+    return SmplParams(_first_betas(path, betas), poses, translations, expressions)
 
 
-def read_smpl_motion(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Poses (F, 165) and translations (F, 3) of `smpl_params.npz`, whose shape is not looked at.
+def read_smpl_motion(
+    path: str | Path, face: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Poses (F, 165), translations (F, 3) and expressions (F, 10) or None of `smpl_params.npz`, whose shape is not
+    looked at.
 
     Raises as `read_smpl_params`.
     """
-    columns = {**{key: count for key, count, _ in POSE_PARTS}, "transl": 3}
-    arrays = {key: as_numbers(path, key, array) for key, array in read_npz(path, tuple(columns)).items()}
-    check_frame_arrays(path, arrays, columns)
+    parts = (*POSE_PARTS, (JAW_KEY, 3, JAW_POSE)) if face else POSE_PARTS
+    needed = (*(key for key, _, _ in POSE_PARTS), "transl")
+    found = read_npz(path, needed, (JAW_KEY, EXPRESSION_KEY) if face else ())
+    arrays = {key: as_numbers(path, key, array) for key, array in found.items()}
+    columns = {key: count for key, count, _ in parts if key in arrays} | take_expressions(path, arrays)
+    check_frame_arrays(path, arrays, {**columns, "transl": 3})
     poses = np.zeros((len(arrays["transl"]), POSE_DIM), np.float32)
-    for key, _, where in POSE_PARTS:
-        poses[:, where] = arrays[key]
-    return poses, arrays["transl"]
+    for key, _, where in parts:
+        if key in arrays:
+            poses[:, where] = arrays[key]
+    return poses, arrays["transl"], arrays.get(EXPRESSION_KEY)
+
+
+def take_expressions(path: str | Path, arrays: dict[str, np.ndarray]) -> dict[str, int]:
+    """Leaves of the expressions among `arrays`, if there are any, the first 10 numbers -> what `check_frame_arrays` is
+    to know of them. More numbers are of finer detail in the same order, as those of betas are."""
+    if EXPRESSION_KEY not in arrays:
+        return {}
+    given = arrays[EXPRESSION_KEY]
+    if given.ndim == 2 and given.shape[1] > EXPRESSION_DIM:
+        log.warning(
+            "%s: '%s' has %d numbers a frame, the first %d are used",
+            path, EXPRESSION_KEY, given.shape[1], EXPRESSION_DIM,
+        )  # fmt: skip
+        arrays[EXPRESSION_KEY] = given[:, :EXPRESSION_DIM].copy()
+    return {EXPRESSION_KEY: EXPRESSION_DIM}
 
 
 def as_numbers(path: str | Path, key: str, array: np.ndarray) -> np.ndarray:

@@ -29,19 +29,22 @@ from torch import Tensor
 from mmlphuman.avatar.avatar import PROPERTIES
 from mmlphuman.avatar.build import CONTROL_NEIGHBOURS, avatar_from_state
 from mmlphuman.avatar.light import FUNCTIONS
-from mmlphuman.avatar.pose_inputs import NOTHING
+from mmlphuman.avatar.pose_inputs import EXPRESSION, NOTHING
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import Config, config_of_saved, validate
-from mmlphuman.pose_layout import NUM_JOINTS, POSE_DIM
+from mmlphuman.pose_layout import EXPRESSION_DIM, NUM_JOINTS, POSE_DIM
 from mmlphuman.text import one_line
 
 FORMAT = "mmlphuman compact avatar"
-FORMAT_VERSION = 2  # 1: every MLP saw the body's 63 numbers, which were all that was kept of training poses
+# 1: every MLP saw the body's 63 numbers, which were all that was kept of training poses. 2: no expression was.
+FORMAT_VERSION = 3
 MAX_INT8 = 127
 NEGLIGIBLE_WEIGHT = 1e-3  # of skinning that a Gaussian's joints beyond the strongest may hold together
 MAX_WEIGHT_ERROR = 0.02  # stored weights sum to one but for half precision
 BODY = 63  # numbers of a pose that are the body's
+POSE_NUMBERS = {1: BODY, 2: POSE_DIM, 3: POSE_DIM + EXPRESSION_DIM}  # kept of a training pose, by version
+POSE_INDICES = {1: BODY, 2: NOTHING + 1, 3: EXPRESSION.stop}  # that an MLP's inputs can point at
 SCALE = ".scale"  # name of the scales of an int8 tensor
 
 
@@ -96,7 +99,7 @@ def fields_of(config: Config, version: int = FORMAT_VERSION) -> dict[str, Field]
         "pose_space.mean": Field(f"{BODY}", "full"),
         "pose_space.components": Field(f"M {BODY}", "full"),
         "pose_space.sigmas": Field("M", "full"),
-        "pose_space.training_poses": Field(f"F {POSE_DIM if version > 1 else BODY}", "full"),
+        "pose_space.training_poses": Field(f"F {POSE_NUMBERS[version]}", "full"),
     }
 
 
@@ -129,7 +132,7 @@ def encode(trained: TrainedAvatar) -> dict[str, Tensor]:
     state["lbs_weights.index"], state["lbs_weights.weight"] = strongest_joints(avatar.lbs_weights)
     state |= {POSE_SPACE + name: value for name, value in trained.pose_space.state_dict().items()}
     bounds = {"J": len(avatar.joints), "C": len(avatar.control_offsets), "A": len(avatar.bank.weights[0])}
-    bounds["U"] = NOTHING + 1
+    bounds["U"] = POSE_INDICES[FORMAT_VERSION]
     stored = {}
     for name, field in fields_of(trained.config).items():
         value = state[name].cpu()
@@ -183,7 +186,7 @@ def load_compact(path: str | Path) -> TrainedAvatar:
     try:
         config, iteration, version = _read_metadata(metadata)
         fields = fields_of(config, version)
-        state = _decode(stored, fields, _check_shapes(stored, fields, config))
+        state = _decode(stored, fields, _check_shapes(stored, fields, config, version))
     except ValueError as error:
         raise ValueError(f"{path}: {error}; make the file anew with script/compact.py") from error
     pose_space = {
@@ -221,7 +224,9 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[Config, int, int]:
     return config, iteration, int(version)
 
 
-def _check_shapes(stored: dict[str, Tensor], fields: dict[str, Field], config: Config) -> dict[str, int]:
+def _check_shapes(
+    stored: dict[str, Tensor], fields: dict[str, Field], config: Config, version: int
+) -> dict[str, int]:
     """What each shape letter stands for. ValueError names the first tensor that is missing, unknown or disagrees."""
     expected = set(fields) | {name + SCALE for name, field in fields.items() if field.kind == "int8"}
     for problem, names in (("missing", expected - set(stored)), ("unknown", set(stored) - expected)):
@@ -234,7 +239,7 @@ def _check_shapes(stored: dict[str, Tensor], fields: dict[str, Field], config: C
         "L": config.num_position_bases,
     }
     sizes["O"] = sizes["K"] + sizes["L"]
-    sizes["U"] = NOTHING + 1
+    sizes["U"] = POSE_INDICES[version]
 
     def check(name: str, letters: list[str], kind: torch.dtype | None) -> None:
         value = stored[name]

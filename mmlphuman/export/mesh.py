@@ -77,7 +77,7 @@ def attach_mesh(template: trimesh.Trimesh, avatar: Avatar) -> AttachedMesh:
 
 
 def dress_mesh(attached: AttachedMesh, trained: TrainedAvatar, features: Tensor) -> SkinnedMesh:
-    """The mesh as the MLPs shape and colour it where they see `features` (165,).
+    """The mesh as the MLPs shape and colour it where they see `features` (175,).
 
     Vertices follow the control points; colours are the degree-0 colours of the Gaussians near by, weighted by
     inverse distance and opacity.

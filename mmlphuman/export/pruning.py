@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mmlphuman.avatar.avatar import COLOR, LOG_SCALE, OPACITY, QUAT, Avatar, PropertyOffsets
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
-from mmlphuman.pose_layout import BODY_POSE
+from mmlphuman.pose_layout import BODY_POSE, POSE_DIM
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.types import Cameras, Pose
 
@@ -66,7 +66,7 @@ class Selection:
 
 
 def spread_poses(poses: Tensor, count: int) -> Tensor:
-    """At most `count` of the poses (F, 165), evenly spread."""
+    """At most `count` of the poses (F, 175), evenly spread."""
     if len(poses) <= count:
         return poses
     return poses[torch.linspace(0, len(poses) - 1, count, device=poses.device).round().long()]
@@ -78,9 +78,10 @@ def probes(trained: TrainedAvatar, count: int) -> Iterator[Probe]:
     avatar, device = trained.avatar, trained.device
     poses = spread_poses(trained.pose_space.training_poses, count)
     for index in range(count):
-        joints = poses[index % len(poses)].clone()
-        joints[: BODY_POSE.start] = 0
-        pose = Pose(joints, torch.zeros(3, device=device), torch.eye(3, device=device))
+        features = poses[index % len(poses)].clone()
+        features[: BODY_POSE.start] = 0
+        joints, expression = features[:POSE_DIM], features[POSE_DIM:]
+        pose = Pose(joints, torch.zeros(3, device=device), torch.eye(3, device=device), expression)
         xyz = avatar(pose, trained.active).posed.xyz
         low, high = xyz.amin(0), xyz.amax(0)
         elevation = MAX_ELEVATION * math.sin(GOLDEN_ANGLE * index * index)
@@ -139,7 +140,7 @@ def visible_change(trained: TrainedAvatar, count: int = PROBES, quiet: bool = Fa
     covered = 0.0
     for probe in tqdm(probes(trained, count), total=count, desc="looking at the bases", disable=quiet):
         with torch.no_grad():
-            coefficients = avatar.coefficients(probe.pose.joints, active)
+            coefficients = avatar.coefficients(probe.pose.features, active)
             control_offsets = avatar.offset_control_points(coefficients, active)
             offsets = avatar.property_offsets(coefficients, active)
         assert offsets is not None, "the bases are switched on: they have a mean"

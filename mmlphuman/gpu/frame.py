@@ -1,6 +1,6 @@
 """A frame of a finished avatar as CUDA graphs: the fastest way from a pose to a picture on the GPU.
 
-Data path: pose (180 numbers, one small copy) -> FrameGraph: FusedAvatar's stages in half precision -> PosedGaussians
+Data path: pose (187 numbers, one small copy) -> FrameGraph: FusedAvatar's stages in half precision -> PosedGaussians
 -> RecordedDrawing: colours by view, projection, pairs, pixels -> uint8.
 Plain twins: TrainedAvatar.pose, and rasterize with to_bytes.
 
@@ -21,7 +21,7 @@ from mmlphuman.avatar.avatar import ActiveParts, Avatar
 from mmlphuman.gpu.fused_avatar import FusedAvatar
 from mmlphuman.gpu.tile_pairs import find_pairs, room_for
 from mmlphuman.gpu.view_colors import bytes_of, kernel_colors
-from mmlphuman.pose_layout import POSE_DIM
+from mmlphuman.pose_layout import EXPRESSION_DIM, POSE_DIM
 from mmlphuman.render.gsplat_rasterizer import rasterize_gsplat
 from mmlphuman.types import Cameras, Pose, PosedGaussians
 
@@ -55,9 +55,10 @@ class FrameGraph:
         """features: of TrainedAvatar."""
         device = avatar.xyz.device
         self.fused, self.active, self.features = FusedAvatar(avatar, half=True), active, features
-        self.numbers = torch.zeros(POSE_DIM + 12, device=device)  # joints, rotation, translation
-        joints, rotation, translation = self.numbers.split((POSE_DIM, 9, 3))
-        self.pose = Pose(joints, translation, rotation.view(3, 3))  # views of `numbers`
+        sizes = (POSE_DIM, 9, 3, EXPRESSION_DIM)
+        self.numbers = torch.zeros(sum(sizes), device=device)  # as `_numbers` gives them
+        joints, rotation, translation, expression = self.numbers.split(sizes)
+        self.pose = Pose(joints, translation, rotation.view(3, 3), expression)  # views of `numbers`
         self.graphs = {project: self._record(project, device) for project in (False, True)}
         self.posed_for: dict[bool, Tensor] = {}  # numbers that each graph's Gaussians are posed for
 
@@ -94,7 +95,7 @@ class FrameGraph:
 
 
 def _numbers(pose: Pose) -> Tensor:
-    return torch.cat([pose.joints, pose.rotation.flatten(), pose.translation])
+    return torch.cat([pose.joints, pose.rotation.flatten(), pose.translation, pose.expression])
 
 
 class RecordedDrawing:

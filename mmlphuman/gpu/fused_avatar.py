@@ -60,7 +60,7 @@ class FusedAvatar:
         self, pose: Pose, active: ActiveParts | None = None, features: Tensor | None = None
     ) -> AvatarOutput:
         return self.stages(
-            pose, active or ActiveParts(), lambda: pose.joints if features is None else features
+            pose, active or ActiveParts(), lambda: pose.features if features is None else features
         )
 
     def stages(
@@ -72,7 +72,7 @@ class FusedAvatar:
     ) -> AvatarOutput:
         """Avatar.forward's stages, each through `timed(name, work)`, which returns work's result.
 
-        pose: on the device. features: gives (165,) what the MLPs see; called first. Skinning is the skeleton alone
+        pose: on the device. features: gives (175,) what the MLPs see; called first. Skinning is the skeleton alone
         here: the Gaussians are skinned by the kernel that blends them.
         """
         avatar, tables = self.avatar, self.tables
@@ -127,7 +127,7 @@ class RecordedAvatar:
         # Drawing; in training the MLPs see the pose itself.
         if features is not None or not torch.is_grad_enabled():
             return self.fused(pose, active, features)
-        numbers = (pose.joints, pose.translation, pose.rotation)
+        numbers = (pose.joints, pose.translation, pose.rotation, pose.expression)
         wanted = active, pose.joints.requires_grad
         if wanted != self.recorded:
             example = tuple(
@@ -150,8 +150,9 @@ class _Forward(nn.Module):
         self.avatar, self.active = fused.avatar, active
         self.pose_avatar = fused
 
-    def forward(self, joints: Tensor, translation: Tensor, rotation: Tensor) -> tuple[Tensor, ...]:
-        output = self.pose_avatar(Pose(joints, translation, rotation), self.active)
+    def forward(self, *numbers: Tensor) -> tuple[Tensor, ...]:
+        """numbers: a Pose's, in its order."""
+        output = self.pose_avatar(Pose(*numbers), self.active)
         posed = output.posed
         # Before its bases are switched on the control points' offsets are the parameter itself.
         controls = output.control_offsets * 1.0

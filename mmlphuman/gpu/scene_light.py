@@ -161,4 +161,4 @@ def lit(posed: PosedGaussians, light: SceneLight, normals: Tensor, translation: 
     sh = LightFunction.apply(
         light.coefficients, posed.sh, normals, posed.linear.detach(), posed.xyz.detach(), place
     )
-    return replace(posed, sh=sh)
+    return replace(posed, sh=sh, unlit=posed.sh)

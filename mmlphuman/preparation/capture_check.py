@@ -37,7 +37,7 @@ from mmlphuman.preparation.file_checks import (
 from mmlphuman.preparation.findings import ERROR, WARNING, Finding
 from mmlphuman.preparation.fit_checks import check_fit, suspicious_cameras
 from mmlphuman.preparation.fit_measure import SurfacePoints, load_reduced_mask, measure_fit, spread_points
-from mmlphuman.preparation.pose_checks import check_poses
+from mmlphuman.preparation.pose_checks import check_face, check_poses
 from mmlphuman.text import one_line
 
 DIAGNOSED = 8  # suspicious cameras that are looked into, and pictures of each
@@ -90,7 +90,7 @@ def check_capture(data_dir: Path, smpl_path: Path, frames: int, progress: bool =
     if layout:
         stages.findings.append(check_twin_cameras(layout))
     if params:
-        stages.findings += check_poses(params)
+        stages.findings += [*check_poses(params), check_face(pose_path)]
     if layout is None:
         stages.skip("pictures and fit", "they need the calibration")
         return CaptureCheck(stages.findings, [], None, params, body)

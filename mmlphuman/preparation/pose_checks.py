@@ -1,17 +1,20 @@
-"""The pose sequence by itself: jumps, units, hands that were never fitted.
+"""The pose sequence by itself: jumps, units, hands that were never fitted, and what there is of a face.
 
 Data path: SmplParams -> Findings.   Shape letters: F frames, J joints.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from mmlphuman.body.kinematics import rotation_matrices
-from mmlphuman.capture.poses import SmplParams
-from mmlphuman.pose_layout import LEFT_HAND_POSE, RIGHT_HAND_POSE
+from mmlphuman.capture.poses import SmplParams, read_smpl_motion
+from mmlphuman.pose_layout import JAW_POSE, LEFT_HAND_POSE, RIGHT_HAND_POSE
 from mmlphuman.preparation.findings import OK, WARNING, Finding, cut_list
+from mmlphuman.text import one_line
 
 # A step from one frame to the next is a jump if it is larger than both: what a body can do in a thirtieth of a
 # second, and a multiple of what this joint does around that moment (captures may be thinned out).
@@ -120,3 +123,16 @@ def _check_hands(params: SmplParams) -> Finding:
             "smpl_params.npz",
         )
     return Finding("hand poses", OK, "both hands move or are posed")
+
+
+def check_face(path: Path) -> Finding:
+    """What `face: true` would train with. A damaged face is nobody else's concern, so it is no error."""
+    try:
+        poses, _, expressions = read_smpl_motion(path, face=True)
+    except ValueError as error:
+        return Finding("face", WARNING, f"the settings' face: true cannot be used: {one_line(error)}")
+    jaw = np.degrees(np.linalg.norm(poses[:, JAW_POSE], axis=1).max())
+    moves = expressions is not None and bool(np.ptp(expressions, 0).any())
+    parts = [f"the jaw turns by up to {jaw:.0f} degrees" if jaw else "the jaw is shut in every frame"]
+    parts.append("the expression moves" if moves else "no expression moves")
+    return Finding("face", OK, ", ".join(parts))

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from mmlphuman.animation.camera_file import CameraView, camera_from_json, camera_list, read_camera_list
 from mmlphuman.animation.hands import hand_pose
-from mmlphuman.animation.pose_file import UP_ROTATIONS, read_pose_file
+from mmlphuman.animation.pose_file import UP_ROTATIONS, PoseOptions, read_pose_file
 from mmlphuman.animation.render_sequence import to_cameras
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import Backend
 from mmlphuman.body.kinematics import canonical_pose
-from mmlphuman.pose_layout import BODY_POSE, HANDS_POSE, POSE_DIM
+from mmlphuman.pose_layout import BODY_POSE, EXPRESSION_DIM, HANDS_POSE, JAW_POSE, POSE_DIM
 from mmlphuman.streaming.handover import Job
 from mmlphuman.streaming.messages import (
     MAX_NAME,
@@ -81,10 +81,13 @@ class LiveScene:
         frames: Collection[int],  # (F,) their numbers in the capture
         cameras: Mapping[int, CameraView],  # training cameras by id
         title: str,
+        expressions: np.ndarray | None = None,  # (F, 10) of the training frames; None: no frame has any
     ):
         self.trained = trained  # a run in progress puts the avatar of now here before each picture
         self.backend, self.title = backend, title
         self.poses, self.translations = np.asarray(poses), np.asarray(translations)
+        none = np.zeros((len(self.poses), EXPRESSION_DIM))
+        self.expressions = none if expressions is None else np.asarray(expressions)
         self.frames, self.cameras = tuple(int(frame) for frame in frames), dict(cameras)
         root = trained.avatar.joints[0].cpu().numpy()
         # Mean of the posed root joint, which turns about itself.
@@ -105,6 +108,7 @@ class LiveScene:
             frames=self.frames,
             center=tuple(self.center.tolist()),
             up=tuple(self.up.tolist()),
+            light=self.trained.avatar.light is not None,
         )
 
     @torch.no_grad()
@@ -118,7 +122,7 @@ class LiveScene:
                 f"{MOST_CPU_PIXELS:,} are possible"
             )
         posed = self._pose_avatar(self.pose(request.pose), request.project)
-        gaussians = posed.gaussians
+        gaussians = posed.gaussians if request.light else posed.gaussians.without_light()
         if request.gaussian_scale != 1:
             gaussians = replace(gaussians, covariances=gaussians.covariances * request.gaussian_scale**2)
         view = PosedView(
@@ -144,17 +148,21 @@ class LiveScene:
         T-pose and canonical pose stand upright where the training poses are in the mean, so that a camera that
         looks at the person finds them. ValueError for a training frame that does not exist.
         """
-        rotation = np.eye(3)
+        rotation, expression = np.eye(3), np.zeros(EXPRESSION_DIM)
         if request.kind == "training":
-            joints, translation = self._training_frame(request.frame)
+            joints, translation, expression = self._training_frame(request.frame)
         elif request.kind == "given":
             joints, rotation = request.joints, request.rotation
             assert rotation is not None and request.translation is not None  # see PoseRequest
             translation = rotation @ request.translation
+            if self.trained.config.face and request.expression is not None:
+                expression = request.expression
         else:
             joints = canonical_pose().numpy() if request.kind == "big" else np.zeros(POSE_DIM)
             rotation, translation = self.rest_rotation, self.rest_translation
         joints = np.array(joints, np.float32)
+        if not self.trained.config.face:
+            joints[JAW_POSE] = 0
         if request.hands != "file":
             joints[HANDS_POSE] = hand_pose(request.hands)
         if not request.use_translation:
@@ -163,18 +171,20 @@ class LiveScene:
             joints=torch.from_numpy(joints),
             translation=torch.from_numpy(np.array(translation, np.float32)),
             rotation=torch.from_numpy(np.array(rotation, np.float32)),
+            expression=torch.from_numpy(np.array(expression, np.float32)),
         )
 
-    def _training_frame(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+    def _training_frame(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Joints, translation, expression."""
         if not 0 <= position < len(self.poses):
             raise ValueError(
                 f"frame: position {position} does not exist; there are {len(self.poses)} training frames, "
                 f"0 to {len(self.poses) - 1}"
             )
-        return self.poses[position], self.translations[position]
+        return self.poses[position], self.translations[position], self.expressions[position]
 
     def _pose_avatar(self, pose: Pose, project: bool) -> _Posed:
-        numbers = (pose.joints, pose.translation, pose.rotation)
+        numbers = (pose.joints, pose.translation, pose.rotation, pose.expression)
         key = (*(tensor.numpy().tobytes() for tensor in numbers), project, self.trained.iteration)
         if self.posed is None or self.posed.key != key:
             self.posed = None  # its memory serves the new one
@@ -222,7 +232,7 @@ def scene_of_model(path: Path, trained: TrainedAvatar, backend: Backend) -> Live
     poses of its pose space, at the origin, stand for them. Raises ValueError for damaged files."""
     folder = path if (path / "poses.npz").is_file() else path.parent.parent  # path: one checkpoint's folder
     if path.is_dir() and (folder / "poses.npz").is_file():
-        sequence = read_pose_file(folder / "poses.npz")
+        sequence = read_pose_file(folder / "poses.npz", PoseOptions(face=trained.config.face))
         cameras = folder / "cameras.json"
         return LiveScene(
             trained,
@@ -232,12 +242,13 @@ def scene_of_model(path: Path, trained: TrainedAvatar, backend: Backend) -> Live
             sequence.frames,
             read_camera_list(cameras) if cameras.is_file() else {},
             title_of(path),
+            sequence.expressions,
         )
     poses = trained.pose_space.training_poses.cpu().numpy().copy()
     poses[:, : BODY_POSE.start] = 0
-    return LiveScene(
-        trained, backend, poses, np.zeros((len(poses), 3)), range(len(poses)), {}, title_of(path)
-    )
+    joints, expressions = poses[:, :POSE_DIM], poses[:, POSE_DIM:]
+    still = np.zeros((len(poses), 3))
+    return LiveScene(trained, backend, joints, still, range(len(poses)), {}, title_of(path), expressions)
 
 
 def scene_of_run(trainer: Trainer, title: str) -> LiveScene:
@@ -252,6 +263,7 @@ def scene_of_run(trainer: Trainer, title: str) -> LiveScene:
         frames,
         {entry["id"]: camera_from_json(entry, f"camera {entry['id']}") for entry in camera_list(dataset)},
         title,
+        dataset.poses.expressions_of(frames),
     )
 
 

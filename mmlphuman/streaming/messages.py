@@ -17,7 +17,8 @@ from msgspec import Meta
 
 from mmlphuman.animation.camera_file import CameraView
 
-PROTOCOL_VERSION = 1
+# Every change of a message is a new one: either side reads exactly the fields that stand here.
+PROTOCOL_VERSION = 2
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 23456
 HELLO_SECONDS = 5.0  # a connection that has not said hello by then is closed
 
@@ -27,6 +28,7 @@ MAX_SIDE = 4096  # pixels of a picture's width or height
 MAX_HISTORY = 1000  # points of the loss curve in one State
 
 MAX_ANGLE = 100.0  # radians; whole turns are allowed, garbage is not
+MAX_EXPRESSION = 100.0
 MAX_METRES = 1e4
 MAX_NAME, MAX_TEXT = 200, 2000  # characters
 MAX_ENTRIES = 100_000  # cameras, frames
@@ -76,6 +78,7 @@ class PoseRequest:
     kind: PoseKind = "training"
     frame: Whole = 0  # position among the training frames, for kind "training"
     joints: np.ndarray | None = None  # (165,) axis-angle
+    expression: np.ndarray | None = None  # (10,); jaw and expression count where the avatar has learnt them
     translation: np.ndarray | None = None  # (3,) metres
     rotation: np.ndarray | None = None  # (3, 3), applied after everything else
     use_translation: bool = True  # False: as if the translation were zero
@@ -93,6 +96,7 @@ class RenderRequest:
     background: tuple[Share, Share, Share] = (1.0, 1.0, 1.0)
     gaussian_scale: Scale = 1.0  # factor on every Gaussian's size
     show: RenderMode = "color"
+    light: bool = True  # False: without the scene's light, where there is one
     encoding: Encoding = "jpeg"
     quality: Annotated[int, Meta(ge=1, le=100)] = 85  # of JPEG
 
@@ -120,6 +124,7 @@ class Welcome:
     frames: Annotated[tuple[Whole, ...], Meta(max_length=MAX_ENTRIES)] = ()
     center: tuple[Metres, Metres, Metres] = (0.0, 0.0, 0.0)  # where the person is, to orbit about
     up: tuple[Direction, Direction, Direction] = (0.0, 1.0, 0.0)
+    light: bool = False  # the avatar has a light of the scene, which a request may leave out
     protocol: Whole = PROTOCOL_VERSION
 
 

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from mmlphuman.animation.camera_file import CameraView, camera_from_json
-from mmlphuman.pose_layout import POSE_DIM
+from mmlphuman.pose_layout import EXPRESSION_DIM, POSE_DIM
 from mmlphuman.streaming import messages
 from mmlphuman.streaming.messages import (
     ClientMessage,
@@ -47,6 +47,7 @@ SHOWN = 60  # characters of what was wrong in an error
 # A pose's arrays, which are sent flat: shape, largest number.
 POSE_ARRAYS = {
     "joints": ((POSE_DIM,), messages.MAX_ANGLE),
+    "expression": ((EXPRESSION_DIM,), messages.MAX_EXPRESSION),
     "translation": ((3,), messages.MAX_METRES),
     "rotation": ((3, 3), 1 + messages.ROUNDING),
 }
@@ -235,7 +236,7 @@ def _check_pose(pose: PoseRequest, where: str) -> PoseRequest:
         flat = getattr(pose, name)
         if flat is None:
             if pose.kind == "given":
-                raise ProtocolError(f"{where}: kind given needs joints, translation and rotation")
+                raise ProtocolError(f"{where}: kind given needs joints, expression, translation and rotation")
             continue
         if flat.size != math.prod(shape) or not (np.abs(flat) <= most).all():  # NaN compares false
             raise ProtocolError(

@@ -3,7 +3,7 @@
 Data path: posed Gaussians + one camera -> colours given to the Gaussians -> rasterize -> picture.
 
 Every mode draws through the one rasteriser, with the Gaussians' colours replaced by what is to be seen of them.
-Shape letters: N Gaussians, A anchors, J joints, H, W image height and width.
+Shape letters: N Gaussians, A anchors, H, W image height and width.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from mmlphuman.streaming.messages import RenderMode
 from mmlphuman.types import SH_DEGREE_0, Cameras, Pose, PosedGaussians, Render, symmetric_matrices
 
 MIN_ALPHA = 1e-4  # a pixel below shows the background only; what it holds is not divided by its alpha
-BODY_JOINTS = slice(1, 22)  # of the J joints: those that the 63 body numbers turn
 GOLDEN = 0.618034  # turns of hue from one anchor to the next: any few consecutive ones lie far apart
 SHADES = ((0.75, 0.95), (0.45, 0.85), (0.9, 0.6))  # saturation and value, in turns, for more than hue tells
 UNLED = 0.6  # grey of Gaussians without an anchor
@@ -121,12 +120,9 @@ def show_anchors(view: PosedView) -> Tensor:
 
 
 def show_distance(view: PosedView) -> Tensor:
-    """Where the pose lies outside training: each joint's degrees from its nearest training rotation, carried to
-    the Gaussians by their skinning weights. Root, face and hands do not count: the MLPs do not see them."""
-    weights = view.trained.avatar.lbs_weights
-    degrees = view.trained.pose_space.joint_distances(view.pose.body)
-    at_gaussians = weights[:, BODY_JOINTS] @ degrees
-    return view.draw(distance_colors(at_gaussians)).colors[0]
+    """Where the pose lies outside training, region by region: TrainedAvatar.distances. Test mode or not, it is the
+    pose itself that is judged; root and eyes, which no MLP sees, do not count."""
+    return view.draw(distance_colors(view.trained.distances(view.pose))).colors[0]
 
 
 MODES: dict[RenderMode, Callable[[PosedView], Tensor]] = {

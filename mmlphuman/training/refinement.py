@@ -151,7 +151,7 @@ class PoseRefinement:
         joints, translation = self.corrected(
             self.joints[row], self.translations[row], self.turning[row], self.learnt.use(row)
         )
-        return Pose(joints, translation, sample.pose.rotation)
+        return replace(sample.pose, joints=joints, translation=translation)
 
     @staticmethod
     def corrected(
@@ -309,7 +309,7 @@ class Refinement:
         """Of the poses that the avatar was trained on; fitted: of the capture's."""
         if self.poses is None:
             return fitted
-        poses = self.poses.refined().poses[self.poses.frames]
+        poses = self.poses.refined().features(self.poses.frames)
         return PoseSpace.fit(torch.from_numpy(poses), self.config.pca_components)
 
     def write(self, model_dir: Path) -> None:

@@ -72,11 +72,11 @@ class Scene:
 def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
     """Opens the capture and places a new avatar on its body. Raises ValueError or OSError, one line each."""
     layout = open_capture(data_dir)
-    poses = read_smpl_params(layout.pose_path)
+    poses = read_smpl_params(layout.pose_path, config.face)
     training, held_out = training_dataset(config, layout, poses), test_dataset(config, layout, poses)
     read_one_of_each_camera(training)
     frames = sorted({frame for frame, _ in training.pairs})
-    pose_space = PoseSpace.fit(torch.from_numpy(poses.poses[frames]), config.pca_components)
+    pose_space = PoseSpace.fit(torch.from_numpy(poses.features(frames)), config.pca_components)
     body = load_body(config.smpl_pkl_path, poses.betas)
     volume = find_or_make_weight_volume(layout.weight_volume_path, body, config.weight_volume_resolution, say)
     template = load_template(layout.template_path, body)
@@ -85,7 +85,8 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
         f"{config.num_features} MLPs on the surface"
     )
     translations = torch.from_numpy(poses.translations[frames])
-    avatar = build_avatar(config, build_layout(config, body, template, volume, translations))
+    moves = bool(np.ptp(poses.expressions_of(frames), 0).any())
+    avatar = build_avatar(config, build_layout(config, body, template, volume, translations, moves))
     return Scene(training, held_out, avatar, pose_space, template)
 
 
@@ -137,6 +138,7 @@ def write_run_record(folder: Path, config: Config, data_dir: Path, scene: Scene)
         betas=poses.betas,
         poses=poses.poses[frames],
         translations=poses.translations[frames],
+        expression=poses.expressions_of(frames),
     )
     scene.template.export(folder / TEMPLATE_NAME)
 

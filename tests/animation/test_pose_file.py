@@ -99,6 +99,46 @@ def test_smpl_params_are_read_as_for_a_capture_and_need_no_shape(tmp_path):
         torch.testing.assert_close(value, wanted)
 
 
+@pytest.mark.parametrize("numbers", [10, 50])
+@pytest.mark.parametrize("kind", ["smpl_params", "amass", "smplh", "model"])
+def test_the_face_is_read_where_it_is_asked_for(tmp_path, kind, numbers, caplog):
+    arrays = {
+        "smpl_params": smpl_params, "amass": lambda: amass(165), "smplh": amass, "model": model_poses
+    }[kind]()  # fmt: skip
+    expression = np.random.default_rng(3).normal(size=(FRAMES, numbers)).astype(np.float32)
+    jaw = arrays["poses"][:, 66:69] if kind in ("amass", "model") else np.zeros((FRAMES, 3))
+    if kind == "smpl_params":
+        arrays["jaw_pose"] = jaw = np.full((FRAMES, 3), 0.2, np.float32)
+    path = saved(tmp_path, arrays | {"expression": expression})
+    plain = read_pose_file(path)
+    assert plain.expressions is None and not plain.poses[:, 66:75].any() and not caplog.text
+    assert not plain.pose(1).expression.any()
+    sequence = read_pose_file(path, PoseOptions(face=True, begin=2, stride=3))
+    np.testing.assert_allclose(sequence.poses[:, 66:69], jaw[2::3], rtol=1e-6)
+    assert not sequence.poses[:, 69:75].any(), "the eyes"
+    np.testing.assert_array_equal(sequence.expressions, expression[2::3, :10])
+    np.testing.assert_array_equal(sequence.pose(1).expression.numpy(), expression[5, :10])
+    assert ("the first 10 are used" in caplog.text) == (numbers > 10)
+    without = read_pose_file(saved(tmp_path, arrays), PoseOptions(face=True))
+    assert without.expressions is None and not without.pose(0).expression.any()
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((FRAMES, 5)), ["'expression'", f"({FRAMES}, 5)", "(frames, 10)"]),
+        (np.zeros((4, 10)), ["'expression'", "4 frames"]),
+        (np.full((FRAMES, 10), 101.0), ["'expression'", "101", "frame 0", "at most 100"]),
+    ],
+)
+@pytest.mark.parametrize("make", [smpl_params, amass, model_poses])
+def test_fault_in_an_expression(tmp_path, make, array, words):
+    path = saved(tmp_path, make() | {"expression": array})
+    with pytest.raises(ValueError) as caught:
+        read_pose_file(path, PoseOptions(face=True))
+    assert_one_line(caught, path, words)
+
+
 @pytest.mark.parametrize("width", [156, 165])
 def test_amass_parts_go_where_they_belong(tmp_path, width):
     arrays = amass(width)

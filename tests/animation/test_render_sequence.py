@@ -59,7 +59,7 @@ def by_hand(trained, sequence, view, index, project_pose):
         rotation @ torch.from_numpy(sequence.translations[index]),
         rotation,
     )
-    features = trained.pose_space.clamp(pose.joints) if project_pose else None
+    features = trained.pose_space.clamp(pose.features) if project_pose else None
     w2c, intrinsics = (torch.from_numpy(array).float()[None] for array in (view.w2c, view.intrinsics))
     with torch.no_grad():
         posed = trained.avatar(pose, trained.active, features).posed

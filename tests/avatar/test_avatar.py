@@ -188,7 +188,8 @@ def test_a_saved_state_brings_its_inputs_and_its_light(synthetic_body, inputs, l
     )
     with torch.no_grad():
         for name, value in vars(avatar(pose).posed).items():
-            assert torch.equal(getattr(copied(pose).posed, name), value), name
+            ours = getattr(copied(pose).posed, name)
+            assert ours is value is None or torch.equal(ours, value), name
     for name, value in avatar.state_dict().items():
         assert torch.equal(copied.state_dict()[name], value), name
 
@@ -201,6 +202,6 @@ def test_a_state_of_former_versions_is_that_of_the_published_method(published):
     with torch.no_grad():
         ours, theirs = copied(pose), published(pose)
     for name, value in vars(theirs.posed).items():
-        assert torch.equal(getattr(ours.posed, name), value), name
+        assert name == "unlit" or torch.equal(getattr(ours.posed, name), value), name
     assert torch.equal(ours.control_offsets, theirs.control_offsets)
     assert copied.light is None and copied.mlp_inputs.tolist() == list(range(3, 66))

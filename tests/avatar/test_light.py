@@ -85,8 +85,9 @@ def test_the_functions_are_those_written_out(kind, posed, normals):
 def test_a_new_light_changes_nothing(kind, posed, normals):
     assert not scene_light(kind).coefficients.any()
     lit = scene_light(kind)(posed, normals, INSIDE)
+    assert torch.equal(lit.unlit, posed.sh)
     for name, value in vars(posed).items():
-        assert torch.equal(getattr(lit, name), value), name
+        assert name == "unlit" or torch.equal(getattr(lit, name), value), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -212,6 +213,23 @@ def test_an_avatar_without_light_has_neither_normals_nor_coefficients(avatars):
     assert not {name for name in names if "light" in name or "normal" in name}
     extra = {"normals", "light.coefficients", "light.lowest", "light.highest"}
     assert set(avatars["place"].state_dict()) - names == set(avatars["normal"].state_dict()) - names == extra
+
+
+def test_a_lit_avatar_can_be_had_without_its_light(avatars):
+    """As the same avatar is whose light has no coefficients; one without a light is itself."""
+    pose = random_pose(4)
+    for kind in KINDS:
+        with torch.no_grad():
+            posed, light = avatars[kind](pose).posed, avatars[kind].light
+            avatars[kind].light = None
+            dark = avatars[kind](pose).posed
+            avatars[kind].light = light
+        unlit = posed.without_light()
+        for name, value in vars(dark).items():
+            assert name == "unlit" or torch.equal(getattr(unlit, name), value), name
+        assert (unlit.sh - posed.sh).abs().max() > 0.01
+    plain = avatars["none"](pose).posed
+    assert plain.unlit is None and plain.without_light() is plain
 
 
 def test_a_pose_is_lit_by_its_own_translation(avatars):

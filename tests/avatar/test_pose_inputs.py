@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmlphuman.avatar.neighbours import Interpolation
-from mmlphuman.avatar.pose_inputs import body_inputs, inputs_of, local_inputs
+from mmlphuman.avatar.pose_inputs import body_inputs, inputs_of, largest_seen, local_inputs
 from mmlphuman.config import default_config
 from tests.builders import body_and_volume, random_layout, random_pose, randomise, small_avatar
 
@@ -177,3 +177,42 @@ def test_settings_choose_what_is_seen(synthetic_body):
     moved = replace(moved, joints=torch.cat([moved.joints[:66], moved.joints[66:] + 1]))
     with torch.no_grad():
         assert torch.equal(published(moved).posed.sh[:, 1:], published(random_pose(2)).posed.sh[:, 1:])
+
+
+def test_mlps_that_see_the_jaw_see_the_expression_behind_their_joints(synthetic_body):
+    without, inputs = (small_avatar(synthetic_body, face=face).mlp_inputs for face in (False, True))
+    assert torch.equal(inputs[:, :-10], without), "joints as without it"
+    of_head = [JAW in seen for seen in joints_of(without)]
+    assert 0 < sum(of_head) < len(of_head)
+    for seen, row in zip(of_head, inputs[:, -10:].tolist(), strict=True):
+        assert row == (list(range(166, 176)) if seen else [165] * 10)
+    body = small_avatar(synthetic_body, face=True, pose_inputs="body").mlp_inputs
+    assert torch.equal(body, body_inputs()), "as published: none of it"
+
+
+def test_expressions_are_gathered_behind_a_zero():
+    features = 1 + torch.arange(175.0)
+    index = torch.tensor([[0, 164, 165], [165, 166, 175]])
+    assert inputs_of(features, index).tolist() == [[1, 165, 0], [0, 166, 175]]
+    assert inputs_of(features[:165], index[:1]).tolist() == [[1, 165, 0]]
+
+
+def test_the_expression_moves_the_head_alone(synthetic_body):
+    avatar, pose = randomise(small_avatar(synthetic_body, face=True)), random_pose(2)
+    smiling = replace(pose, expression=pose.expression + 1)
+    with torch.no_grad():
+        before, after = avatar(pose), avatar(smiling)
+    of_head = (avatar.mlp_inputs == 3 * JAW).any(1)
+    moved = (after.control_offsets - before.control_offsets).abs().amax(1)
+    follows = of_head[avatar.control_to_anchor.index].any(1)
+    assert (moved[follows] > 0).float().mean() > 0.9 and not moved[~follows].any()
+
+
+def test_the_largest_of_what_an_mlp_sees(synthetic_body):
+    inputs = small_avatar(synthetic_body).mlp_inputs
+    numbers = torch.rand(55, generator=torch.Generator().manual_seed(0))
+    expected = [max(numbers[joint].item() for joint in seen) for seen in joints_of(inputs)]
+    assert largest_seen(numbers, inputs).tolist() == expected
+    assert largest_seen(numbers, body_inputs()) == numbers[1:22].max()
+    nothing = torch.tensor([[165] * 6, [165, 166, 170, 173, 174, 175]])
+    assert largest_seen(numbers, nothing).tolist() == [0, 0]

@@ -71,9 +71,9 @@ def mask_path(root: Path, camera: int, frame: int, layout: str = "avatarrex") ->
 def pose_arrays() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     arrays = {key: rng.normal(0, 0.2, (FRAMES, size)).astype(np.float32) for key, size in EXTENT_OF.items()}
-    # Present in the publishers' files, ignored by the method.
-    arrays["jaw_pose"] = np.ones((FRAMES, 3), np.float32)
-    arrays["expression"] = np.ones((FRAMES, 10), np.float32)
+    # Present in the publishers' files, ignored by the published method.
+    arrays["jaw_pose"] = np.linspace(0, 1, 3 * FRAMES, dtype=np.float32).reshape(FRAMES, 3)
+    arrays["expression"] = np.linspace(-1, 1, 10 * FRAMES, dtype=np.float32).reshape(FRAMES, 10)
     arrays["betas"] = rng.normal(0, 1, (1, 10)).astype(np.float32)
     return arrays
 

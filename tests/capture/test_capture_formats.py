@@ -65,6 +65,18 @@ def edit_camera(root, index, change) -> None:
     path.write_text(json.dumps(calibration))
 
 
+def test_jaw_and_expression_are_read_where_the_face_is_asked_for(small_capture):
+    path = open_capture(small_capture).pose_path
+    arrays, without, params = pose_arrays(), read_smpl_params(path), read_smpl_params(path, face=True)
+    np.testing.assert_array_equal(params.poses[:, 66:69], arrays["jaw_pose"])
+    params.poses[:, 66:69] = 0
+    np.testing.assert_array_equal(params.poses, without.poses)
+    np.testing.assert_array_equal(params.pose(4).expression, arrays["expression"][4])
+    np.testing.assert_array_equal(params.expressions_of([5, 1]), arrays["expression"][[5, 1]])
+    assert without.expressions is None and not without.pose(4).expression.any()
+    assert without.expressions_of([1, 2, 3]).shape == (3, 10)
+
+
 def test_poses_in_smplx_order_with_jaw_and_eyes_zero(small_capture):
     params = read_smpl_params(open_capture(small_capture).pose_path)
     arrays = pose_arrays()

@@ -77,7 +77,8 @@ def test_sampler_errors():
 
 def stream_of(root, views=1, num_workers=0, seed=3, **options) -> SampleStream:
     layout = open_capture(root)
-    dataset = CaptureDataset(layout, read_smpl_params(layout.pose_path), range(FRAMES), (0, 1, 2))
+    poses = read_smpl_params(layout.pose_path, face=True)
+    dataset = CaptureDataset(layout, poses, range(FRAMES), (0, 1, 2))
     return SampleStream(dataset, EndlessSampler(dataset.pairs, views, seed), num_workers, **options)
 
 
@@ -90,6 +91,7 @@ def assert_same_samples(left, right):
         assert a.name() == b.name()
         assert torch.equal(a.images, b.images) and torch.equal(a.edges, b.edges)
         assert torch.equal(a.pose.joints, b.pose.joints)
+        assert torch.equal(a.pose.expression, b.pose.expression) and a.pose.expression.any()
 
 
 def test_order_does_not_depend_on_workers(small_capture):

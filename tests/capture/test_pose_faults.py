@@ -171,3 +171,45 @@ def test_shape_that_changes_between_frames_is_said(capture_of, caplog):
     np.savez(root / POSES, **pose_arrays() | {"betas": betas})
     np.testing.assert_array_equal(read_smpl_params(root / POSES).betas, betas[0])
     assert POSES in caplog.text and "'betas' differs between its 6 rows, the first is used" in caplog.text
+
+
+@pytest.mark.parametrize("numbers", [50, 100])
+def test_more_numbers_of_expression_than_used_are_said(capture_of, caplog, numbers):
+    root = capture_of("thuman4")
+    expression = np.random.default_rng(1).normal(size=(FRAMES, numbers)).astype(np.float32)
+    np.savez(root / POSES, **pose_arrays() | {"expression": expression})
+    np.testing.assert_array_equal(read_smpl_params(root / POSES, face=True).expressions, expression[:, :10])
+    assert f"'expression' has {numbers} numbers a frame, the first 10 are used" in caplog.text
+    assert POSES in caplog.text
+
+
+def test_a_file_without_face_has_none(capture_of, caplog):
+    root = capture_of("thuman4")
+    arrays = {key: value for key, value in pose_arrays().items() if key not in ("jaw_pose", "expression")}
+    np.savez(root / POSES, **arrays)
+    params = read_smpl_params(root / POSES, face=True)
+    assert params.expressions is None and not params.poses[:, 66:75].any() and not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "array", "words"),
+    [
+        (
+            "expression",
+            np.zeros((FRAMES, 9)),
+            f"'expression' has shape ({FRAMES}, 9), (frames, 10) is needed",
+        ),
+        ("expression", np.zeros(10), "'expression' has shape (10,), (frames, 10) is needed"),
+        ("expression", np.zeros((FRAMES + 1, 50)), f"'expression' has {FRAMES + 1} frames but 'transl' has"),
+        ("expression", np.full((FRAMES, 10), np.nan), "'expression' holds numbers that are not finite"),
+        ("expression", np.array(["smile"] * FRAMES), "'expression' is not numeric"),
+        ("jaw_pose", np.zeros((FRAMES, 4)), f"'jaw_pose' has shape ({FRAMES}, 4), (frames, 3) is needed"),
+    ],
+)
+def test_a_damaged_face_is_one_line_where_it_is_asked_for(capture_of, key, array, words):
+    path = capture_of("thuman4") / POSES
+    np.savez(path, **pose_arrays() | {key: array})
+    with pytest.raises(ValueError) as caught:
+        read_smpl_params(path, face=True)
+    assert words in str(caught.value) and POSES in str(caught.value) and "\n" not in str(caught.value)
+    assert len(read_smpl_params(path)) == FRAMES, "nobody looks at it else"

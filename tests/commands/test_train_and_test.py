@@ -74,13 +74,13 @@ def test_novel_poses_are_clamped_or_on_request_projected(files, model, tmp_path)
     published = replace(trained, config=replace(trained.config, novel_poses="pca"))
     save_checkpoint(tmp_path / "clamps", trained, {}, keep=1)
     save_checkpoint(tmp_path / "projects", published, {}, keep=1)
-    space, joints = trained.pose_space, sample.pose.joints
+    space, features = trained.pose_space, sample.pose.features
     expected = {
-        "as it is": drawn_where_mlps_see(trained, sample, joints),
+        "as it is": drawn_where_mlps_see(trained, sample, features),
         "clamped": drawn_where_mlps_see(
-            trained, sample, joints.clamp(space.training_poses.amin(0), space.training_poses.amax(0))
+            trained, sample, features.clamp(space.training_poses.amin(0), space.training_poses.amax(0))
         ),
-        "projected": drawn_where_mlps_see(trained, sample, space.project(joints, config.pca_sigmas)),
+        "projected": drawn_where_mlps_see(trained, sample, space.project(features, config.pca_sigmas)),
     }
     assert len({picture.tobytes() for picture in expected.values()}) == 3
     runs = [
@@ -96,6 +96,37 @@ def test_novel_poses_are_clamped_or_on_request_projected(files, model, tmp_path)
         assert status == 0, err
         (path,) = (out / "render").iterdir()
         assert np.array_equal(cv2.imread(str(path))[..., ::-1], expected[result]), (name, words)
+
+
+def test_a_run_with_the_face_is_drawn_with_it(files, tmp_path):
+    """What the model folder says of its poses, and that test.py gives its MLPs the expression."""
+    status, _, err = train(files, tmp_path / "model", "face=true")
+    assert status == 0, err
+    trained = load_model(tmp_path / "model")
+    assert trained.config.face and trained.avatar.mlp_inputs.max() > 165
+    layout = open_capture(files["data"])
+    params = read_smpl_params(layout.pose_path, face=True)
+    with np.load(tmp_path / "model" / "poses.npz") as poses:
+        np.testing.assert_array_equal(poses["expression"], params.expressions[:24])
+        np.testing.assert_array_equal(poses["poses"], params.poses[:24])
+    with torch.no_grad():  # a model whose MLPs are loud tells what they saw
+        for weight in trained.avatar.bank.weights:
+            weight.mul_(3)
+        trained.avatar.property_bases.add_(torch.randn(trained.avatar.property_bases.shape))
+    save_checkpoint(tmp_path / "loud", trained, {}, keep=1)
+    settings = ["test.begin_ith_frame=6", "test.num_frame=1", "test.cam_ids=[0]", "background=white"]
+    config = load_config(files["short"], settings)
+    assert not config.face, "the model's own counts"
+    sample = dataset_of_test(config, layout, params).sample(6, (0,))
+    pictures = [
+        drawn_where_mlps_see(trained, sample, features)
+        for features in (sample.pose.features, replace(sample.pose, expression=torch.zeros(10)).features)
+    ]
+    assert not np.array_equal(*pictures)
+    status, _, err = render(files, tmp_path / "loud", tmp_path / "out", *settings, run=call_here)
+    assert status == 0, err
+    (path,) = (tmp_path / "out" / "render").iterdir()
+    assert np.array_equal(cv2.imread(str(path))[..., ::-1], pictures[0])
 
 
 def test_the_published_method_goes_over_a_subjects_settings(files, tmp_path):

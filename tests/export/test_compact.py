@@ -27,6 +27,7 @@ from tests.builders import canonical_of, random_pose, random_poses, randomise, s
 ROOT = Path(__file__).parents[2]
 PUBLISHED = {
     "pose_inputs": "body", "hidden_widths": [512, 256, 256, 256], "light": "none", "novel_poses": "pca",
+    "face": False,
 }  # fmt: skip
 GAUSSIANS = 600  # of small_avatar
 FINISHED = 10**6  # iterations: everything is switched on
@@ -130,11 +131,44 @@ def test_a_file_of_the_first_version_poses_as_it_did(synthetic_body, tmp_path):
             assert torch.equal(getattr(ours, part), getattr(truth, part)), part
     assert (then.pose(pose, True).xyz - then.pose(pose).xyz).abs().max() > 1e-4  # the MLPs take part
     poses = then.pose_space.training_poses
-    assert poses.shape == (30, 165) and not poses[:, :3].any() and not poses[:, 66:].any()
+    assert poses.shape == (30, 175) and not poses[:, :3].any() and not poses[:, 66:].any()
     assert torch.equal(poses[:, 3:66], now.pose_space.training_poses[:, 3:66])
     again = load_compact(write(tmp_path / "again.safetensors", then))  # as the present version
     off = again.avatar(random_pose(3)).posed.xyz - then.avatar(random_pose(3)).posed.xyz
     assert off.norm(dim=1).max() < 1e-3  # metres
+
+
+def test_a_file_of_the_second_version_poses_as_it_did(synthetic_body, tmp_path):
+    """It kept no expression, and its inputs end with the zero."""
+    trained, path = small_trained(synthetic_body, FINISHED), tmp_path / "then.safetensors"
+    now, then = load_compact(write(path, trained)), tmp_path / "then.safetensors"
+    tensors = safetensors.torch.load_file(then)
+    with safetensors.safe_open(then, "pt") as file:
+        metadata = file.metadata() | {"format_version": "2"}
+    config = {key: value for key, value in json.loads(metadata["config"]).items() if key != "face"}
+    poses = tensors["pose_space.training_poses"]
+    tensors["pose_space.training_poses"] = poses[:, :165].contiguous()
+    safetensors.torch.save_file(tensors, then, metadata | {"config": json.dumps(config)})
+    loaded, pose = load_compact(then), random_pose(1, size=2.0)
+    assert loaded.config == now.config and not loaded.config.face
+    assert torch.equal(loaded.pose_space.training_poses, now.pose_space.training_poses)
+    for project in (False, True):
+        assert torch.equal(loaded.pose(pose, project).sh, now.pose(pose, project).sh)
+    tensors["mlp_inputs"][0, 0] = 170
+    safetensors.torch.save_file(tensors, then, metadata)
+    with pytest.raises(ValueError, match="mlp_inputs points outside 0..165"):
+        load_compact(then)
+
+
+def test_what_mlps_see_of_the_face_is_kept(synthetic_body, tmp_path):
+    trained = small_trained(synthetic_body, FINISHED, face=True)
+    loaded = load_compact(write(tmp_path / "a.safetensors", trained))
+    assert loaded.config.face and trained.avatar.mlp_inputs.max() == 175
+    assert torch.equal(loaded.avatar.mlp_inputs, trained.avatar.mlp_inputs)
+    pose = random_pose(2)
+    smiling = replace(pose, expression=pose.expression + 2)
+    ours, truth = (each.avatar(smiling).posed.sh - each.avatar(pose).posed.sh for each in (loaded, trained))
+    assert truth.abs().max() > 1e-3 and (ours - truth).abs().max() < 0.1 * truth.abs().max()
 
 
 def test_a_first_version_with_other_inputs_is_one_clear_line(synthetic_body, tmp_path):
@@ -322,7 +356,7 @@ FAULTS = {
         "weights that do not sum to one",
     ),
     "inputs": (
-        lambda t: t.update(mlp_inputs=at(t["mlp_inputs"], (2, 3), 200)), "mlp_inputs points outside 0..165"
+        lambda t: t.update(mlp_inputs=at(t["mlp_inputs"], (2, 3), 200)), "mlp_inputs points outside 0..175"
     ),
     "fewer inputs": (
         lambda t: t.update(mlp_inputs=t["mlp_inputs"][:, 3:].clone()), "tensor bank.weights.0 is .*expected"

@@ -248,6 +248,9 @@ def test_recorded_half_precision_draws_the_same_picture(avatar, pose):
             psnr = -10 * (fast - plain).square().mean().log10()
             print(f"recorded against plain: {psnr:.1f} dB")
             assert psnr > 50
+            plain, fast = (each.pose(moved, project).unlit for each in (trained, prepared))
+            assert (fast is None) == (plain is None) == (avatar.light is None)
+            assert fast is None or largest(fast - plain, plain) < 3e-3, "without the light"
 
 
 def test_colors_and_their_gradients_equal_the_plain_ones(device):

@@ -22,7 +22,8 @@ from mmlphuman.preparation.fit_measure import (
     spread_points,
     undistort_picture,
 )
-from mmlphuman.preparation.pose_checks import check_jumps, joint_steps
+from mmlphuman.preparation.pose_checks import check_face, check_jumps, joint_steps
+from tests.capture.small_capture import pose_arrays
 
 
 def test_numbers_are_named_as_ranges():
@@ -41,6 +42,23 @@ def test_table_keeps_every_word():
     table = format_table([Finding("check", ERROR, long, "/a/long-path/with-hyphens")])
     assert table.split().count("word") == 60 and "/a/long-path/with-hyphens" in table
     assert max(map(len, table.splitlines())) <= 118
+
+
+def test_the_face_is_told_and_a_damaged_one_is_no_error(tmp_path):
+    path, arrays = tmp_path / "smpl_params.npz", pose_arrays()
+    jaw = np.zeros_like(arrays["jaw_pose"])
+    jaw[2, 0] = np.deg2rad(20)
+    still = np.ones_like(arrays["expression"])
+    for changes, result, words in (
+        ({"jaw_pose": jaw}, OK, ["up to 20 degrees", "the expression moves"]),
+        ({"jaw_pose": 0 * jaw, "expression": still}, OK, ["the jaw is shut", "no expression moves"]),
+        ({"expression": still[:, :9]}, WARNING, ["face: true", "'expression'", "(frames, 10)"]),
+    ):
+        np.savez(path, **arrays | changes)
+        found = check_face(path)
+        assert found.result == result and all(word in found.what for word in words), found
+    np.savez(path, **{key: value for key, value in arrays.items() if key not in ("jaw_pose", "expression")})
+    assert check_face(path).what == "the jaw is shut in every frame, no expression moves"
 
 
 def params_of(poses: np.ndarray) -> SmplParams:

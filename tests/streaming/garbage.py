@@ -28,7 +28,7 @@ from tests.streaming.viewers import (
     frame_bytes,
 )
 
-POSE = PoseRequest("given", 0, np.zeros(165), np.zeros(3), np.eye(3))
+POSE = PoseRequest("given", 0, np.zeros(165), np.zeros(10), np.zeros(3), np.eye(3))
 REQUEST = json.loads(encode(RenderRequest(1, CAMERA, POSE)))
 HELLO = json.loads(encode(Hello(token="wrong")))
 VALUES = [

@@ -37,6 +37,7 @@ WELCOME = Welcome(
     cameras=tuple(CameraEntry(id, training_camera(id / 3, 3 + id / 10)) for id in (2, 5, 7)),
     frames=tuple(range(100, 140)),
     center=(0.1, 1.0, 0.05),
+    light=True,
 )
 
 

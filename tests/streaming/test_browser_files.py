@@ -58,17 +58,21 @@ def write_amass(path, save, poses, translations):
 
 
 def write_params(path, save, poses, translations):
+    """With a face, of more numbers than are used."""
     parts = {
         "global_orient": (0, 3),
         "body_pose": (3, 66),
+        "jaw_pose": (66, 69),
         "left_hand_pose": (75, 120),
         "right_hand_pose": (120, 165),
     }
-    save(path, transl=translations, **{name: poses[:, begin:end] for name, (begin, end) in parts.items()})
+    arrays = {name: poses[:, begin:end] for name, (begin, end) in parts.items()}
+    save(path, transl=translations, expression=poses[:, :50], **arrays)
 
 
 def write_model_poses(path, save, poses, translations):
-    save(path, poses=poses, translations=translations, frames=np.arange(7, 7 + len(poses)))
+    frames = np.arange(7, 7 + len(poses))
+    save(path, poses=poses, translations=translations, frames=frames, expression=poses[:, 9:19])
 
 
 @pytest.mark.parametrize(
@@ -84,11 +88,12 @@ def test_pose_files_are_read_as_python_reads_them(browser, painter, tmp_path, wr
     generator = np.random.default_rng(0)
     poses = generator.normal(0, 0.5, (12, width)).astype(np.float32)
     write(tmp_path / "poses.npz", save, poses, generator.normal(0, 1, (12, 3)))
-    ours = pose_file.read_pose_file(tmp_path / "poses.npz")
+    ours = pose_file.read_pose_file(tmp_path / "poses.npz", pose_file.PoseOptions(face=True))
     after(painter, lambda: browser.type("#pose-file", str(tmp_path / "poses.npz")))
     pose = settled(painter, lambda: browser.press("\ue014")).pose
     assert pose.kind == "given" and f"frame {ours.frames[1]} (2/12)" in browser.text("#transport")
     assert np.allclose(pose.joints, ours.poses[1], atol=1e-7)
+    assert np.allclose(pose.expression, ours.expression(1), atol=1e-7)
     assert np.allclose(pose.translation, ours.translations[1], atol=1e-6)
     assert np.array_equal(pose.rotation, np.eye(3))
 

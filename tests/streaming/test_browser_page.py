@@ -149,6 +149,7 @@ def test_every_control_changes_what_it_says(browser, painter):
     assert choose("#camera", "1").camera.w2c == pytest.approx(WELCOME.cameras[1].camera.w2c)
     assert after(painter, lambda: browser.click("#project")).project is True
     assert after(painter, lambda: browser.click("#no-translation")).pose.use_translation is False
+    assert after(painter, lambda: browser.click("#light")).light is False
     assert slide("#frame", 17).pose.frame == 17
     assert "frame 117 (18/40)" in browser.text("#transport")
     assert slide("#quality", 31).quality == 31
@@ -169,6 +170,8 @@ def test_keys(browser, painter):
     assert after(painter, lambda: browser.press("4")).show == "normals"
     assert after(painter, lambda: browser.press("1")).show == "color"
     assert after(painter, lambda: browser.press("t")).project is True
+    assert after(painter, lambda: browser.press("l")).light is False
+    assert after(painter, lambda: browser.press("l")).light is True
     assert after(painter, lambda: browser.press("\ue014")).pose.frame == 1  # arrow right
     assert after(painter, lambda: browser.press("\ue012")).pose.frame == 0  # arrow left
     assert after(painter, lambda: browser.press("\ue012")).pose.frame == 39

@@ -70,6 +70,24 @@ def test_named_poses_hands_and_translation(scene):
     assert scene.poses[2, 75:].any(), "the training hands were to be seen"
 
 
+def test_the_light_can_be_left_out(scene, trained):
+    """The same picture as of the avatar that has none; it is not posed again."""
+    assert trained.avatar.light is not None and scene.welcome(False).light
+    lit = scene.draw(ask(PoseRequest(frame=3))).image
+    posed = scene.posed
+    unlit = scene.draw(ask(PoseRequest(frame=3), light=False)).image
+    assert scene.posed is posed
+    pose, light = scene.pose(PoseRequest(frame=3)), trained.avatar.light
+    trained.avatar.light = None
+    try:
+        expected = by_hand(trained, pose, ask())
+        assert not scene.welcome(False).light
+    finally:
+        trained.avatar.light = light
+    assert np.array_equal(unlit, expected) and np.abs(lit.astype(int) - unlit).max() > 10
+    assert np.array_equal(scene.draw(ask(PoseRequest(frame=3))).image, lit)
+
+
 def upside_down(camera: CameraView) -> CameraView:
     return replace(camera, w2c=np.diag([-1.0, -1, 1, 1]) @ camera.w2c)
 
@@ -115,8 +133,28 @@ def test_a_compact_file_lends_its_pose_space(trained):
     assert welcome.cameras == () and welcome.frames == tuple(range(FRAMES))
     pose = scene.pose(PoseRequest(frame=3))
     training = trained.pose_space.training_poses[3]
-    assert torch.equal(pose.joints[3:], training[3:]) and training[:3].any()
+    assert torch.equal(pose.joints[3:], training[3:165]) and training[:3].any()
+    assert torch.equal(pose.expression, training[165:])
     assert not pose.joints[:3].any() and not pose.translation.any()  # upright, at the origin
+
+
+def test_jaw_and_expression_count_where_the_avatar_has_learnt_them(trained):
+    """Of a given pose and of training's; zero in the poses that have names."""
+    joints, expression = random_pose(5).joints.numpy().astype(np.float64), np.linspace(-1, 1, 10)
+    joints[66:69] = 0.2
+    given = PoseRequest("given", 0, joints, expression, np.zeros(3), np.eye(3))
+    expressions = np.random.default_rng(0).normal(size=(2, 10)).astype(np.float32)
+    for face in (False, True):
+        with_face = replace(trained, config=replace(trained.config, face=face))
+        scene = LiveScene(
+            with_face, PYTORCH, np.zeros((2, 165)), np.ones((2, 3)), [8, 5], {}, "", expressions
+        )
+        pose, expected = scene.pose(given), joints.astype(np.float32)
+        expected[66:69] *= face
+        np.testing.assert_array_equal(pose.joints.numpy(), expected)
+        np.testing.assert_allclose(pose.expression.numpy(), face * expression, atol=1e-7)
+        np.testing.assert_array_equal(scene.pose(PoseRequest(frame=1)).expression.numpy(), expressions[1])
+        assert not scene.pose(PoseRequest("t")).expression.any()
 
 
 @pytest.mark.parametrize("frame", [FRAMES, 2**53 - 1])

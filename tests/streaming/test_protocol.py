@@ -59,6 +59,7 @@ def random_request(rng: np.random.Generator) -> RenderRequest:
         "given",
         0,
         rng.uniform(-4, 4, 165),
+        rng.uniform(-5, 5, 10),
         rng.uniform(-9, 9, 3),
         random_rotation(rng),
         bool(rng.integers(2)),
@@ -72,6 +73,7 @@ def random_request(rng: np.random.Generator) -> RenderRequest:
         background=tuple(rng.uniform(0, 1, 3).tolist()),
         gaussian_scale=float(rng.uniform(messages.MIN_SCALE, messages.MAX_SCALE)),
         show=rng.choice(messages.RENDER_MODES).item(),
+        light=bool(rng.integers(2)),
         encoding=rng.choice(messages.ENCODINGS).item(),
         quality=int(rng.integers(1, 101)),
     )
@@ -86,6 +88,7 @@ def random_welcome(rng: np.random.Generator) -> Welcome:
         frames=tuple(rng.integers(0, 10**6, rng.integers(9)).tolist()),
         center=tuple(rng.uniform(-9, 9, 3).tolist()),
         up=tuple(random_rotation(rng)[0].tolist()),
+        light=bool(rng.integers(2)),
     )
 
 
@@ -130,7 +133,9 @@ def test_pictures_come_back(seed):
 
 
 def test_largest_request_and_largest_picture_fit():
-    pose = PoseRequest("given", 2**40, np.full(165, -99.123456789012345), np.full(3, 1 / 3), np.eye(3))
+    pose = PoseRequest(
+        "given", 2**40, np.full(165, -99.123456789012345), np.full(10, -1 / 3), np.full(3, 1 / 3), np.eye(3)
+    )
     assert (
         len(encode(replace(random_request(np.random.default_rng(0)), pose=pose))) < messages.MAX_REQUEST_BYTES
     )
@@ -146,7 +151,7 @@ def test_nan_is_never_written():
 # --- faults ----------------------------------------------------------------------------------------------
 
 RNG = np.random.default_rng(1)
-GIVEN = PoseRequest("given", 0, np.zeros(165), np.zeros(3), np.eye(3))
+GIVEN = PoseRequest("given", 0, np.zeros(165), np.zeros(10), np.zeros(3), np.eye(3))
 REQUEST = replace(random_request(RNG), pose=GIVEN)
 EXAMPLES = {
     "hello": Hello(),
@@ -208,7 +213,7 @@ def valid(kind: str, name: str, value) -> bool:
     if isinstance(value, str):
         return name in LENIENT and value == ""
     if isinstance(value, bool):
-        return name in ("project", "use_translation", "training")
+        return name in ("project", "use_translation", "training", "light")
     if isinstance(value, list) and not value:
         return name in ("history", "cameras", "frames")
     if name == "protocol" or value is None:
@@ -258,6 +263,7 @@ def test_unknown_fields_are_refused(kind):
         (("pose", "rotation"), [1, 0, 0, 0, 1, 0, 0, 0, -1], "rotation"),
         (("pose", "rotation"), [1, 0, 0, 0, 1, 0, 0, 0.5, 1], "rotation"),
         (("pose", "joints"), [0] * 164 + [1e9], "joints"),
+        (("pose", "expression"), [0] * 9 + [1e9], "expression"),
         (("pose", "kind"), "__class__", "kind"),
         (("background",), [0, 0, 1.01], "background"),
         (("gaussian_scale",), 1e-9, "gaussian_scale"),

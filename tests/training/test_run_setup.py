@@ -1,10 +1,12 @@
 """Before the first step: what a repeatable run may use, a model folder that is whole and takes one run at a time."""
 
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from mmlphuman.config import default_config
 from mmlphuman.training.run_setup import (
     LOCK_NAME,
     apply_determinism,
+    build_scene,
     create_model_folder,
     lock_run,
     refuse_occupied,
@@ -53,6 +56,34 @@ def test_a_rasteriser_that_cannot_is_refused_with_one_line():
         apply_determinism(default_config(deterministic=True, rasterizer="gsplat"))
     assert "\n" not in str(error.value)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("face", [False, True])
+@pytest.mark.parametrize("expression", ["moves", "still", "none"])
+def test_mlps_see_an_expression_that_moves_where_the_face_is_asked_for(
+    tiny_config, capture, tmp_path, face, expression
+):
+    """Else the run is the same bit for bit as one without it."""
+    config, own = replace(tiny_config, iterations=1), tmp_path / "capture"
+    shutil.copytree(capture, own)
+    with np.load(own / "smpl_params.npz") as file:
+        arrays = {key: array for key, array in file.items() if key != "expression"}
+    frames = len(arrays["transl"])
+    if expression != "none":
+        still = np.full((frames, 10), 0.3, np.float32)
+        arrays["expression"] = still + (expression == "moves") * np.linspace(0, 1, frames)[:, None]
+    arrays["jaw_pose"] = np.zeros((frames, 3), np.float32)
+    np.savez(own / "smpl_params.npz", **arrays)
+    scene, before = build_scene(replace(config, face=face), own), build_scene(config, capture)
+    inputs, seen = scene.avatar.mlp_inputs, before.avatar.mlp_inputs
+    assert (inputs.max() > 165) == (face and expression == "moves")
+    poses = scene.pose_space.training_poses[:, 165:]
+    assert poses.any() == (face and expression != "none")
+    if inputs.max() > 165:
+        assert torch.equal(inputs[:, :-10], seen)
+    else:
+        for name, value in before.avatar.state_dict().items():
+            assert torch.equal(scene.avatar.state_dict()[name], value), name
 
 
 def test_a_model_folder_appears_whole_or_not_at_all(tmp_path):

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.skipif(
 ROOT = Path(__file__).resolve().parents[2]
 COLOR_ERROR = 6  # of 255: JPEG
 CONTROLS_X = 1140  # in the middle of the column of controls
+LIGHT_X = 1020  # a control without a label, at the column's left end
 # Rows of the controls at the window's right side, Connection folded up.
 POSE, FRAME, PLAY, HANDS, OPTIONS, POSE_FILE = 71, 97, 123, 149, 175, 201
 CAMERA, FOVX, CAMERA_FILE, CAMERA_BUTTONS = 279, 305, 331, 357
@@ -187,6 +188,22 @@ def test_keys(viewer):
     assert viewer.after(lambda: viewer.key("1"), lambda request: True).show == "color"
     assert viewer.after(lambda: viewer.key("t"), lambda request: True).project
     assert not viewer.after(lambda: viewer.key("t"), lambda request: True).project
+
+
+def test_the_light_is_switched_where_there_is_one(viewer):
+    """Else neither its key nor, as the rows of the other tests show, its control is there."""
+    viewer.key("l")
+    viewer.settle()
+    assert viewer.request.light
+    try:
+        viewer.serve_instead(a_welcome(light=True))
+        viewer.leave_controls()
+        assert not viewer.after(lambda: viewer.key("l"), lambda request: True).light
+        row = BACKGROUND  # which is one lower now
+        assert viewer.after(lambda: viewer.screen.click(LIGHT_X, row), lambda request: True).light
+    finally:
+        viewer.serve_instead(a_welcome())
+    viewer.settle()
 
 
 def test_space_plays_and_pauses(viewer):

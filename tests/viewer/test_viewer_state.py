@@ -31,6 +31,7 @@ def a_sequence(frames: int = 5, fps: float | None = 60.0) -> PoseSequence:
         frames=np.arange(frames) * 2,
         fps=fps,
         source="walk.npz",
+        expressions=random.normal(size=(frames, 10)).astype(np.float32),
     )
 
 
@@ -75,13 +76,19 @@ def test_cameras_are_jumped_to_round_and_round(state):
 def test_every_control_reaches_the_request(state):
     state.kind, state.frame, state.use_translation, state.hands = "training", 4, False, "fist"
     state.project, state.show, state.background = True, "normals", (0.25, 0.5, 1.0)
-    state.gaussian_scale, state.quality = 0.5, 42
+    state.gaussian_scale, state.quality, state.light = 0.5, 42, False
     request = over_the_wire(build_request(state, 9))
     assert (request.id, request.encoding, request.quality) == (9, "jpeg", 42)
     assert (request.pose.kind, request.pose.frame) == ("training", 4)
     assert (request.pose.use_translation, request.pose.hands) == (False, "fist")
     assert (request.project, request.show, request.background) == (True, "normals", (0.25, 0.5, 1.0))
-    assert request.gaussian_scale == 0.5
+    assert request.gaussian_scale == 0.5 and not request.light
+
+
+def test_the_light_is_offered_where_there_is_one(state):
+    assert state.light and not state.has_light() and not ViewerState().has_light()
+    state.take_welcome(a_welcome(light=True))
+    assert state.has_light() and over_the_wire(build_request(state, 1)).light
 
 
 def test_a_pose_files_frame_is_sent_whole(state):
@@ -91,8 +98,14 @@ def test_a_pose_files_frame_is_sent_whole(state):
     pose = over_the_wire(build_request(state, 1)).pose
     assert pose.kind == "given"
     np.testing.assert_array_equal(pose.joints, sequence.poses[3])
+    np.testing.assert_array_equal(pose.expression, sequence.expressions[3])
     np.testing.assert_array_equal(pose.translation, sequence.translations[3])
     np.testing.assert_array_equal(pose.rotation, sequence.rotation)
+
+
+def test_a_file_without_expressions_sends_zeros(state):
+    state.take_sequence(replace(a_sequence(), expressions=None))
+    assert over_the_wire(build_request(state, 1)).pose.expression.tolist() == [0] * 10
 
 
 @pytest.mark.parametrize("kind", ["t", "big", "given"])

@@ -1,6 +1,6 @@
 /* Pose files opened in the browser: mmlphuman/animation/pose_file.py, as far as the page needs it.
 
-File (.npz: a zip of arrays) -> {count, fps, frames, joints(i), translation(i)}.
+File (.npz: a zip of arrays) -> {count, fps, frames, joints(i), translation(i), expression(i)}.
 Read are smpl_params.npz of a capture, AMASS files (SMPL-X or SMPL+H) and poses.npz of a model folder. */
 
 /* The file's axis that points up -> the rotation, row by row, that turns it to +y. */
@@ -12,8 +12,9 @@ export const UP_ROTATIONS = {
   "z": [1, 0, 0, 0, 0, 1, 0, -1, 0],
   "-z": [1, 0, 0, 0, 0, -1, 0, 1, 0],
 };
-const POSE_DIM = 165, BODY_STOP = 66, HANDS_START = 75, HANDS = 90;
+const POSE_DIM = 165, JAW_START = 66, EYES_START = 69, HANDS_START = 75, HANDS = 90, EXPRESSION_DIM = 10;
 const PARTS = [["global_orient", 0, 3], ["body_pose", 3, 63], ["left_hand_pose", 75, 45], ["right_hand_pose", 120, 45]];
+const JAW = ["jaw_pose", JAW_START, 3]; // where the file has it
 const TYPES = { "<f4": Float32Array, "<f8": Float64Array, "<i4": Int32Array, "<i8": BigInt64Array };
 const MAX_BYTES = 2 ** 29; // of one array
 const ZIP_END = 0x06054b50, ZIP_ENTRY = 0x02014b50, STORED = 0, DEFLATED = 8;
@@ -30,31 +31,37 @@ export async function readPoseFile(file) {
     if (width && !array.data.every(Number.isFinite)) throw new Error(`${name} holds values that are no numbers`);
     return { ...array, row: (i) => array.data.subarray(i * array.shape[1], (i + 1) * array.shape[1]) };
   };
+  const expressions = names.includes("expression") ? await read("expression") : null;
+  if (expressions && !(expressions.shape[1] >= EXPRESSION_DIM && expressions.data.every(Number.isFinite))) {
+    throw new Error(`expression has shape (${expressions.shape}), or values that are no numbers; (frames, ${EXPRESSION_DIM}) is needed`);
+  }
   if (names.includes("poses")) {
     const poses = await read("poses", [POSE_DIM, 156]);
     const rate = names.find((name) => name === "mocap_framerate" || name === "mocap_frame_rate");
     const translations = await read(names.includes("translations") ? "translations" : "trans", [3]);
-    return sequence(translations, [poses], (i) => {
+    const withJaw = poses.shape[1] === POSE_DIM ? EYES_START : JAW_START; // SMPL+H has none
+    return sequence(translations, expressions, [poses], (i) => {
       const row = poses.row(i);
-      return [...row.slice(0, BODY_STOP), ...Array(HANDS_START - BODY_STOP).fill(0), ...row.slice(-HANDS)];
+      return [...row.slice(0, withJaw), ...Array(HANDS_START - withJaw).fill(0), ...row.slice(-HANDS)];
     }, rate && Number((await read(rate)).data[0]), names.includes("frames") && (await read("frames")).data);
   }
-  const parts = [];
-  for (const [name, , width] of PARTS) parts.push(await read(name, [width]));
-  return sequence(await read("transl", [3]), parts, (i) => {
+  const parts = [], wanted = names.includes(JAW[0]) ? [...PARTS, JAW] : PARTS;
+  for (const [name, , width] of wanted) parts.push(await read(name, [width]));
+  return sequence(await read("transl", [3]), expressions, parts, (i) => {
     const joints = Array(POSE_DIM).fill(0);
-    PARTS.forEach(([, start, width], part) => joints.splice(start, width, ...parts[part].row(i)));
+    wanted.forEach(([, start, width], part) => joints.splice(start, width, ...parts[part].row(i)));
     return joints;
   });
 }
 
-function sequence(translations, parts, joints, fps, frames) {
+function sequence(translations, expressions, parts, joints, fps, frames) {
   const count = translations.shape[0];
-  if (count === 0 || parts.some((part) => part.shape[0] !== count)) {
+  if (count === 0 || [...parts, expressions ?? translations].some((part) => part.shape[0] !== count)) {
     throw new Error("its arrays must hold one row for each frame, and at least one");
   }
   const numbers = frames && frames.length === count ? Array.from(frames, Number) : Array.from({ length: count }, (_, i) => i);
-  return { count, joints, translation: (i) => [...translations.row(i)], fps: fps > 0 ? fps : null, frames: numbers };
+  const expression = (i) => (expressions ? [...expressions.row(i).slice(0, EXPRESSION_DIM)] : Array(EXPRESSION_DIM).fill(0));
+  return { count, joints, translation: (i) => [...translations.row(i)], expression, fps: fps > 0 ? fps : null, frames: numbers };
 }
 
 /* Name without .npy -> {method, size, bytes}, from the directory at the zip's end. */

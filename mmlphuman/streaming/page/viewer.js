@@ -195,6 +195,7 @@ class Viewer {
       kind,
       frame: kind === "training" ? place : 0,
       joints: given ? this.poses.joints(place) : null,
+      expression: given ? this.poses.expression(place) : null,
       translation: given ? this.poses.translation(place) : null,
       rotation: given ? UP_ROTATIONS[at("up").value] : null,
       use_translation: !at("no-translation").checked,
@@ -214,6 +215,7 @@ class Viewer {
       background: [16, 8, 0].map((shift) => ((color >> shift) & 255) / 255),
       gaussian_scale: number("gaussian-scale"),
       show: at("show").value,
+      light: at("light").checked,
       encoding: "jpeg",
       quality: number("quality"),
     };
@@ -272,6 +274,7 @@ class Viewer {
   showControls(now) {
     const frames = this.frames(), place = this.places[at("pose").value];
     if (this.scene?.training) set("training", "hidden", false);
+    set("light-row", "hidden", !this.scene?.light);
     set("file-options", "hidden", at("pose").value !== "given");
     set("transport", "hidden", !frames.length);
     set("frame", "max", String(Math.max(frames.length - 1, 0)));
@@ -363,6 +366,7 @@ class Viewer {
       r: () => this.resetView(),
       c: () => click("fold"),
       t: () => click("project"),
+      l: () => this.scene?.light && click("light"),
     };
     at("show").querySelectorAll("option").forEach((option, i) => { keys[i + 1] = () => { option.selected = true; }; });
     if (!event.target.matches("input, button, summary")) { // which have a use for these themselves
