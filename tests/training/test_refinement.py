@@ -241,7 +241,7 @@ def test_a_run_writes_what_it_learnt_and_its_pose_space_is_of_it(tiny_config, ca
         assert set(before) == set(after)
     assert len(read_pose_file(tmp_path / REFINED_POSES)) == len(fitted)
     space = load_avatar(newest_checkpoint(tmp_path)).pose_space
-    assert np.array_equal(space.training_poses.numpy(), refined.poses[frames])
+    assert np.array_equal(space.training_poses.numpy(), refined.features(frames))
 
     rows = list(csv.reader((tmp_path / "pose_refinement.csv").open()))
     place = rows[-1]
