@@ -12,6 +12,7 @@ from mmlphuman.config import default_config
 from mmlphuman.training.run_setup import (
     LOCK_NAME,
     apply_determinism,
+    build_scene,
     create_model_folder,
     lock_run,
     refuse_occupied,
@@ -53,6 +54,25 @@ def test_a_rasteriser_that_cannot_is_refused_with_one_line():
         apply_determinism(default_config(deterministic=True, rasterizer="gsplat"))
     assert "\n" not in str(error.value)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_weight_volume_is_made_only_where_it_is_needed(tiny_config, capture):
+    """On the body's own mesh exact weights need none; a template, and the published method, do."""
+    path, template = capture / "gaussian" / "lbs_weights_grid.npz", capture / "gaussian" / "template.ply"
+    exact = build_scene(tiny_config, capture)
+    assert not path.exists()
+    read = build_scene(replace(tiny_config, skinning_weights="volume"), capture)
+    assert path.exists()
+    weights = exact.avatar.lbs_weights, read.avatar.lbs_weights
+    assert torch.equal(exact.avatar.xyz, read.avatar.xyz) and not torch.equal(*weights)
+    path.unlink()
+    exact.template.export(template)
+    try:
+        build_scene(tiny_config, capture)
+        assert path.exists()
+    finally:
+        template.unlink()
+        path.unlink()
 
 
 def test_a_model_folder_appears_whole_or_not_at_all(tmp_path):
