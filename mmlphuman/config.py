@@ -20,6 +20,7 @@ NAMED_COLORS = {"white": [1.0, 1.0, 1.0], "black": [0.0, 0.0, 0.0]}
 RETIRED = {"gradient_exchange"}  # keys that older versions wrote into model folders
 # What versions did that did not have these keys yet: the published method.
 FORMERLY = {
+    "skinning_weights": "volume",
     "pose_inputs": "body",
     "face": False,
     "hidden_widths": [512, 256, 256, 256],
@@ -81,6 +82,7 @@ class Config:
     test: TestConfig
     # body
     smpl_pkl_path: str
+    skinning_weights: str
     weight_volume_resolution: int
     # avatar
     init_num_gs: int
@@ -334,6 +336,7 @@ def validate(config: Config, source: str = "config", sources: dict[str, str] | N
         config.poses_per_step is None or config.poses_per_step >= 1, "poses_per_step", "at least 1, or null"
     )
     require(config.kernels in ("auto", "plain"), "kernels", "auto or plain")
+    require(config.skinning_weights in ("exact", "volume"), "skinning_weights", "exact or volume")
     require(config.pose_inputs in ("local", "body"), "pose_inputs", "local or body")
     require(config.light in ("place", "normal", "none"), "light", "place, normal or none")
     require(config.novel_poses in ("clamp", "pca"), "novel_poses", "clamp or pca")

@@ -116,7 +116,8 @@ def main() -> None:
     OmegaConf.save(OmegaConf.structured(study), out_dir / "study.yaml")
     torch.backends.cudnn.allow_tf32 = False  # scores in full single precision
     for name in study.subjects:
-        prepare_subject(study, name, next(run for run in runs if run.subject == name))
+        own = [run for run in runs if run.subject == name]  # one that needs a weight volume, if any does
+        prepare_subject(study, name, max(own, key=lambda run: run.config.skinning_weights == "volume"))
     failures = train_and_score(study, runs, out_dir, args.jobs)
     table = write_tables(study, runs, out_dir)
     print(f"\n{table}\n{out_dir / SCORES}, table.txt and table.md")
@@ -170,8 +171,9 @@ def prepare_subject(study: Study, name: str, run: Run) -> None:
             sys.exit(status)  # it has said why
     layout = open_capture(run.data_dir)
     poses = read_smpl_params(layout.pose_path)
-    body = load_body(run.config.smpl_pkl_path, poses.betas)
-    find_or_make_weight_volume(layout.weight_volume_path, body, run.config.weight_volume_resolution)
+    if run.config.skinning_weights == "volume" or layout.template_path.is_file():  # once for all runs
+        body = load_body(run.config.smpl_pkl_path, poses.betas)
+        find_or_make_weight_volume(layout.weight_volume_path, body, run.config.weight_volume_resolution)
     training = training_views(run.config, len(layout.cameras))
     for part in run.parts:
         pairs = part_dataset(part.part, PROTOCOL, layout, poses).pairs

@@ -20,6 +20,7 @@ iteration_dxyz_basis iteration_gsparam_basis smpl_pkl_path detect_anomaly
 
 
 PUBLISHED_METHOD = {
+    "skinning_weights": "volume",
     "pose_inputs": "body",
     "hidden_widths": [512, 256, 256, 256],
     "light": "none",
@@ -32,7 +33,7 @@ def test_the_published_method_goes_over_a_subject_s_settings():
     plain, published = load_config(subject), load_config([subject, Path("config/published.yaml")])
     assert published == replace(plain, **PUBLISHED_METHOD)
     assert (plain.pose_inputs, plain.hidden_widths, plain.light) == ("local", [64, 64], "place")
-    assert plain.novel_poses == "clamp"
+    assert (plain.novel_poses, plain.skinning_weights) == ("clamp", "exact")
     over = load_config([subject, Path("config/published.yaml")], ["light=normal"])
     assert over == replace(published, light="normal")
     assert config_of_saved({}) == default_config(**PUBLISHED_METHOD)

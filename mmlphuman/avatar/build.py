@@ -1,7 +1,7 @@
 """Building a new avatar on a body: where Gaussians, control points and anchors sit (paper sec. 3); and one that was
 saved.
 
-Data path: Body + template + WeightVolume -> AvatarLayout -> Avatar; file -> state -> Avatar.
+Data path: Body + template (+ WeightVolume) -> AvatarLayout -> Avatar; file -> state -> Avatar.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import trimesh
 from mmlphuman.avatar.avatar import Avatar, AvatarLayout
 from mmlphuman.avatar.neighbours import Interpolation, interpolation, nearest
 from mmlphuman.avatar.pose_inputs import body_inputs, local_inputs
-from mmlphuman.avatar.sampling import poisson_disk_samples
+from mmlphuman.avatar.sampling import MeshSamples, poisson_disk_samples
 from mmlphuman.body.kinematics import canonical_pose, forward_kinematics, rigid_inverse
 from mmlphuman.body.smplx_model import Body
 from mmlphuman.body.weight_volume import WeightVolume
@@ -48,25 +48,31 @@ def build_layout(
     config: Config,
     body: Body,
     template: trimesh.Trimesh,
-    volume: WeightVolume,
+    volume: WeightVolume | None,
     translations: torch.Tensor | None = None,
     expression: bool = False,
 ) -> AvatarLayout:
-    """translations: (F, 3) of the training poses, for the light's range; None: the origin. expression: whether it
+    """volume: None if `template` is the body's own mesh, whose vertices' skinning weights are interpolated then.
+    translations: (F, 3) of the training poses, for the light's range; None: the origin. expression: whether it
     moves in training; local inputs take it in then."""
 
-    def sample(count: int, stream: int) -> torch.Tensor:
-        return torch.from_numpy(poisson_disk_samples(template, count, seed=config.seed * 3 + stream)).float()
+    def sample(count: int, stream: int) -> MeshSamples:
+        return poisson_disk_samples(template, count, seed=config.seed * 3 + stream)
 
-    xyz = sample(config.init_num_gs, 0)
-    controls = sample(config.num_verts, 1)
-    anchors = sample(config.num_features, 2)
+    gaussians = sample(config.init_num_gs, 0)
+    xyz = torch.from_numpy(gaussians.points).float()
+    controls = torch.from_numpy(sample(config.num_verts, 1).points).float()
+    anchors = torch.from_numpy(sample(config.num_features, 2).points).float()
     to_others, _ = nearest(xyz, xyz, SCALE_NEIGHBOURS + 1)
     spacing = to_others[:, 1:].square().mean(1).sqrt().clamp_min(MIN_SCALE)
-    lbs_weights, to_anchor = volume.query(xyz), interpolation(xyz, anchors)
+    if volume is None:
+        lbs_weights = torch.from_numpy(gaussians.interpolate(body.lbs_weights.numpy())).float()
+        lbs_weights = lbs_weights / lbs_weights.sum(1, keepdim=True)
+    else:
+        lbs_weights = volume.query(xyz)
+    to_anchor = interpolation(xyz, anchors)
     places = torch.zeros(1, 3) if translations is None else translations.float()
-    nearest_vertex = nearest(xyz, torch.from_numpy(np.asarray(template.vertices)).float(), 1)[1][:, 0]
-    normals = torch.from_numpy(np.array(template.vertex_normals)).float()[nearest_vertex]
+    normals = torch.from_numpy(gaussians.interpolate(np.asarray(template.vertex_normals))).float()
     inputs = body_inputs()
     if config.pose_inputs == "local":
         inputs = local_inputs(lbs_weights, to_anchor, len(anchors), list(body.parents), expression)
@@ -82,7 +88,7 @@ def build_layout(
         canonical_transforms=forward_kinematics(canonical_pose(), body.joints, body.parents),
         initial_log_scales=spacing.log(),
         mlp_inputs=inputs,
-        normals=normals,
+        normals=torch.nn.functional.normalize(normals, dim=1),
         places=torch.stack([places.amin(0), places.amax(0)]),
     )
 

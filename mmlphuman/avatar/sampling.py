@@ -7,6 +7,8 @@ decide at once, so a few vectorised rounds settle a million candidates.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import trimesh
 from scipy.spatial import KDTree
@@ -16,23 +18,39 @@ SATURATED_DENSITY = 0.7  # n r^2 / area of a random disk packing that takes no f
 RADIUS_STEP = 0.97  # the radius shrinks until at least n points fit; what is over is dropped at random
 
 
-def poisson_disk_samples(mesh: trimesh.Trimesh, count: int, seed: int) -> np.ndarray:
-    """(count, 3) points on the surface of `mesh`, float64."""
+@dataclass(frozen=True)
+class MeshSamples:
+    """Points on a mesh, and where on it they lie. All (n, 3)."""
+
+    points: np.ndarray  # float64
+    corners: np.ndarray  # vertices of the triangle
+    shares: np.ndarray  # float64, barycentric coordinates: of each corner in the point
+
+    def at(self, index: np.ndarray) -> MeshSamples:
+        return MeshSamples(self.points[index], self.corners[index], self.shares[index])
+
+    def interpolate(self, values: np.ndarray) -> np.ndarray:
+        """Values of the mesh's vertices (V, D) -> (n, D), linear within each triangle."""
+        return np.einsum("nc,ncd->nd", self.shares, values[self.corners])
+
+
+def poisson_disk_samples(mesh: trimesh.Trimesh, count: int, seed: int) -> MeshSamples:
+    """`count` samples of the surface of `mesh`."""
     if not mesh.area > 0:
         raise ValueError("the template mesh has no area; it cannot be sampled")
     rng = np.random.default_rng(seed)
     candidates = _uniform_samples(mesh, CANDIDATES_PER_SAMPLE * count, rng)
     radius = np.sqrt(SATURATED_DENSITY * mesh.area / count)
-    pairs = KDTree(candidates).query_pairs(radius, output_type="ndarray")
-    distance = np.linalg.norm(candidates[pairs[:, 0]] - candidates[pairs[:, 1]], axis=1)
+    pairs = KDTree(candidates.points).query_pairs(radius, output_type="ndarray")
+    distance = np.linalg.norm(candidates.points[pairs[:, 0]] - candidates.points[pairs[:, 1]], axis=1)
     while True:
-        kept = np.flatnonzero(_lowest_rank_first(len(candidates), pairs[distance < radius]))
+        kept = np.flatnonzero(_lowest_rank_first(len(candidates.points), pairs[distance < radius]))
         if len(kept) >= count:
-            return candidates[np.sort(rng.choice(kept, count, replace=False))]
+            return candidates.at(np.sort(rng.choice(kept, count, replace=False)))
         radius *= RADIUS_STEP
 
 
-def _uniform_samples(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator) -> np.ndarray:
+def _uniform_samples(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator) -> MeshSamples:
     """Uniform by area; the order of the candidates is random, so an index doubles as a rank."""
     triangles = mesh.triangles
     face = rng.choice(len(triangles), count, p=mesh.area_faces / mesh.area_faces.sum())
@@ -40,7 +58,8 @@ def _uniform_samples(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator
     outside = u + v > 1  # fold the unit square onto the triangle
     u, v = np.where(outside, 1 - u, u), np.where(outside, 1 - v, v)
     a, b, c = triangles[face].transpose(1, 0, 2)
-    return a + u * (b - a) + v * (c - a)
+    points = a + u * (b - a) + v * (c - a)
+    return MeshSamples(points, mesh.faces[face], np.concatenate([1 - u - v, u, v], 1))
 
 
 def _lowest_rank_first(count: int, pairs: np.ndarray) -> np.ndarray:

@@ -74,7 +74,8 @@ def untrained_subject(
     """An avatar on the body's own surface with the motion's shape and poses. size: (width, height) pixels."""
     motion = read_smpl_params(motion_path)
     body = load_body(body_path, motion.betas)
-    volume = build_weight_volume(body, config.weight_volume_resolution)
+    exact = config.skinning_weights == "exact"
+    volume = None if exact else build_weight_volume(body, config.weight_volume_resolution)
     surface = load_template(Path(), body)
     avatar = build_avatar(
         config, build_layout(config, body, surface, volume, torch.from_numpy(motion.translations))

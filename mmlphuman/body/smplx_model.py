@@ -33,6 +33,7 @@ from mmlphuman.pose_layout import NUM_JOINTS
 from mmlphuman.types import MovableToDevice
 
 NUM_BETAS = 10  # shape components used, as the captures were fitted
+SUM_TOLERANCE = 0.01  # of a vertex's skinning weights
 WHERE_TO_GET_IT = (
     "register at https://smpl-x.is.tue.mpg.de, download SMPL-X v1.1 (NPZ) and put it at "
     "smpl_model/smplx/SMPLX_NEUTRAL.npz"
@@ -123,6 +124,8 @@ def _check_model(path: Path, arrays: dict[str, np.ndarray]) -> None:
         raise ValueError(
             f"{path}: 'shapedirs' has {arrays['shapedirs'].shape[2]} components, {NUM_BETAS} are needed"
         )
+    if (np.abs(arrays["weights"].sum(1) - 1) > SUM_TOLERANCE).any():
+        raise ValueError(f"{path}: 'weights' must sum to 1 at every vertex")
     if arrays["f"].min(initial=0) < 0 or arrays["f"].max(initial=0) >= count:
         raise ValueError(f"{path}: 'f' refers to vertices outside 0..{count - 1}")
     parents = arrays["kintree_table"][0, 1:].astype(np.int64)

@@ -18,11 +18,11 @@ from mmlphuman.training.checkpoint import agreed_whole, load_training_state
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.run_setup import Scene
 
-# Settings that decide where and how fast a run goes on, not what comes out.
+# Settings that decide where and how fast a run goes on, not what comes out, or that only its start needed.
 MAY_CHANGE = {
     "device", "num_workers", "data_in_memory", "test", "test_iterations", "test_every", "log_every",
     "checkpoint_iterations", "checkpoint_every", "checkpoints_kept", "smpl_pkl_path", "vgg_path", "detect_anomaly",
-    "viewer_budget", "divergence_factor", "divergence_retries", "kernels",
+    "viewer_budget", "divergence_factor", "divergence_retries", "kernels", "skinning_weights",
 }  # fmt: skip
 
 

@@ -78,8 +78,10 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
     frames = sorted({frame for frame, _ in training.pairs})
     pose_space = PoseSpace.fit(torch.from_numpy(poses.features(frames)), config.pca_components)
     body = load_body(config.smpl_pkl_path, poses.betas)
-    volume = find_or_make_weight_volume(layout.weight_volume_path, body, config.weight_volume_resolution, say)
-    template = load_template(layout.template_path, body)
+    template, volume = load_template(layout.template_path, body), None
+    if config.skinning_weights == "volume" or layout.template_path.is_file():
+        path, resolution = layout.weight_volume_path, config.weight_volume_resolution
+        volume = find_or_make_weight_volume(path, body, resolution, say)
     say(
         f"placing {config.init_num_gs:,} Gaussians, {config.num_verts:,} control points and "
         f"{config.num_features} MLPs on the surface"

@@ -149,6 +149,7 @@ def test_file_that_is_no_npz(tmp_path, content):
     [
         ("weights", None, "'weights' is missing"),
         ("weights", np.zeros((10, 24)), r"'weights' has shape \(10, 24\).*\(6, 55\)"),
+        ("weights", np.full((6, 55), 0.9 / 55), "'weights' must sum to 1 at every vertex"),
         ("J_regressor", np.zeros((24, 6)), "'J_regressor' has shape"),
         ("shapedirs", np.zeros((6, 3, 4)), "'shapedirs' has 4 components"),
         ("v_template", np.full((6, 3), np.nan), "'v_template' holds numbers that are not finite"),

@@ -11,7 +11,7 @@ from tests.tiny_run import tiny_settings
 
 @pytest.fixture(scope="session")
 def capture(tiny_capture, tmp_path_factory) -> Path:
-    """A copy of its own, with the weight volume that the first run leaves in it."""
+    """A copy of its own, for what a run may leave in it."""
     return Path(shutil.copytree(tiny_capture, tmp_path_factory.mktemp("training") / "capture"))
 
 

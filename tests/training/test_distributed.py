@@ -64,7 +64,6 @@ def assert_close(ours: dict, theirs: dict) -> None:
 
 def test_two_processes_follow_one_with_two_poses_a_step(config, capture, tmp_path, one_thread):
     """Checkpoints on the way: by one and by two processes, each continued by the other."""
-    fresh(config, capture)  # makes the weight volume
 
     def whole_run(ranks: Ranks, folder) -> None:
         trainer = fresh(config, capture, ranks)

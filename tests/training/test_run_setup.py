@@ -86,6 +86,25 @@ def test_mlps_see_an_expression_that_moves_where_the_face_is_asked_for(
             assert torch.equal(scene.avatar.state_dict()[name], value), name
 
 
+def test_a_weight_volume_is_made_only_where_it_is_needed(tiny_config, capture):
+    """On the body's own mesh exact weights need none; a template, and the published method, do."""
+    path, template = capture / "gaussian" / "lbs_weights_grid.npz", capture / "gaussian" / "template.ply"
+    exact = build_scene(tiny_config, capture)
+    assert not path.exists()
+    read = build_scene(replace(tiny_config, skinning_weights="volume"), capture)
+    assert path.exists()
+    weights = exact.avatar.lbs_weights, read.avatar.lbs_weights
+    assert torch.equal(exact.avatar.xyz, read.avatar.xyz) and not torch.equal(*weights)
+    path.unlink()
+    exact.template.export(template)
+    try:
+        build_scene(tiny_config, capture)
+        assert path.exists()
+    finally:
+        template.unlink()
+        path.unlink()
+
+
 def test_a_model_folder_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "model"
 
