@@ -382,5 +382,9 @@ class PosingFunction(torch.autograd.Function):
             d_coefficients, d_controls, None, None,
             d_sh0, d_sh1 if active.sh1 else None, d_log_scales, d_quats, d_opacity, d_xyz_offsets,
         )  # fmt: skip
-        d_transforms = lbs_weights.T @ d_blended if with_pose else None
+        d_transforms = None
+        if (
+            with_pose
+        ):  # In double precision: single products may be of ten bits (TF32), and the moments cancel later.
+            d_transforms = (lbs_weights.double().T @ d_blended.double()).float()
         return *given, None, d_transforms, None, None, None, None

@@ -141,10 +141,11 @@ def test_a_pose_that_asks_for_it_gets_the_plain_one_s_gradient(avatar, pose, dev
     (joints, translation, *_), ours, without = results
     assert joints.abs().max() > 0 and translation.abs().max() > 0
     assert largest(ours[0] - joints, joints) < 1e-5 and largest(ours[1] - translation, translation) < 1e-5
-    assert torch.equal(ours[2].posed.xyz, without[2].posed.xyz)
+    # Another kernel is compiled for it, which rounds in another order.
+    assert largest(ours[2].posed.xyz - without[2].posed.xyz, without[2].posed.xyz) < 1e-6
     for part, gradient in without[3].items():
         assert (gradient is None) == (ours[3][part] is None)
-        assert gradient is None or torch.equal(gradient, ours[3][part]), part
+        assert gradient is None or largest(gradient - ours[3][part], gradient) < 1e-5, part
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-3, 0.3, 1.0])
