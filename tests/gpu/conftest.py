@@ -25,8 +25,7 @@ FEW = {
 PUBLISHED_WIDTHS = [512, 256, 256, 256]
 METHODS = {
     "published": {"pose_inputs": "body", "hidden_widths": PUBLISHED_WIDTHS, "light": "none"},
-    "local inputs, light of places": {"pose_inputs": "local", "light": "place"},
-    "expression too": {"pose_inputs": "local", "light": "place", "face": True},
+    "local inputs and expression, light of places": {"pose_inputs": "local", "light": "place", "face": True},
     "local inputs, light of normals": {"pose_inputs": "local", "light": "normal"},
 }
 
