@@ -331,7 +331,7 @@ FAULTS = (
     Fault(REFINEMENT, "Jacobian's factor", "1 / (2 * angle * torch.tan(angle / 2))", "1 / (angle * torch.tan(angle))"),
     Fault(REFINEMENT, "Jacobian near zero", "torch.full_like(factor, 1 / 12)", "torch.full_like(factor, 1e4)"),
     Fault(REFINEMENT, "roots not shortened", "axis=1) > np.pi", "axis=1) > 9"),
-    Fault(REFINEMENT, "place moves the other way", "translations + LARGEST_MOVE", "translations - LARGEST_MOVE"),
+    Fault(REFINEMENT, "place stays", "translations + LARGEST_MOVE", "translations + 0 * LARGEST_MOVE"),
     Fault(REFINEMENT, "neighbours far in time count as much", "/ abs(self.frames[other] - frame)", "/ 1"),
     Fault(REFINEMENT, "neighbours are pulled too", "values[other].detach()", "values[other]"),
     Fault(REFINEMENT, "earlier neighbour alone", "(row - 1, row + 1)", "(row - 1, row - 1)"),
