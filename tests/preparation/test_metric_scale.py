@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from mmlphuman.capture.layout import CalibratedCamera, distortion
-from mmlphuman.preparation.metric_scale import factor_of_height, nearest_point, person_height
+from mmlphuman.preparation.metric_scale import directions, factor_of_height, nearest_point, person_height
 from mmlphuman.preparation.source_pictures import SourcePictures
 
 SIZE, FOCAL = (400, 500), 450.0
@@ -58,8 +58,19 @@ def test_height_of_a_pole(tmp_path, half_pixel, turn):
         for number, camera in enumerate(cameras):
             files[number][frame] = draw_pole(camera, ends, tmp_path / f"{number}_{frame}.png")
     found = person_height(cameras, [SourcePictures({}, masks) for masks in files])
-    assert found == pytest.approx(1.75, abs=0.011)
-    assert factor_of_height(1.75, found) == pytest.approx(1, abs=0.007)
+    assert found == pytest.approx(1.75, abs=0.004)
+    assert factor_of_height(1.75, found) == pytest.approx(1, abs=0.0025)
+
+
+@pytest.mark.parametrize("half_pixel", [True, False])
+def test_directions_are_those_of_the_points_that_are_seen(half_pixel):
+    (camera, *_) = cameras_around(Rotation.from_rotvec([0.7, -1.0, 0.4]), 0.9, half_pixel)
+    points = np.random.default_rng(0).normal(0, 0.5, (20, 3))
+    K = camera.K - 0.5 * half_pixel * np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0]])
+    pixels = cv2.projectPoints(points, cv2.Rodrigues(camera.R)[0], camera.T, K, camera.dist)[0][:, 0]
+    rays = points - camera.center
+    expected = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    np.testing.assert_allclose(directions(camera, pixels + 0.5 * half_pixel), expected, atol=1e-5)
 
 
 def test_lines_meet_where_they_meet():
