@@ -128,7 +128,9 @@ def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) ->
         read_pose_file(args.pose_path, pose_options(args, trained.config.face)),
     )
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
-    shots = make_shots(cameras, sequence, trained.avatar.joints[0].cpu().numpy(), camera_motion(args))
+    shots = make_shots(
+        cameras, sequence, trained.avatar.joints[0].cpu().numpy(), camera_motion(args), args.follow
+    )
     fps = video_fps(args, sequence)
     require_writable(args.out_dir)
     with Ranks.from_environment(config.device, RENDER_TIMEOUT) as ranks:

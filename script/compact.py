@@ -13,6 +13,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmlphuman.animation.camera_file import read_camera_list
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
 from mmlphuman.capture.dataset import CaptureDataset, test_dataset
@@ -33,6 +34,7 @@ from mmlphuman.export.compact_report import (
 )
 from mmlphuman.export.pruning import MIN_PSNR, Selection, prune, select, visible_change
 from mmlphuman.files import atomic_write
+from mmlphuman.json_file import read_json
 from mmlphuman.model_folder import load_model
 
 
@@ -95,6 +97,16 @@ def open_test(args: argparse.Namespace, face: bool) -> Test:
     return Test(dataset, config.background, args.test)
 
 
+def read_cameras(model_dir: Path) -> list[dict] | None:
+    """The content of cameras.json, once it is seen to be sound; None where there is none."""
+    for folder in (model_dir, model_dir.parent.parent):  # one checkpoint's folder
+        path = folder / "cameras.json"
+        if path.is_file():
+            read_camera_list(path)
+            return read_json(path)
+    return None
+
+
 def describe(selection: Selection) -> str:
     total, kept, of_sh1 = len(selection.order), selection.num_properties, selection.num_sh1
     return (
@@ -111,12 +123,13 @@ def main() -> None:
     if full.avatar.is_compact:
         raise ValueError(f"--model_dir {args.model_dir}: is a compact model already; give the model folder")
     test = open_test(args, full.config.face) if args.data_dir else None
+    cameras = read_cameras(args.model_dir)
     with atomic_write(args.out) as file:  # opened now: a folder that cannot be written to is no late surprise
         selection = select(visible_change(full), args.keep)
         pruned = prune(full, selection)
         stored = encode(pruned)
         record = {"bases": selection.num_properties, "sh1_bases": selection.num_sh1, **versions()}
-        file.write(pack(stored, pruned, record))
+        file.write(pack(stored, pruned, record, cameras))
     print(describe(selection))
     print(size_table(part_sizes(full_tensors(full)), part_sizes(stored)))
     compact = load_compact(args.out).to(device)  # what was written, not what was meant

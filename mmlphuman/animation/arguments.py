@@ -7,11 +7,11 @@ camera_path.make_shots -> render_sequence.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mmlphuman.animation.camera_file import MAX_SIZE, CameraView, read_camera_file, read_camera_list
+from mmlphuman.animation.camera_choice import choose_cameras
+from mmlphuman.animation.camera_file import MAX_SIZE, CameraView
 from mmlphuman.animation.pose_file import (
     CLEAN_UPS,
     DEFAULT_FPS,
@@ -29,10 +29,10 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag = partial(add, action="store_true")
     add(
         "--cam_path",
-        type=Path,
         nargs="+",
-        metavar="CAM.json",
-        help="camera files as the viewer saves them, or ids of training cameras of --model_dir; each sees every pose, "
+        metavar="CAMERA",
+        help="camera files as the viewer saves them, lists of them, ids of cameras of --model_dir's capture (held-out "
+        "ones too), CALIBRATION#ID of any calibration that script/import_capture.py reads; each sees every pose, "
         "unless --camera_path is given",
     )
     add(
@@ -46,7 +46,11 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
         help="the one camera circles the person once while the sequence runs: about the pelvis's mean place, round "
         "the world's axis (x, y or z, either way) nearest to the camera's own up direction",
     )
-    add_flag("--camera_path", help="one camera moves through all of --cam_path while the sequence runs")
+    add_flag(
+        "--camera_path",
+        help="one camera moves round the person, through all of --cam_path, while the sequence runs",
+    )
+    add_flag("--follow", help="the cameras go with the person, at the distance of the first frame")
     add("--width", type=int, metavar="PIXELS", help="instead of the camera file's; fovx stays")
     add("--height", type=int, metavar="PIXELS", help="instead of the camera file's; fovx stays")
     add(
@@ -78,28 +82,15 @@ def check_render_arguments(args: argparse.Namespace) -> None:
 
 def read_cameras(args: argparse.Namespace) -> list[CameraView]:
     """The cameras of --cam_path in the wanted size."""
-    wanted = {name: getattr(args, name) for name in ("width", "height") if getattr(args, name) is not None}
-    for name, size in wanted.items():
-        if not 1 <= size <= MAX_SIZE:
+    for name in ("width", "height"):
+        size = getattr(args, name)
+        if size is not None and not 1 <= size <= MAX_SIZE:
             raise ValueError(f"--{name}: {size} pixels are not possible; give 1 to {MAX_SIZE}")
-    views = [_read_camera(path, args.model_dir) for path in args.cam_path]
-    return [replace(view, K=None, **wanted) for view in views] if wanted else views
-
-
-def _read_camera(path: Path, model_dir: Path) -> CameraView:
-    """A camera file; or, of a number, that training camera of the model folder."""
-    if not path.name.isdecimal() or path.exists():
-        return read_camera_file(path)
-    if not model_dir.is_dir():
-        raise ValueError(
-            f"--cam_path {path.name}: a training camera needs a model folder; with {model_dir} give a camera file"
-        )
-    listed = read_camera_list(model_dir / "cameras.json")
-    if int(path.name) not in listed:
-        raise ValueError(
-            f"--cam_path {path.name}: {model_dir / 'cameras.json'} has the cameras {', '.join(map(str, listed))}"
-        )
-    return listed[int(path.name)]
+    return [
+        view
+        for word in args.cam_path
+        for view in choose_cameras(word, args.model_dir, args.width, args.height)
+    ]
 
 
 def camera_motion(args: argparse.Namespace) -> str:

@@ -4,7 +4,8 @@ Data path: CAM.json of the viewer, or cameras.json of a model folder -> CameraVi
 
 A camera file is {"w2c": 16 numbers row by row, "K": 9, "fovx": degrees, "height": h, "width": w}. Reading it, K is not
 looked at: it is rebuilt from fovx, square pixels and the principal point in the middle of the image. Only
-cameras.json, which lists the calibrated cameras of a training run, keeps the K that it holds.
+cameras.json, which lists all cameras of a training run's calibration, keeps the K that it holds; a compact file holds
+the same list.
 """
 
 from __future__ import annotations
@@ -18,12 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmlphuman.capture.layout import (
-    DISTORTION_COEFFICIENTS,
-    ROTATION_TOLERANCE,
-    CalibratedCamera,
-    check_cameras,
-)
+from mmlphuman.capture.layout import ROTATION_TOLERANCE, CalibratedCamera, check_cameras, distortion
 from mmlphuman.files import atomic_write
 from mmlphuman.json_file import numbers, read_json
 
@@ -69,7 +65,33 @@ def read_camera_file(path: str | Path) -> CameraView:
         raise ValueError(
             f"{path}: holds a list; a camera file is one object with w2c, fovx, height and width"
         )
-    return camera_from_json(content, str(path))
+    return camera_of_file(content, str(path))
+
+
+def camera_of_file(content: object, where: str) -> CameraView:
+    """The camera of a file that a person may have written; says what is likely meant where it is not right."""
+    if isinstance(content, dict) and "w2c" not in content:
+        raise ValueError(
+            f"{where}: w2c is missing, where the camera stands (16 numbers row by row, world to camera): save a camera "
+            "in the viewer, or take one of the model's by its id, with --width and --height (docs/cameras.md)"
+        )
+    view = camera_from_json(content, where)
+    if view.fovx <= math.pi and not _narrow_indeed(content, view):
+        raise ValueError(
+            f"{where}: fovx is {view.fovx:g} degrees, a keyhole; is it in radians? "
+            f"Then {math.degrees(view.fovx):g} degrees is meant"
+        )
+    return view
+
+
+def _narrow_indeed(content: object, view: CameraView) -> bool:
+    """Whether K says so, too: what the viewer writes agrees with itself."""
+    assert isinstance(content, dict)
+    try:
+        focal = numbers("", content, "K", 9)[0]
+    except ValueError:
+        return False
+    return bool(np.isclose(focal, view.intrinsics[0, 0], rtol=0.01))
 
 
 def write_camera_file(path: str | Path, view: CameraView) -> None:
@@ -83,43 +105,81 @@ def write_camera_file(path: str | Path, view: CameraView) -> None:
         file.write(json.dumps(content, indent=1).encode())
 
 
-def read_camera_list(path: str | Path) -> dict[int, CameraView]:
+def read_camera_list(path: str | Path, trained_only: bool = False) -> dict[int, CameraView]:
     """Camera id -> camera, of a model folder's cameras.json, with the K of the capture's calibration.
 
-    Raises FileNotFoundError, or ValueError that names file, camera, field and value.
+    trained_only: without those that training did not see. Raises FileNotFoundError, or ValueError that names file,
+    camera, field and value.
     """
-    content = _read(path)
+    return cameras_of_list(_read(path), str(path), trained_only)
+
+
+def read_model_cameras(model: str | Path) -> dict[int, CameraView]:
+    """Camera id -> camera, of a model folder, one checkpoint's folder or a compact file. Raises ValueError if there
+    are none."""
+    model = Path(model)
+    if model.suffix == ".safetensors":
+        import safetensors  # only those who have such a file need it
+
+        try:
+            with safetensors.safe_open(model, framework="np") as file:
+                content = json.loads((file.metadata() or {}).get("cameras", "null"))
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # damage surfaces as any of the library's types
+            raise ValueError(f"{model}: its cameras cannot be read (damaged, or another format)") from error
+        if content is None:
+            raise ValueError(
+                f"{model}: holds no cameras; make it anew with script/compact.py, or give a camera file"
+            )
+        return cameras_of_list(content, str(model))
+    for folder in (model, model.parent.parent):  # a checkpoint's folder
+        if (folder / "cameras.json").is_file():
+            return read_camera_list(folder / "cameras.json")
+    raise ValueError(f"{model}: holds no cameras.json; give a camera file")
+
+
+def cameras_of_list(content: object, where: str, trained_only: bool = False) -> dict[int, CameraView]:
+    """See `read_camera_list`; where: begins every message."""
     if not isinstance(content, list) or not content:
-        raise ValueError(f"{path}: must hold a list of cameras, as cameras.json of a model folder does")
+        raise ValueError(f"{where}: must hold a list of cameras, as cameras.json of a model folder does")
     views: dict[int, CameraView] = {}
+    left_out = set()
     for position, entry in enumerate(content):
-        where = f"{path}: camera {position} of the list"
-        view = camera_from_json(entry, where)
-        camera_id = _whole(where, entry, "id", 0, None)
+        this = f"{where}: camera {position} of the list"
+        view = camera_from_json(entry, this)
+        camera_id = _whole(this, entry, "id", 0, None)
         if camera_id in views:
-            raise ValueError(f"{where}: id {camera_id} appears twice")
-        views[camera_id] = replace(view, K=_calibrated(path, where, entry, camera_id, view))
-    return views
+            raise ValueError(f"{this}: id {camera_id} appears twice")
+        views[camera_id] = replace(view, K=_calibrated(where, this, entry, camera_id, view))
+        if entry.get("trained", True) is not True:  # lists of former versions hold no others
+            left_out.add(camera_id)
+    return {number: view for number, view in views.items() if not (trained_only and number in left_out)}
 
 
 def camera_list(dataset: CaptureDataset) -> list[dict]:
-    """The training cameras, each in the form of a camera file (w2c row-major, K, fovx in degrees)."""
+    """All cameras of the calibration, each in the form of a camera file (w2c row-major, K, fovx in degrees), with its
+    id and whether it is `trained` on."""
     entries = []
-    for camera_id in dataset.camera_ids:
-        camera = dataset.cameras((camera_id,))
+    for camera_id, camera in dataset.calibrated_cameras().items():
         intrinsics = camera.intrinsics[0]
-        fovx = 2 * math.degrees(math.atan(camera.width / (2 * float(intrinsics[0, 0]))))
         entries.append(
             {
                 "id": camera_id,
+                "trained": camera_id in dataset.camera_ids,
                 "w2c": camera.w2c[0].flatten().tolist(),
                 "K": intrinsics.flatten().tolist(),
-                "fovx": fovx,
+                "fovx": fovx_of(float(intrinsics[0, 0]), camera.width),
                 "height": camera.height,
                 "width": camera.width,
             }
         )
     return entries
+
+
+def fovx_of(focal: float, width: int) -> float:
+    """Degrees."""
+    return 2 * math.degrees(math.atan(width / (2 * focal)))
 
 
 def camera_to_json(view: CameraView) -> dict:
@@ -193,7 +253,7 @@ def _rigid(where: str, w2c: np.ndarray) -> np.ndarray:
     return rigid
 
 
-def _calibrated(path: str | Path, where: str, entry: dict, camera_id: int, view: CameraView) -> np.ndarray:
+def _calibrated(file: str, where: str, entry: dict, camera_id: int, view: CameraView) -> np.ndarray:
     """(3, 3) K of an entry of cameras.json, held to the same rules as a capture's calibration."""
     K = numbers(where, entry, "K", 9).reshape(3, 3)
     camera = CalibratedCamera(
@@ -201,8 +261,8 @@ def _calibrated(path: str | Path, where: str, entry: dict, camera_id: int, view:
         K=K,
         R=view.w2c[:3, :3],
         T=view.w2c[:3, 3],
-        dist=np.zeros(DISTORTION_COEFFICIENTS),
+        dist=distortion(),
         image_size=(view.width, view.height),
     )
-    check_cameras(Path(path), [camera])
+    check_cameras(Path(file), [camera])
     return K

@@ -25,7 +25,7 @@ from mmlphuman.benchmark.capture_files import calibration_entry, write_capture
 from mmlphuman.capture.crop import crop_to_person
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.formats import open_capture
-from mmlphuman.capture.images import decode_image, edge_band, make_view_reader
+from mmlphuman.capture.images import decode_image, decode_mask, edge_band, make_view_reader
 from mmlphuman.capture.loader import SampleStream
 from mmlphuman.capture.poses import POSE_PARTS, read_smpl_params
 from mmlphuman.capture.sampler import EndlessSampler
@@ -149,14 +149,14 @@ def time_steps(dataset: CaptureDataset, scaling: float, samples: int) -> dict[st
     for frame, camera in itertools.islice(itertools.cycle(dataset.pairs), samples + WARM_UP):
         paths = _paths(dataset, (frame, camera))
         if camera not in readers:
-            height, width = decode_image(paths[1], cv2.IMREAD_GRAYSCALE).shape
+            height, width = decode_image(paths[0], cv2.IMREAD_GRAYSCALE).shape
             calibrated = layout.cameras[camera]
             readers[camera] = make_view_reader(calibrated, (width, height), scaling, layout.edge_radius)
         reader = readers[camera]
         marks = [time.process_time()]
         image = decode_image(paths[0], cv2.IMREAD_COLOR_RGB)
         marks.append(time.process_time())
-        alpha = decode_image(paths[1], cv2.IMREAD_GRAYSCALE)
+        alpha = decode_mask(paths[1], paths[0])
         marks.append(time.process_time())
         image, mask = reader.undistort(image, alpha)
         marks.append(time.process_time())

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from mmlphuman.capture.layout import DISTORTION_COEFFICIENTS, CalibratedCamera, CaptureLayout, check_cameras
+from mmlphuman.capture.layout import CalibratedCamera, CaptureLayout, check_cameras, distortion
 
 CALIBRATION_FILE = "calibration.csv"
 EDGE_RADIUS = 4  # pixels, as published
@@ -96,7 +96,7 @@ def _camera(where: str, row: dict[str, str]) -> CalibratedCamera:
         ),
         R=rotation,
         T=-rotation @ center,
-        dist=np.zeros(DISTORTION_COEFFICIENTS),
+        dist=distortion(),
         image_size=(width, height),
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,8 +15,9 @@ import torch
 from tqdm import tqdm
 
 from mmlphuman.capture.frame_filter import filter_frames
-from mmlphuman.capture.images import View, decode_image, make_view_reader
+from mmlphuman.capture.images import View, decode_image, make_view_reader, scaled_camera
 from mmlphuman.capture.layout import CaptureLayout
+from mmlphuman.capture.picture_names import FolderListing
 from mmlphuman.capture.poses import SmplParams
 from mmlphuman.config import Config
 from mmlphuman.types import Cameras, Sample
@@ -58,6 +58,7 @@ class CaptureDataset:
         self.poses = poses
         self.frames = tuple(frames)
         self.camera_ids = tuple(camera_ids)
+        self.image_scaling = image_scaling
         self._check_selection()
         self.pairs = _existing_pairs(layout, self.frames, self.camera_ids)
         self._check_images_exist()
@@ -86,6 +87,26 @@ class CaptureDataset:
         w2c = np.stack([self.layout.cameras[camera_id].w2c for camera_id in camera_ids])
         intrinsics = np.stack([reader.intrinsics for reader in readers])
         return Cameras(torch.from_numpy(w2c).float(), torch.from_numpy(intrinsics).float(), width, height)
+
+    def calibrated_cameras(self) -> dict[int, Cameras]:
+        """Every camera of the calibration, selected or not, scaled as the images are. One whose size neither the
+        calibration nor a picture tells is left out."""
+        found, find = {}, FolderListing().find
+        for camera_id, camera in enumerate(self.layout.cameras):
+            if camera_id in self._readers:
+                found[camera_id] = self.cameras((camera_id,))
+                continue
+            size = camera.image_size
+            if size is None:
+                pictures = (self.layout.find_image(camera_id, frame, find) for frame in self.frames)
+                picture = next((path for path in pictures if path is not None), None)
+                if picture is None:
+                    continue
+                size = decode_image(picture, cv2.IMREAD_GRAYSCALE).shape[::-1]
+            (width, height), K = scaled_camera(camera, size, self.image_scaling)
+            w2c, intrinsics = torch.from_numpy(camera.w2c).float(), torch.from_numpy(K).float()
+            found[camera_id] = Cameras(w2c[None], intrinsics[None], width, height)
+        return found
 
     def sample(self, frame: int, camera_ids: Sequence[int]) -> Sample:
         """One pose and its views from `camera_ids`. ValueError or OSError names frame, camera and file.
@@ -157,9 +178,13 @@ class CaptureDataset:
             everywhere = _existing_pairs(self.layout, outside, range(len(self.layout.cameras)))
             lost = sorted(set(outside) - {frame for frame, _ in everywhere})
             if lost:
+                remedy = "change the frame range"
+                beyond = _existing_pairs(self.layout, [len(self.poses)], range(len(self.layout.cameras)))
+                if lost[0] == 0 and beyond:  # as many pictures as poses, but one number on
+                    remedy = "are pictures numbered from 1? script/import_capture.py numbers them from 0"
                 raise ValueError(
                     f"{self.layout.root}: frame {lost[0]} has no image and mask in any camera "
-                    f"({len(lost)} such frames at the ends of the selection); change the frame range"
+                    f"({len(lost)} such frames at the ends of the selection); {remedy}"
                 )
         left_out = len(self.frames) * len(self.camera_ids) - len(self.pairs)
         if left_out:
@@ -196,20 +221,12 @@ def _existing_pairs(
     layout: CaptureLayout, frames: Sequence[int], camera_ids: Sequence[int]
 ) -> list[tuple[int, int]]:
     """(frame, camera id) whose image and mask both exist. Each folder is listed once, not asked per file."""
-    listed: dict[Path, set[str]] = {}
-
-    def exists(path: Path) -> bool:
-        if path.parent not in listed:
-            listed[path.parent] = (
-                {file.name for file in path.parent.iterdir()} if path.parent.is_dir() else set()
-            )
-        return path.name in listed[path.parent]
-
+    find = FolderListing().find
     return [
         (frame, camera_id)
         for frame in frames
         for camera_id in camera_ids
-        if exists(layout.image_path(camera_id, frame)) and exists(layout.mask_path(camera_id, frame))
+        if layout.find_image(camera_id, frame, find) and layout.find_mask(camera_id, frame, find)
     ]
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmlphuman.capture.layout import CalibratedCamera
+from mmlphuman.capture.layout import HALF_PIXEL, CalibratedCamera
 
 BAND = 64  # rows that are undistorted together, in the columns that the person takes there
 MASK_THRESHOLD = 128  # a brighter mask pixel is the person
@@ -81,7 +81,7 @@ class ViewReader:
     def decode(self, image_path: Path, mask_path: Path) -> tuple[np.ndarray, np.ndarray]:
         """The files' own pixels: (H, W, 3) RGB and (H, W), uint8."""
         image = decode_image(image_path, cv2.IMREAD_COLOR_RGB)
-        alpha = decode_image(mask_path, cv2.IMREAD_GRAYSCALE)
+        alpha = decode_mask(mask_path, image_path)
         if image.shape[:2] != alpha.shape:
             raise ValueError(
                 f"image {image_path} is {_size_text(image)} but its mask {mask_path} is {_size_text(alpha)}"
@@ -115,20 +115,38 @@ def make_view_reader(
     camera: CalibratedCamera, source_size: tuple[int, int], image_scaling: float, edge_radius: int
 ) -> ViewReader:
     """The reader of one camera. source_size: (width, height) of its files."""
-    if not 0 < image_scaling <= 1:
-        raise ValueError(f"image_scaling must be above 0 and at most 1, got {image_scaling}")
     if edge_radius < 0:
         raise ValueError(f"edge_radius must not be negative, got {edge_radius}")
+    size, intrinsics = scaled_camera(camera, source_size, image_scaling)
+    undistortion = None
+    if has_distortion(camera):
+        undistortion = _make_undistortion(camera, source_size)
+    return ViewReader(source_size, size, intrinsics, undistortion, edge_radius)
+
+
+def scaled_camera(
+    camera: CalibratedCamera, source_size: tuple[int, int], image_scaling: float
+) -> tuple[tuple[int, int], np.ndarray]:
+    """(width, height) of the scaled images and their (3, 3) intrinsics."""
+    if not 0 < image_scaling <= 1:
+        raise ValueError(f"image_scaling must be above 0 and at most 1, got {image_scaling}")
     width, height = (max(1, round(length * image_scaling)) for length in source_size)
     ratio = np.array([width / source_size[0], height / source_size[1], 1.0])
-    undistortion = None
-    if np.abs(camera.dist).max() > NEGLIGIBLE_DISTORTION:
-        undistortion = _make_undistortion(camera, source_size)
-    return ViewReader(source_size, (width, height), ratio[:, None] * camera.K, undistortion, edge_radius)
+    return (width, height), ratio[:, None] * camera.K
+
+
+def has_distortion(camera: CalibratedCamera) -> bool:
+    return bool(np.abs(camera.dist).max() > NEGLIGIBLE_DISTORTION)
+
+
+def opencv_intrinsics(camera: CalibratedCamera, K: np.ndarray) -> np.ndarray:
+    """(3, 3) K of this camera (at any scale) as OpenCV's functions take it, whose pixel centres are whole numbers."""
+    return K - HALF_PIXEL * camera.half_pixel * np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0]])
 
 
 def _make_undistortion(camera: CalibratedCamera, size: tuple[int, int]) -> Undistortion:
-    tables = cv2.initUndistortRectifyMap(camera.K, camera.dist, None, camera.K, size, cv2.CV_16SC2)
+    K = opencv_intrinsics(camera, camera.K)
+    tables = cv2.initUndistortRectifyMap(K, camera.dist, None, K, size, cv2.CV_16SC2)
     columns, rows = np.arange(size[0], dtype=np.int32), np.arange(size[1], dtype=np.int32)[:, None]
     farthest = max(np.abs(tables[0][..., 0] - columns).max(), np.abs(tables[0][..., 1] - rows).max())
     return Undistortion(tables, int(farthest) + 1)  # the tables' first half is rounded down
@@ -147,6 +165,17 @@ def decode_image(path: Path, mode: int) -> np.ndarray:
     if pixels is None:
         raise ValueError(f"{path}: not a readable image; fetch it again or delete it")
     return pixels
+
+
+def decode_mask(path: Path, image_path: Path) -> np.ndarray:
+    """(H, W) uint8 of a mask file; where that is the image itself, its alpha channel."""
+    if path != image_path:
+        return decode_image(path, cv2.IMREAD_GRAYSCALE)
+    pixels = decode_image(path, cv2.IMREAD_UNCHANGED)
+    if pixels.ndim != 3 or pixels.shape[2] not in (2, 4):
+        raise ValueError(f"{path}: has no alpha channel to be the mask, and there is no folder of masks")
+    alpha = pixels[..., -1]
+    return alpha if alpha.dtype == np.uint8 else (alpha >> 8).astype(np.uint8)  # of 16 bits
 
 
 def edge_band(mask: np.ndarray, radius: int) -> np.ndarray:

@@ -9,16 +9,23 @@ files are, how wide its unreliable edge is. A camera id is the camera's position
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-DISTORTION_COEFFICIENTS = 5  # k1 k2 p1 p2 k3
+from mmlphuman.capture.picture_names import can_have_alpha, find_picture
+
+# k1 k2 p1 p2 | k3 | k4 k5 k6 of the rational model | s1 s2 s3 s4 of the thin prism: OpenCV's models.
+DISTORTION_COUNTS = (0, 4, 5, 8, 12)
+HALF_PIXEL = 0.5  # what OpenCV's principal points lack, whose pixel centres are whole numbers
+MAX_SIDE = 65_500  # pixels; no camera or JPEG has more
 ROTATION_TOLERANCE = 1e-3  # on the entries of R R^T - 1; calibration files carry rounded numbers
 FOCAL_RANGE = (0.1, 100.0)  # of the image's size; beyond lie fractions or millimetres taken for pixels
 SKEW_TOLERANCE = 1.0  # pixels; the rasterisers have no skew
+Find = Callable[[Path], Path | None]  # an expected name -> the picture that is there
 log = logging.getLogger(__name__)
 
 
@@ -29,14 +36,17 @@ class CalibratedCamera:
     K is used as the file has it, for rays through pixel centres at +0.5: the published method hands it to
     gsplat unchanged. (OpenCV's calibration puts centres at integers, so such a K is half a pixel off for all
     cameras alike, which a trained avatar absorbs. Shifting it here would part our numbers from others'.)
+    Calibrations that are imported say `half_pixel`: their K is for centres at +0.5, and the lens is undone with
+    OpenCV's, half a pixel less.
     """
 
     name: str
     K: np.ndarray  # (3, 3) pixels
     R: np.ndarray  # (3, 3) world to camera
     T: np.ndarray  # (3,)
-    dist: np.ndarray  # (5,) k1 k2 p1 p2 k3
+    dist: np.ndarray  # (5,), (8,) or (12,): see `distortion`
     image_size: tuple[int, int] | None  # (width, height), None where the file does not tell
+    half_pixel: bool = False
 
     @property
     def w2c(self) -> np.ndarray:
@@ -61,11 +71,28 @@ class CaptureLayout:
     mask_pattern: str
     edge_radius: int  # pixels, of the disk that makes the band around the mask's edge
 
+    def find_image(self, camera: int, frame: int, find: Find = find_picture) -> Path | None:
+        """The file, whatever picture ending it has; None if there is none. find: FolderListing.find, for many."""
+        return find(self._expected(self.image_pattern, camera, frame))
+
+    def find_mask(self, camera: int, frame: int, find: Find = find_picture) -> Path | None:
+        """The same for the mask. Where the camera has no folder of masks it is the picture's alpha: the picture."""
+        expected = self._expected(self.mask_pattern, camera, frame)
+        found = find(expected)
+        if found is None and not expected.parent.is_dir():
+            image = self.find_image(camera, frame, find)
+            return image if image is not None and can_have_alpha(image) else None
+        return found
+
     def image_path(self, camera: int, frame: int) -> Path:
-        return self.root / self.image_pattern.format(camera=self.cameras[camera].name, frame=frame)
+        """The file; where there is none, the name that was expected."""
+        return self.find_image(camera, frame) or self._expected(self.image_pattern, camera, frame)
 
     def mask_path(self, camera: int, frame: int) -> Path:
-        return self.root / self.mask_pattern.format(camera=self.cameras[camera].name, frame=frame)
+        return self.find_mask(camera, frame) or self._expected(self.mask_pattern, camera, frame)
+
+    def _expected(self, pattern: str, camera: int, frame: int) -> Path:
+        return self.root / pattern.format(camera=self.cameras[camera].name, frame=frame)
 
     @property
     def pose_path(self) -> Path:
@@ -80,11 +107,19 @@ class CaptureLayout:
         return self.root / "gaussian" / "template.ply"
 
 
+def distortion(coefficients: Sequence[float] | np.ndarray = ()) -> np.ndarray:
+    """OpenCV's coefficients, 0, 4, 5, 8 or 12 of them, as 5, 8 or 12: k1 k2 p1 p2 k3 [k4 k5 k6 [s1 s2 s3 s4]]."""
+    count = len(coefficients)
+    assert count in DISTORTION_COUNTS, count
+    padded = np.zeros(max(count, 5))
+    padded[:count] = coefficients
+    return padded
+
+
 def check_cameras(path: Path, cameras: Sequence[CalibratedCamera]) -> tuple[CalibratedCamera, ...]:
     """The cameras themselves, or a ValueError that names calibration file, camera, field and value."""
-    names = [camera.name for camera in cameras]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(camera.name for camera in cameras).items():
+        if count > 1:
             raise ValueError(f"{path}: camera '{name}' appears twice; its images could belong to either")
         # Names become folders: one that leads elsewhere must not reach files outside the capture.
         if not name.isprintable() or name in ("", ".", "..") or any(mark in name for mark in "/\\"):
@@ -99,8 +134,13 @@ def _check_lens(where: str, camera: CalibratedCamera) -> None:
     for field in ("K", "dist"):
         if not np.isfinite(getattr(camera, field)).all():
             raise ValueError(f"{where}: {field} holds numbers that are not finite")
-    if camera.image_size is not None and min(camera.image_size) < 1:
-        raise ValueError(f"{where}: image size (width, height) {camera.image_size} must be positive")
+    if (
+        camera.image_size is not None
+        and not 1 <= min(camera.image_size) <= max(camera.image_size) <= MAX_SIDE
+    ):
+        raise ValueError(
+            f"{where}: image size (width, height) {camera.image_size} must be positive, {MAX_SIDE:,} at most"
+        )
     focal, center = camera.K[[0, 1], [0, 1]], camera.K[:2, 2]
     if focal.min() <= 0:
         raise ValueError(

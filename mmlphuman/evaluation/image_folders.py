@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 
 from mmlphuman.capture.images import MASK_THRESHOLD, decode_image
+from mmlphuman.capture.picture_names import ENDINGS, is_picture
 from mmlphuman.evaluation.metrics import ImagePair
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 OUR_NAME = re.compile(r"cam(\d+)_frame(\d+)")  # picture_files.image_name
 NAMED_AT_MOST = 3  # of the files without a match
 
@@ -91,14 +91,14 @@ def list_pictures(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in relative.parts):
+        if not is_picture(path.name) or any(part.startswith(".") for part in relative.parts):
             continue
         name = relative.with_suffix("").as_posix()
         if name in files:
             raise ValueError(f"{files[name]} and {path} have one name; keep one of them")
         files[name] = path
     if not files:
-        raise ValueError(f"{folder}: holds no {', '.join(SUFFIXES)} file")
+        raise ValueError(f"{folder}: holds no {', '.join(ENDINGS)} file")
     return files
 
 

@@ -107,9 +107,12 @@ TABLES = ("gaussian_to_anchor", "gaussian_to_control", "control_to_anchor")
 POSE_SPACE = "pose_space."
 
 
-def pack(stored: dict[str, Tensor], trained: TrainedAvatar, record: dict) -> bytes:
+def pack(
+    stored: dict[str, Tensor], trained: TrainedAvatar, record: dict, cameras: list[dict] | None = None
+) -> bytes:
     """The file's content: what `encode` gave, and the settings.
 
+    cameras: those of the capture's calibration, as cameras.json lists them, for animation.camera_file.
     record: what a reader may want to know about how it was made (versions, shares); anything that JSON holds.
     """
     metadata = {
@@ -119,6 +122,8 @@ def pack(stored: dict[str, Tensor], trained: TrainedAvatar, record: dict) -> byt
         "config": json.dumps(OmegaConf.to_container(OmegaConf.structured(trained.config))),
         "record": json.dumps(record),
     }
+    if cameras is not None:
+        metadata["cameras"] = json.dumps(cameras)
     return safetensors.torch.save(stored, metadata)
 
 

@@ -37,11 +37,13 @@ from mmlphuman.preparation.file_checks import (
 from mmlphuman.preparation.findings import ERROR, WARNING, Finding
 from mmlphuman.preparation.fit_checks import check_fit, suspicious_cameras
 from mmlphuman.preparation.fit_measure import SurfacePoints, load_reduced_mask, measure_fit, spread_points
-from mmlphuman.preparation.pose_checks import check_face, check_poses
+from mmlphuman.preparation.misalignment import check_scale, check_shift
+from mmlphuman.preparation.pose_checks import check_face, check_poses, joint_steps
 from mmlphuman.text import one_line
 
 DIAGNOSED = 8  # suspicious cameras that are looked into, and pictures of each
 DIAGNOSED_FRAMES = 3
+ALIGNED, ALIGNED_CAMERAS = 8, 3  # frames, and cameras of each, that are asked about what all cameras share
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,10 @@ def check_capture(data_dir: Path, smpl_path: Path, frames: int, progress: bool =
     samples = _look_at(layout, pairs, poser, progress)
     stages.findings += check_pictures(layout, samples)
     fits = [sample.fit for sample in samples if sample.fit and not (sample.is_empty or sample.is_full)]
-    if fits and poser:
-        diagnoses = _diagnose(layout, samples, suspicious_cameras(fits), poser)
-        stages.findings += check_fit(layout, fits, diagnoses)
+    if fits and poser and params:
+        suspicious = suspicious_cameras(fits)
+        stages.findings += check_fit(layout, fits, _diagnose(layout, samples, suspicious, poser))
+        stages.findings += _check_alignment(layout, params, samples, suspicious, poser)
     else:
         stages.skip("body inside masks", "it needs poses, body file and pictures with masks")
     return CaptureCheck(stages.findings, samples, layout, params, body)
@@ -174,6 +177,41 @@ def _look_at(
             samples += pool.map(look, cameras)
             bar.update(len(cameras))
     return samples
+
+
+def _check_alignment(
+    layout: CaptureLayout,
+    params: SmplParams,
+    samples: Sequence[Sampled],
+    suspicious: Sequence[int],
+    poser: _Poser,
+) -> list[Finding]:
+    """What all cameras may have in common: another unit, or pictures and poses that are numbered differently."""
+    usable = [s for s in samples if s.fit and not (s.is_empty or s.is_full)]
+    if {s.camera for s in usable} <= set(suspicious):
+        chosen = [usable[i] for i in np.unique(np.linspace(0, len(usable) - 1, ALIGNED).round().astype(int))]
+        views = [load_reduced_mask(layout, sample.frame, sample.camera) for sample in chosen]
+        found = check_scale(views, [poser.points(view.frame) for view in views])
+        if found is not None:
+            return [found]
+        suspicious = ()  # all cameras see poses of other frames, maybe
+    # The frames with most movement tell most.
+    motion = np.r_[joint_steps(params.poses).sum(1), 0] if len(params) > 1 else np.zeros(1)
+    moving = sorted({s.frame for s in usable}, key=lambda frame: -motion[frame])[:ALIGNED]
+    views = []
+    for frame in moving:
+        of_frame = [s for s in usable if s.frame == frame and s.camera not in suspicious]
+        of_frame.sort(key=lambda sample: -sample.fit.in_view if sample.fit else 0.0)
+        views += [load_reduced_mask(layout, frame, s.camera) for s in of_frame[:ALIGNED_CAMERAS]]
+    posed: dict[int, np.ndarray] = {}
+
+    def points_of(frame: int) -> np.ndarray:
+        if frame not in posed:
+            posed[frame] = poser.points(frame)
+        return posed[frame]
+
+    found = check_shift(views, points_of, len(params))
+    return [] if found is None else [found]
 
 
 def _diagnose(

@@ -6,14 +6,16 @@ Shape letters: C cameras, F frames of the pose file.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from mmlphuman.capture.layout import CaptureLayout
+from mmlphuman.capture.picture_names import FolderListing, is_picture
 from mmlphuman.preparation.findings import ERROR, OK, WARNING, Finding, cut_list, name_numbers
 from mmlphuman.preparation.fit_measure import Fit, ReducedMask, SizeMismatch
 
@@ -31,6 +33,7 @@ class Survey:
     images: np.ndarray  # (C, F) bool, the file is there
     masks: np.ndarray  # (C, F) bool
     strays: dict[Path, list[str]]  # folder -> image files in it that belong to no frame of the pose file
+    twice: tuple[Path, ...] = ()  # folder / stem of pictures that are there with several endings
 
     @property
     def pairs(self) -> np.ndarray:
@@ -39,28 +42,35 @@ class Survey:
 
 
 def survey_files(layout: CaptureLayout, frames: int) -> Survey:
-    """List each folder once and look every expected name up in the listing."""
-    listed: dict[Path, set[str]] = {}
-    expected: dict[Path, set[str]] = defaultdict(set)
+    """List each folder once and look every expected file up in the listing."""
+    listing = FolderListing()
+    expected: dict[Path, set[str]] = defaultdict(set)  # stems
     present = {}
-    for kind, path_of in (("images", layout.image_path), ("masks", layout.mask_path)):
+    for kind, path_of, find_in in (
+        ("images", layout.image_path, layout.find_image),
+        ("masks", layout.mask_path, layout.find_mask),
+    ):
         found = np.zeros((len(layout.cameras), frames), bool)
         for camera in range(len(layout.cameras)):
             for frame in range(frames):
-                path = path_of(camera, frame)
-                folder, name = path.parent, path.name
-                if folder not in listed:
-                    listed[folder] = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
-                expected[folder].add(name)
-                found[camera, frame] = name in listed[folder]
+                path = find_in(camera, frame, listing.find)
+                found[camera, frame] = path is not None
+                if path is not None:
+                    expected[path.parent].add(path.stem)
+            expected[path_of(camera, 0).parent]  # a folder without any is looked into as well
         present[kind] = found
-    strays = {}
-    for folder, names in listed.items():
-        suffixes = {Path(name).suffix for name in expected[folder]}
-        unknown = sorted(name for name in names - expected[folder] if Path(name).suffix in suffixes)
+    strays, twice = {}, []
+    for folder, stems in expected.items():
+        names = (
+            sorted(file.name for file in folder.iterdir() if is_picture(file.name)) if folder.is_dir() else []
+        )
+        unknown = [name for name in names if Path(name).stem not in stems]
         if unknown:
             strays[folder] = unknown
-    return Survey(present["images"], present["masks"], strays)
+        twice += [
+            folder / stem for stem, count in Counter(Path(name).stem for name in names).items() if count > 1
+        ]
+    return Survey(present["images"], present["masks"], strays, tuple(sorted(twice)))
 
 
 def frames_on_disk(layout: CaptureLayout) -> int:
@@ -68,16 +78,37 @@ def frames_on_disk(layout: CaptureLayout) -> int:
     last = -1
     for camera in range(len(layout.cameras)):
         folder = layout.image_path(camera, 0).parent
-        start, end = _around_number(layout.image_path(camera, 0).name, layout.image_path(camera, 1).name)
-        for file in folder.iterdir() if folder.is_dir() else ():
-            number = file.name[len(start) : len(file.name) - len(end)]
-            if file.name.startswith(start) and file.name.endswith(end) and number.isdecimal():
-                last = max(last, int(number))
+        last = max(
+            [
+                last,
+                *(
+                    number
+                    for number in map(_numbering(layout, camera), _pictures(folder))
+                    if number is not None
+                ),
+            ]
+        )
     return last + 1
 
 
+def _pictures(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir() if is_picture(file.name)] if folder.is_dir() else []
+
+
+def _numbering(layout: CaptureLayout, camera: int) -> Callable[[str], int | None]:
+    """Of an image's name the number of its frame; None for other files."""
+    start, end = _around_number(layout.image_path(camera, 0).stem, layout.image_path(camera, 1).stem)
+
+    def number(name: str) -> int | None:
+        stem = Path(name).stem
+        digits = stem[len(start) : len(stem) - len(end)]
+        return int(digits) if stem.startswith(start) and stem.endswith(end) and digits.isdecimal() else None
+
+    return number
+
+
 def _around_number(zero: str, one: str) -> tuple[str, str]:
-    """What stands before and after the frame number in a file's name, from the names of frames 0 and 1."""
+    """What stands before and after the frame number in a file's stem, from those of frames 0 and 1."""
     place = next(i for i, (a, b) in enumerate(zip(zero, one, strict=True)) if a != b)
     return zero[:place].rstrip("0"), zero[place + 1 :]
 
@@ -93,17 +124,19 @@ def check_files(layout: CaptureLayout, survey: Survey) -> list[Finding]:
     )
     rows.append(_gaps(layout, "missing masks", heard & ~survey.masks & survey.images, "mask"))
     rows.append(_strays(layout, survey))
+    if survey.twice:
+        named = [str(path.relative_to(layout.root)) for path in survey.twice]
+        what = f"{len(named)} pictures are there with several endings; one is used, remove the other"
+        rows.append(Finding("endings", WARNING, what, cut_list(named)))
     return rows
 
 
 def check_twin_cameras(layout: CaptureLayout) -> Finding:
     """One camera entered twice, e.g. copied in the calibration file."""
     w2c = np.stack([camera.w2c for camera in layout.cameras])
+    pairs = KDTree(w2c.reshape(len(w2c), -1)).query_pairs(SAME_PLACE, p=np.inf)
     twins = [
-        f"{camera_name(layout, first)} and {camera_name(layout, second)}"
-        for first in range(len(w2c))
-        for second in range(first + 1, len(w2c))
-        if np.abs(w2c[first] - w2c[second]).max() < SAME_PLACE
+        f"{camera_name(layout, first)} and {camera_name(layout, second)}" for first, second in sorted(pairs)
     ]
     if twins:
         return Finding("cameras", WARNING, "cameras with the same pose, entered twice?", cut_list(twins))

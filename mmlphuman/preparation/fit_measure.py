@@ -20,8 +20,14 @@ from torch import Tensor
 
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms, forward_kinematics
 from mmlphuman.body.smplx_model import Body
-from mmlphuman.capture.images import MASK_THRESHOLD, NEGLIGIBLE_DISTORTION, decode_image
-from mmlphuman.capture.layout import CaptureLayout
+from mmlphuman.capture.images import (
+    MASK_THRESHOLD,
+    decode_image,
+    decode_mask,
+    has_distortion,
+    opencv_intrinsics,
+)
+from mmlphuman.capture.layout import CalibratedCamera, CaptureLayout
 from mmlphuman.pose_layout import LEFT_FINGERS, RIGHT_FINGERS
 
 NUM_POINTS = 40_000  # over 2 m^2: one every 7 mm
@@ -144,7 +150,7 @@ def load_reduced_mask(layout: CaptureLayout, frame: int, camera: int) -> Reduced
     calibrated = layout.cameras[camera]
     image_path, mask_path = layout.image_path(camera, frame), layout.mask_path(camera, frame)
     image = decode_image(image_path, cv2.IMREAD_GRAYSCALE)
-    alpha = decode_image(mask_path, cv2.IMREAD_GRAYSCALE)
+    alpha = decode_mask(mask_path, image_path)
     sizes = [f"{pixels.shape[1]}x{pixels.shape[0]}" for pixels in (image, alpha)]
     if image.shape != alpha.shape:
         raise SizeMismatch(f"image {image_path} is {sizes[0]} but its mask {mask_path} is {sizes[1]}")
@@ -152,7 +158,7 @@ def load_reduced_mask(layout: CaptureLayout, frame: int, camera: int) -> Reduced
     if expected is not None and image.shape[::-1] != tuple(expected):
         raise SizeMismatch(f"image {image_path} is {sizes[0]} but its camera is {expected[0]}x{expected[1]}")
     reduced, K = reduce_picture(alpha, calibrated.K, REDUCED_SIDE)
-    reduced = undistort_picture(reduced, K, calibrated.dist)
+    reduced = undistort_picture(reduced, K, calibrated)
     mask = reduced > MASK_THRESHOLD
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     return ReducedMask(frame, camera, mask, calibrated.w2c, K, int(alpha.max()), float(border.mean()))
@@ -169,11 +175,11 @@ def reduce_picture(pixels: np.ndarray, K: np.ndarray, side: int) -> tuple[np.nda
     return reduced, np.array([size[0] / width, size[1] / height, 1.0])[:, None] * K
 
 
-def undistort_picture(pixels: np.ndarray, K: np.ndarray, dist: np.ndarray) -> np.ndarray:
-    """The pinhole camera's picture with the same K."""
-    if np.abs(dist).max() <= NEGLIGIBLE_DISTORTION:
+def undistort_picture(pixels: np.ndarray, K: np.ndarray, camera: CalibratedCamera) -> np.ndarray:
+    """The pinhole camera's picture with the same K: the camera's own, scaled as the picture is."""
+    if not has_distortion(camera):
         return pixels
-    return cv2.undistort(pixels, K, dist)
+    return cv2.undistort(pixels, opencv_intrinsics(camera, K), camera.dist)
 
 
 def measure_fit(

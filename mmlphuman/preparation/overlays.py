@@ -20,7 +20,7 @@ from mmlphuman.body.kinematics import apply_transforms, blend_transforms, forwar
 from mmlphuman.body.smplx_model import Body
 from mmlphuman.body.weight_volume import WeightVolume
 from mmlphuman.capture.dataset import CaptureDataset
-from mmlphuman.capture.images import MASK_THRESHOLD, decode_image
+from mmlphuman.capture.images import MASK_THRESHOLD, decode_image, decode_mask
 from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.poses import SmplParams
 from mmlphuman.picture_files import write_png
@@ -82,14 +82,14 @@ def write_body_sheet(
 def draw_body(layout: CaptureLayout, params: SmplParams, body: Body, frame: int, camera: int) -> np.ndarray:
     """The person with body and mask drawn in, see `drawing.body_over_photograph`."""
     calibrated = layout.cameras[camera]
-    image = decode_image(layout.image_path(camera, frame), cv2.IMREAD_COLOR_RGB)
-    alpha = decode_image(layout.mask_path(camera, frame), cv2.IMREAD_GRAYSCALE)
+    image_path, mask_path = layout.image_path(camera, frame), layout.mask_path(camera, frame)
+    image, alpha = decode_image(image_path, cv2.IMREAD_COLOR_RGB), decode_mask(mask_path, image_path)
     if alpha.shape != image.shape[:2]:
-        raise ValueError(f"{layout.mask_path(camera, frame)}: its size is not the image's")
+        raise ValueError(f"{mask_path}: its size is not the image's")
     image, K = reduce_picture(image, calibrated.K, READ_SIDE)
     alpha, _ = reduce_picture(alpha, calibrated.K, READ_SIDE)
-    mask = undistort_picture(alpha, K, calibrated.dist) > MASK_THRESHOLD
-    image = undistort_picture(image, K, calibrated.dist)
+    mask = undistort_picture(alpha, K, calibrated) > MASK_THRESHOLD
+    image = undistort_picture(image, K, calibrated)
     return drawing.body_over_photograph(image, mask, _project_faces(body, params, frame, calibrated.w2c, K))
 
 

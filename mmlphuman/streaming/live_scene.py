@@ -240,7 +240,7 @@ def scene_of_model(path: Path, trained: TrainedAvatar, backend: Backend) -> Live
             sequence.poses,
             sequence.translations,
             sequence.frames,
-            read_camera_list(cameras) if cameras.is_file() else {},
+            read_camera_list(cameras, trained_only=True) if cameras.is_file() else {},
             title_of(path),
             sequence.expressions,
         )
@@ -261,7 +261,11 @@ def scene_of_run(trainer: Trainer, title: str) -> LiveScene:
         dataset.poses.poses[frames],
         dataset.poses.translations[frames],
         frames,
-        {entry["id"]: camera_from_json(entry, f"camera {entry['id']}") for entry in camera_list(dataset)},
+        {
+            entry["id"]: camera_from_json(entry, f"camera {entry['id']}")
+            for entry in camera_list(dataset)
+            if entry["trained"]
+        },
         title,
         dataset.poses.expressions_of(frames),
     )

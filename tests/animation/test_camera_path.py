@@ -111,7 +111,7 @@ def mixed_views() -> list[CameraView]:
 
 def test_path_passes_through_its_cameras_at_equal_times():
     keys = mixed_views()
-    views = camera_path(keys, 10 * (len(keys) - 1) + 1)
+    views = camera_path(keys, 10 * (len(keys) - 1) + 1, CENTER, UP)
     assert_rigid(views)
     for key, view in zip(keys, views[::10], strict=True):
         np.testing.assert_allclose(view.w2c, key.w2c, atol=1e-9)
@@ -125,7 +125,7 @@ def test_path_is_smooth_in_the_cameras_as_well():
     """Speed does not jump: with steps ten times as fine, its largest change from step to step is a tenth."""
 
     def largest_change(count: int) -> np.ndarray:
-        views = camera_path(mixed_views(), count)
+        views = camera_path(mixed_views(), count, CENTER, UP)
         centers = np.stack([view.center for view in views])
         moved = Rotation.from_matrix([view.w2c[:3, :3] for view in views])
         turned = (moved[1:] * moved[:-1].inv()).as_rotvec()
@@ -142,7 +142,7 @@ def test_path_is_smooth_in_the_cameras_as_well():
 
 
 def test_path_on_a_ring_keeps_the_person_in_the_picture_and_never_flips():
-    views = camera_path(ring([0, 45, 90, 135, 180, 225, 270, 315, 360]), 200)
+    views = camera_path(ring([0, 45, 90, 135, 180, 225, 270, 315, 360]), 200, CENTER, UP)
     offsets = np.linalg.norm([in_picture(view, CENTER) for view in views], axis=1)
     assert offsets.max() < 0.05 * 320
     distances = np.linalg.norm([view.center - CENTER for view in views], axis=1)
@@ -151,28 +151,55 @@ def test_path_on_a_ring_keeps_the_person_in_the_picture_and_never_flips():
     assert all(view.w2c[1, 1] < -0.9 for view in views), "y of the camera points down all along"
 
 
+def test_path_between_opposite_cameras_goes_round_the_person():
+    """Not through the middle: distance and height stay, and the person stays in the middle of the picture."""
+    views = camera_path(ring([0, 180, 350]), 101, CENTER, UP)
+    around = np.array([view.center - CENTER for view in views])
+    np.testing.assert_allclose(np.hypot(around[:, 0], around[:, 2]), 3, atol=1e-9)
+    np.testing.assert_allclose(around[:, 1], 0.4, atol=1e-9)
+    np.testing.assert_allclose([in_picture(view, CENTER) for view in views], 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("radius", [0.0, 1e-12])
+def test_a_camera_above_the_person_is_on_the_way(radius):
+    """On the axis a camera has no angle: it is reached all the same, and left on the side of the next."""
+    above = looking_at(CENTER, CENTER + [radius, 2.5, 1e-13])
+    keys = [ring([0])[0], replace(above, w2c=camera_above()), ring([90])[0]]
+    views = camera_path(keys, 21, CENTER, UP)
+    assert_rigid(views)
+    for key, view in zip(keys, views[::10], strict=True):
+        np.testing.assert_allclose(view.w2c, key.w2c, atol=1e-7)
+
+
+def camera_above() -> np.ndarray:
+    w2c = np.eye(4)
+    w2c[:3, :3] = [[1, 0, 0], [0, 0, 1], [0, -1, 0]]  # looks straight down
+    w2c[:3, 3] = -w2c[:3, :3] @ (CENTER + [0, 2.5, 0])
+    return w2c
+
+
 def test_path_takes_the_short_way_through_half_a_turn():
     """Quaternions and angles change sign here; a camera must not."""
-    views = camera_path(ring([160, 175, 190, 205]), 91)
+    views = camera_path(ring([160, 175, 190, 205]), 91, CENTER, UP)
     assert steps(views).max() < 1.0
 
 
 def test_path_between_equal_cameras_stands_still():
     view = mixed_views()[2]
-    for other in camera_path([view, view, view], 7):
+    for other in camera_path([view, view, view], 7, CENTER, UP):
         np.testing.assert_allclose(other.w2c, view.w2c, atol=1e-12)
 
 
 def test_one_camera_is_held_and_one_frame_is_the_first_camera():
     view, other = mixed_views()[:2]
-    assert camera_path([view], 4) == held(view, 4) == [view] * 4
-    np.testing.assert_allclose(camera_path([view, other], 1)[0].w2c, view.w2c, atol=1e-12)
+    assert camera_path([view], 4, CENTER, UP) == held(view, 4) == [view] * 4
+    np.testing.assert_allclose(camera_path([view, other], 1, CENTER, UP)[0].w2c, view.w2c, atol=1e-12)
 
 
 def test_calibrated_cameras_keep_their_principal_point():
     K = np.array([[500.0, 0, 150], [0, 510, 130], [0, 0, 1]])
     keys = [replace(view, K=K + shift * np.eye(3, k=2)) for shift, view in enumerate(mixed_views())]
-    views = camera_path(keys, 9)
+    views = camera_path(keys, 9, CENTER, UP)
     np.testing.assert_allclose(views[4].intrinsics, keys[2].K)
     assert 150 < views[1].intrinsics[0, 2] < 151
     assert turntable(keys[0], CENTER, UP, 3)[2].intrinsics is keys[0].K
@@ -182,16 +209,22 @@ def test_cameras_of_different_sizes_make_no_path():
     views = ring([0, 10, 20])
     views[2] = replace(views[2], width=640)
     with pytest.raises(ValueError, match="camera 2 is of 640x240 pixels but camera 0 of 320x240"):
-        camera_path(views, 10)
+        camera_path(views, 10, CENTER, UP)
     with pytest.raises(ValueError, match="at least one camera"):
-        camera_path([], 10)
+        camera_path([], 10, CENTER, UP)
 
 
-@pytest.mark.parametrize("path", [held, camera_path, lambda view, count: turntable(view, CENTER, UP, count)])
+@pytest.mark.parametrize(
+    "path",
+    [
+        held,
+        lambda view, count: camera_path([view], count, CENTER, UP),
+        lambda view, count: turntable(view, CENTER, UP, count),
+    ],
+)
 def test_no_frames_make_no_path(path):
-    view = ring([0])[0]
     with pytest.raises(ValueError, match="0 frames"):
-        path([view] if path is camera_path else view, 0)
+        path(ring([0])[0], 0)
 
 
 PELVIS = np.array([0.1, -0.3, 0.05])
@@ -241,6 +274,47 @@ def test_a_turntable_keeps_the_person_where_it_was_in_the_picture(up):
     assert len({tuple(view.center.round(6)) for view in shot.views}) == 7
     first, second = (view.center - center for view in shot.views[:2])
     assert np.cross(first, second)[1] > 0  # counter-clockwise seen from above
+
+
+def walking(count: int = 60, up: str = "y") -> PoseSequence:
+    """A metre a second along x and a little up and down, from far away on."""
+    poses = sequence(count, up)
+    way = np.stack([5 + np.arange(count) / 30, 0.01 * np.sin(np.arange(count)), np.full(count, 2.0)], 1)
+    return replace(poses, translations=(way @ poses.rotation).astype(np.float32))
+
+
+@pytest.mark.parametrize("up", ["y", "z"])
+def test_a_camera_that_follows_keeps_the_person_in_place(up):
+    poses = walking(up=up)
+    start = poses.rotation @ (PELVIS + poses.translations[0])
+    view = looking_at(start, start + [0, 0.3, 3])
+    (shot,) = make_shots([view], poses, PELVIS, follow=True)
+    places = [poses.rotation @ (PELVIS + translation) for translation in poses.translations]
+    seen = np.array([in_picture(view, place) for view, place in zip(shot.views, places, strict=True)])
+    assert np.abs(seen - seen[30]).max() < 45, "but for the beginning and the end, where smoothing lags"
+    assert np.abs(seen[20:40] - seen[30]).max() < 4
+    (still,) = make_shots([view], poses, PELVIS)
+    assert max(abs(in_picture(view, place)[0]) for view, place in zip(still.views, places, strict=True)) > 160
+    assert all(np.array_equal(view.w2c[:3, :3], shot.views[0].w2c[:3, :3]) for view in shot.views)
+    np.testing.assert_allclose(shot.views[0].w2c, view.w2c, atol=1e-12)
+    heights = np.array([view.center[1] for view in shot.views])
+    assert np.ptp(heights[15:45]) < 0.002, "of two centimetres up and down in every six frames"
+
+
+def test_turntable_and_path_follow_too():
+    poses = walking()
+    cameras = [looking_at(PELVIS, PELVIS + place) for place in ([0, 0.3, 3], [3, 0.3, 0])]
+    for motion, used in (("turntable", cameras[:1]), ("path", cameras)):
+        (held_shot,) = make_shots(
+            used, replace(poses, translations=np.zeros_like(poses.translations)), PELVIS, motion
+        )
+        start = replace(poses, translations=poses.translations - poses.translations[0])
+        (following,) = make_shots(used, start, PELVIS, motion, follow=True)
+        offsets = np.array(
+            [a.center - b.center for a, b in zip(following.views, held_shot.views, strict=True)]
+        )
+        np.testing.assert_allclose(offsets[30], [1, 0, 0], atol=0.25)
+        assert (np.diff(offsets[:, 0]) > 0).all()
 
 
 def test_the_axis_is_signed():

@@ -18,6 +18,7 @@ class NoTorch:
         if name.split(".")[0] == "torch":
             raise ImportError("torch is not installed here")
 sys.meta_path.insert(0, NoTorch())
+import mmlphuman.animation.camera_choice
 import mmlphuman.animation.camera_path
 from mmlphuman.animation.camera_file import read_camera_file
 from mmlphuman.animation.pose_file import PoseOptions, read_pose_file

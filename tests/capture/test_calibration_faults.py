@@ -6,13 +6,16 @@ Each is planted in a copy of a small capture, in every layout that can have it, 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from faults import assert_one_line
 from small_capture import CALIBRATIONS, CAMERAS, HEIGHT, LAYOUTS, WIDTH
 
 from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.layout import check_cameras
 
 JSON_LAYOUTS = ("avatarrex", "thuman4")
 CAMERA = CAMERAS[1]
@@ -51,7 +54,15 @@ JSON_FIELD_FAULTS = {  # what is put into the second camera's entry, and what th
     "focal length as a fraction": ({"K": intrinsics(1.6, 1.2, 0.5, 0.5)}, ["K: focal lengths", "unit"]),
     "principal point far off": ({"K": intrinsics(cx=2400)}, ["K: the principal point", "2400", "unit"]),
     "K transposed": ({"K": [80.0, 0, 0, 0, 80.0, 0, 24.0, 32.0, 1]}, ["K must be upper triangular"]),
-    "distCoeff of 4": ({"distCoeff": [0.1] * 4}, ["distCoeff must be 5 numbers, got 4"]),
+    **{
+        f"distCoeff of {count}": (
+            {"distCoeff": [0.1] * count},
+            ["distCoeff must be 0, 4, 5, 8 or 12 numbers", f"got {count}"],
+        )
+        for count in (1, 3, 6, 14)
+    },
+    "pixelCenter of a third": ({"pixelCenter": 0.3}, ["pixelCenter is 0.3"]),
+    "image size of a planet": ({"imgSize": [10**18, 10**18]}, ["image size", "1000000000000000000"]),
     "distCoeff with NaN": ({"distCoeff": [float("nan")] * 5}, ["distCoeff holds numbers that are not"]),
     "zero image size": ({"imgSize": [0, HEIGHT]}, ["image size", "(0, 64)"]),
     "negative image size": ({"imgSize": [WIDTH, -1]}, ["image size", "(48, -1)"]),
@@ -206,3 +217,26 @@ def test_skew_is_said_to_be_ignored(capture_of, caplog):
     path.write_text(path.read_text().replace("[80.0, 0,", "[80.0, 5,", 1))
     open_capture(root)
     assert f"camera '{CAMERAS[0]}': K has a skew of 5 pixels" in caplog.text
+
+
+def test_many_cameras_are_no_trouble(capture_of):
+    """Of 60,000 names the one that is there twice is found at once, in the file and among cameras."""
+    root = capture_of("thuman4")
+    path, one = root / "calibration.json", open_capture(root).cameras[0]
+    names = [*map(str, range(59_999)), "7"]
+    path.write_text("{" + ",".join(f'"{name}": 0' for name in names) + "}")
+    began = time.process_time()
+    with pytest.raises(ValueError, match="'7' appears twice"):
+        open_capture(root)
+    with pytest.raises(ValueError, match="'7' appears twice"):
+        check_cameras(path, [replace(one, name=name) for name in names])
+    assert time.process_time() - began < 5
+
+
+def test_deep_brackets_around_a_number_are_read_or_refused(capture_of):
+    root = capture_of("thuman4")
+    path = root / "calibration.json"
+    calibration = json.loads(path.read_text())
+    calibration[CAMERA]["T"] = "DEEP"
+    path.write_text(json.dumps(calibration).replace('"DEEP"', "[" * 900 + "0, 0, 2" + "]" * 900))
+    assert open_capture(root).cameras[1].T.tolist() == [0, 0, 2]

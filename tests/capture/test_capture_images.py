@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 from small_capture import HEIGHT, WIDTH, image_path, mask_path
 
 from mmlphuman.capture.formats import open_capture
-from mmlphuman.capture.images import edge_band, make_view_reader
+from mmlphuman.capture.images import edge_band, make_view_reader, opencv_intrinsics
 
 SIZE = (WIDTH, HEIGHT)
 
@@ -100,6 +101,38 @@ def test_undistortion_puts_points_where_the_pinhole_camera_sees_them(small_captu
         np.testing.assert_allclose(found, seen, atol=0.5)
         found = np.array([columns[view.mask].mean(), rows[view.mask].mean()])
         np.testing.assert_allclose(found, seen, atol=0.7)
+
+
+@pytest.mark.parametrize("dist", [
+    (0.9, -0.1, 0.01, -0.02), (1.5, -0.1, 0.01, -0.02, 0.05), (0.5, 0.2, 0.01, 0.02, 0.1, -0.8, 0.3, 0.2),
+    (0.5, 0.2, 0.01, 0.02, 0.1, -0.8, 0.3, 0.2, 0.05, -0.03, 0.04, 0.02),
+])  # fmt: skip
+def test_every_model_of_opencv_is_undone(small_capture, dist):
+    """The very tables of OpenCV, of a calibration file that holds so many numbers."""
+    path = small_capture / "calibration_full.json"
+    calibration = json.loads(path.read_text())
+    for entry in calibration.values():
+        entry["distCoeff"] = list(dist)
+    path.write_text(json.dumps(calibration))
+    camera = open_capture(small_capture).cameras[0]
+    assert camera.dist[: len(dist)].tolist() == list(dist)
+    undistortion = make_view_reader(camera, SIZE, 1.0, 3).undistortion
+    tables = cv2.initUndistortRectifyMap(camera.K, np.array(dist), None, camera.K, SIZE, cv2.CV_16SC2)
+    for table, expected in zip(undistortion.tables, tables, strict=True):
+        np.testing.assert_array_equal(table, expected)
+
+
+def test_half_a_pixel_of_imported_cameras(small_capture):
+    """Their K is for pixel centres at +0.5; OpenCV undoes the lens with half a pixel less."""
+    camera = replace(
+        open_capture(small_capture).cameras[0], dist=np.array([1.5, 0, 0, 0, 0]), half_pixel=True
+    )
+    shifted = camera.K - [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
+    np.testing.assert_array_equal(opencv_intrinsics(camera, camera.K), shifted)
+    tables = cv2.initUndistortRectifyMap(shifted, camera.dist, None, shifted, SIZE, cv2.CV_16SC2)
+    reader = make_view_reader(camera, SIZE, 1.0, 3)
+    np.testing.assert_array_equal(reader.undistortion.tables[1], tables[1])
+    np.testing.assert_array_equal(reader.intrinsics, camera.K)
 
 
 def test_mask_of_another_size_names_both_files_and_sizes(small_capture):

@@ -112,6 +112,17 @@ def test_poses_beyond_the_images(capture_of, layout):
     )
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pictures_numbered_from_one(capture_of, layout):
+    """Frame 0 is missing, and there is a picture more than there are poses: the whole capture is one number off."""
+    root = capture_of(layout)
+    for camera in range(len(CAMERAS)):
+        for path_of in (image_path, mask_path):
+            for frame in reversed(range(FRAMES)):
+                path_of(root, camera, frame, layout).rename(path_of(root, camera, frame + 1, layout))
+    assert_one_line(root, ["frame 0 has no image and mask", "numbered from 1", "script/import_capture.py"])
+
+
 def test_frames_beyond_the_poses_and_cameras_beyond_the_calibration(capture_of):
     root = capture_of("actorshq")
     with pytest.raises(ValueError, match=r"frame 6 does not exist: smpl_params\.npz holds frames 0 to 5"):

@@ -25,7 +25,7 @@ NOVEL = 24  # the first frame that training never saw
 def inputs(files, model, tmp_path_factory) -> dict[str, Path]:
     """Camera files, and the capture's poses."""
     folder = tmp_path_factory.mktemp("inputs")
-    for number, view in read_camera_list(model / "cameras.json").items():
+    for number, view in read_camera_list(model / "cameras.json", trained_only=True).items():
         write_camera_file(folder / f"{number}.json", view)
     return {
         "poses": files["data"] / "smpl_params.npz",
@@ -110,9 +110,34 @@ def test_a_training_camera_goes_by_its_id(animate, inputs, tmp_path):
     assert animate("--count", 1, cam_path=inputs["camera2"], out_dir=tmp_path / "file")[0] == 0
     name = "render/frame00000000.png"
     assert (picture(tmp_path / "id" / name) == picture(tmp_path / "file" / name)).all()
-    one_error_line(
-        animate(cam_path=99, out_dir=tmp_path / "none"), "--cam_path 99", "has the cameras 0, 1, 2"
+    one_error_line(animate(cam_path=99, out_dir=tmp_path / "none"), "--cam_path 99", "has the cameras 0-3")
+
+
+def test_a_held_out_camera_is_known_to_the_model_and_to_its_compact_file(animate, files, model, tmp_path):
+    """Camera 3 was never trained on: by id of both, and as a camera of the capture's calibration, it is the same."""
+    compact = tmp_path / "avatar.safetensors"
+    status, _, err = call_here("script/compact.py", "--model_dir", model, "--out", compact, "--keep", 1)
+    assert status == 0, err
+    name = "render/frame00000000.png"
+    for out, flags in (("id", {"cam_path": 3}), ("capture", {"cam_path": f"{files['data']}#3"}),
+                       ("compact", {"cam_path": 3, "model_dir": compact})):  # fmt: skip
+        status, _, err = animate("--count", 1, out_dir=tmp_path / out, **flags)
+        assert status == 0, err
+    by_id, by_calibration, of_compact = (
+        picture(tmp_path / out / name) for out in ("id", "capture", "compact")
     )
+    assert np.abs(by_id.astype(int) - by_calibration).max() <= 1
+    assert np.abs(by_id.astype(int) - of_compact).mean() < 2 and (by_id != 255).any()
+
+
+def test_a_list_of_cameras_is_several(animate, inputs, tmp_path):
+    content = [json.loads(inputs[f"camera{number}"].read_text()) for number in (0, 2)]
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    status, _, err = animate(
+        "--count", 1, "--follow", cam_path=tmp_path / "list.json", out_dir=tmp_path / "out"
+    )
+    assert status == 0, err
+    assert names(tmp_path / "out")[1:] == [f"render/cam{camera:03d}_frame00000000.png" for camera in (0, 1)]
 
 
 def test_a_turntable_video_with_the_bar(animate, tmp_path):

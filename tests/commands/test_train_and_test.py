@@ -25,7 +25,8 @@ def test_a_run_records_itself(model):
     assert {"config.yaml", "run.json", "cameras.json", "poses.npz", "template.ply", "checkpoints"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     cameras = json.loads((model / "cameras.json").read_text())
-    assert [camera["id"] for camera in cameras] == [0, 1, 2] and len(cameras[0]["w2c"]) == 16
+    assert [camera["id"] for camera in cameras] == [0, 1, 2, 3] and len(cameras[0]["w2c"]) == 16
+    assert [camera["trained"] for camera in cameras] == [True, True, True, False]
 
 
 def test_rendering_writes_pictures_scores_and_a_sheet(files, model, tmp_path):

@@ -34,6 +34,15 @@ CAPTURE_DATASET = "mmlphuman/capture/dataset.py"
 CAPTURE_IMAGES = "mmlphuman/capture/images.py"
 CROP = "mmlphuman/capture/crop.py"
 METRICS = "mmlphuman/evaluation/metrics.py"
+CAMERA_PATH = "mmlphuman/animation/camera_path.py"
+CALIBRATION = "mmlphuman/calibrations/calibration.py"
+COLMAP = "mmlphuman/calibrations/colmap.py"
+EASYMOCAP = "mmlphuman/calibrations/easymocap.py"
+TRANSFORMS = "mmlphuman/calibrations/transforms_json.py"
+DATA_SETS = "mmlphuman/calibrations/human_data_sets.py"
+MOTION_CAPTURE = "mmlphuman/calibrations/motion_capture.py"
+IMPORT = "mmlphuman/preparation/import_capture.py"
+METRIC_SCALE = "mmlphuman/preparation/metric_scale.py"
 TYPES = "mmlphuman/types.py"
 POSE_LAYOUT = "mmlphuman/pose_layout.py"
 
@@ -76,6 +85,13 @@ TESTS = {
         "tests/avatar/test_light.py",
         "tests/avatar/test_pose_space.py",
     ),
+    CAMERA_PATH: ("tests/animation/test_camera_path.py",),
+    **dict.fromkeys(
+        (CALIBRATION, COLMAP, EASYMOCAP, TRANSFORMS, DATA_SETS, MOTION_CAPTURE),
+        ("tests/calibrations/test_calibration_forms.py",),
+    ),
+    IMPORT: ("tests/preparation/test_import_capture.py",),
+    METRIC_SCALE: ("tests/preparation/test_metric_scale.py",),
     POSE_LAYOUT: ("tests/avatar/test_formulas.py",),
 }
 
@@ -368,6 +384,37 @@ FAULTS = (
           "cv2.dilate(pixels, disk) != pixels"),
     Fault(CAPTURE_IMAGES, "square instead of disk", "offsets[:, None] ** 2 + offsets**2 <= radius**2",
           "offsets[:, None] ** 2 + offsets**2 <= 2 * radius**2"),
+    Fault(CAPTURE_IMAGES, "half a pixel the wrong way", "return K - HALF_PIXEL", "return K + HALF_PIXEL"),
+    Fault(CAPTURE_IMAGES, "half a pixel of every camera", "HALF_PIXEL * camera.half_pixel *", "HALF_PIXEL *"),
+    # Cameras of other forms, and where cameras go.
+    Fault(CALIBRATION, "half a pixel forgotten", "K + shift", "K"),
+    Fault(CALIBRATION, "millimetres as centimetres", "MILLIMETRES = 1e-3", "MILLIMETRES = 1e-2"),
+    Fault(COLMAP, "quaternion's order", "np.roll(quat, -1)", "quat"),
+    Fault(COLMAP, "focal lengths exchanged", "[[fx, 0, cx], [0, fy, cy]", "[[fy, 0, cx], [0, fx, cy]"),
+    Fault(COLMAP, "points' size", "24 * points", "16 * points"),
+    Fault(EASYMOCAP, "rotation vector backwards", "Rotation.from_rotvec(_matrix", "Rotation.from_rotvec(-_matrix"),
+    Fault(TRANSFORMS, "axes not turned", "np.diag([1.0, -1.0, -1.0])", "np.diag([1.0, 1.0, 1.0])"),
+    Fault(TRANSFORMS, "centre's sign", "-w2c[:3, :3] @ c2w[:3, 3]", "w2c[:3, :3] @ c2w[:3, 3]"),
+    Fault(TRANSFORMS, "half the angle twice", "math.tan(angle / 2)", "math.tan(angle)"),
+    Fault(DATA_SETS, "scale left out", "scale * MILLIMETRES * numbers", "MILLIMETRES * numbers"),
+    Fault(DATA_SETS, "size a pixel short", "round(2 * (center + 0.5))", "round(2 * center)"),
+    Fault(MOTION_CAPTURE, "another subpixel", "SUBPIXELS = 64", "SUBPIXELS = 32"),
+    Fault(MOTION_CAPTURE, "half a turn about y", "HALF_TURN = np.diag([1.0, -1.0, -1.0])",
+          "HALF_TURN = np.diag([-1.0, 1.0, -1.0])"),
+    Fault(MOTION_CAPTURE, "sensor's corner added", "cx - left", "cx + left"),
+    Fault(MOTION_CAPTURE, "a row short", "int(bottom - top) + 1", "int(bottom - top)"),
+    Fault(IMPORT, "intrinsics not scaled", "K=np.array([*scale, 1.0])[:, None] * camera.K", "K=camera.K"),
+    Fault(IMPORT, "frames off by one", "divmod(number - self.first,", "divmod(number - self.first + 1,"),
+    Fault(METRIC_SCALE, "ends added", "float(ends[0] - ends[1])", "float(ends[0] + ends[1])"),
+    Fault(METRIC_SCALE, "shortest poses count", "UPRIGHT = 0.9", "UPRIGHT = 0.1"),
+    Fault(METRIC_SCALE, "half a pixel too much", "pixels - HALF_PIXEL * camera.half_pixel", "pixels + HALF_PIXEL"),
+    Fault(METRIC_SCALE, "lowest pixel's upper edge", "(rows.max(), 1)", "(rows.max(), 0)"),
+    Fault(METRIC_SCALE, "rays turned the other way", "1))], 1) @ camera.R", "1))], 1) @ camera.R.T"),
+    Fault(CAMERA_PATH, "turn backwards", "np.cross(up, toward), across", "np.cross(toward, up), across"),
+    Fault(CAMERA_PATH, "the long way round", "np.unwrap(angles)", "angles"),
+    Fault(CAMERA_PATH, "height left out", "+ spline(arms @ up)[:, None] * up", ""),
+    Fault(CAMERA_PATH, "cameras follow twice as far", "views, offsets, strict", "views, 2 * offsets, strict"),
+    Fault(CAMERA_PATH, "way not smoothed", "FOLLOW_SECONDS = 0.5", "FOLLOW_SECONDS = 0.001"),
     Fault(CROP, "share of whole images", "sample.share * rows * columns / (height * width)", "sample.share"),
     Fault(CROP, "principal point shifted the wrong way", "intrinsics[:, 0, 2] -=", "intrinsics[:, 0, 2] +="),
     Fault(CROP, "margin", "MARGIN = 0.1", "MARGIN = 0.01"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,9 @@ import numpy as np
 import pytest
 from checked_capture import CAMERAS, FRAMES
 
+from mmlphuman.capture.formats import open_capture
 from mmlphuman.preparation.capture_check import check_capture, read_mean_hands
+from mmlphuman.preparation.file_checks import check_twin_cameras
 from mmlphuman.preparation.findings import ERROR, OK, WARNING, overall
 from mmlphuman.synthetic.layouts import LAYOUTS
 
@@ -324,6 +328,75 @@ def test_hands_relative_to_the_mean(capture_copy, synthetic_body):
         f for f in check_capture(capture_copy, synthetic_body, 0).findings if f.check == "hand convention"
     )
     assert row.result == WARNING and "flat_hand_mean=False" in row.what, row
+
+
+def findings_of(root: Path, body: Path, check: str) -> list:
+    return [finding for finding in check_capture(root, body, 0).findings if finding.check == check]
+
+
+@pytest.mark.parametrize("unit", [0.37, 25.4])
+def test_cameras_without_metric_scale_are_named_with_the_factor(capture_copy, synthetic_body, unit):
+    edit_cameras(capture_copy, range(CAMERAS), lambda K, R, T: (K, R, unit * T))
+    (row,) = findings_of(capture_copy, synthetic_body, "metric scale")
+    factor = float(row.what.split("times ")[1].split()[0])
+    assert row.result == ERROR and factor == pytest.approx(1 / unit, rel=0.03), row
+    assert f"import_capture.py --scale {factor:.4g}" in row.what
+
+
+def rename_pictures(root: Path, shift: int) -> None:
+    """Frame n's pictures get the number n + shift; those below zero go."""
+    for path_of in (image_file, mask_file):
+        for camera in range(CAMERAS):
+            order = reversed(range(FRAMES)) if shift > 0 else range(FRAMES)
+            for frame in order:
+                path = path_of(root, camera, frame)
+                path.replace(path_of(root, camera, frame + shift)) if frame + shift >= 0 else path.unlink()
+
+
+@pytest.mark.parametrize("shift", [1, -2])
+def test_pictures_that_are_numbered_otherwise_than_poses(capture_copy, synthetic_body, shift):
+    rename_pictures(capture_copy, shift)
+    (row,) = findings_of(capture_copy, synthetic_body, "frame numbers")
+    assert row.result == WARNING and f"--first {shift} numbers" in row.what, row
+    assert ("numbered from 1" in row.what) == (shift == 1)
+
+
+def test_pictures_of_other_endings_are_found_and_pairs_of_endings_named(capture_copy, synthetic_body):
+    for frame in range(FRAMES):
+        image_file(capture_copy, 0, frame).rename(image_file(capture_copy, 0, frame).with_suffix(".JPG"))
+        path = mask_file(capture_copy, 1, frame)
+        assert cv2.imwrite(str(path.with_suffix(".png")), cv2.imread(str(path)))
+        path.unlink()
+    checked = check_capture(capture_copy, synthetic_body, 0)
+    assert [finding for finding in checked.findings if finding.result != OK] == []
+    path = image_file(capture_copy, 2, 3)
+    shutil.copyfile(path, path.with_suffix(".JPEG"))
+    (row,) = [f for f in check_capture(capture_copy, synthetic_body, 1).findings if f.check == "endings"]
+    assert row.result == WARNING and f"{NAMES[2]}/00000003" in row.where
+
+
+def test_masks_may_be_the_pictures_alpha(capture_copy, synthetic_body):
+    for camera in range(CAMERAS):
+        for frame in range(FRAMES):
+            image, mask = image_file(capture_copy, camera, frame), mask_file(capture_copy, camera, frame)
+            pixels = np.dstack([cv2.imread(str(image)), cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)])
+            assert cv2.imwrite(str(image.with_suffix(".png")), pixels)
+            image.unlink()
+        shutil.rmtree(capture_copy / NAMES[camera] / "mask")
+    checked = check_capture(capture_copy, synthetic_body, 0)
+    assert [finding for finding in checked.findings if finding.result != OK] == []
+
+
+def test_many_cameras_are_compared_at_once(clean_check_captures):
+    """Twins among 20,000 cameras: not each with each."""
+    layout = open_capture(clean_check_captures("avatarrex"))
+    one = layout.cameras[0]
+    cameras = [replace(one, name=f"{n}", T=one.T + [n, 0, 0]) for n in range(20_000)]
+    cameras[700] = replace(cameras[700], T=cameras[3].T)
+    began = time.process_time()
+    row = check_twin_cameras(replace(layout, cameras=tuple(cameras)))
+    assert time.process_time() - began < 3
+    assert row.result == WARNING and row.where == "camera 3 (3) and camera 700 (700)"
 
 
 def test_one_fault_does_not_hide_another(capture_copy, synthetic_body):
