@@ -9,18 +9,22 @@ count: the saved state continues with the very next sample. Several processes (r
 them, each reading only its own; the saved state is that of all together, so their number may change.
 
 A sample travels in one piece of memory: each tensor that goes from process to process costs a handshake, and each copy
-to a device a launch; one is enough.
+to a device a launch; one is enough. It is anonymous memory, whose descriptor is handed over: not /dev/shm, where PyTorch
+would put it and which in a container holds less than a few samples.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
+import mmap
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from multiprocessing.reduction import DupFd
+from typing import Any
 
 import cv2
 import numpy as np
@@ -82,6 +86,35 @@ class PackedSample(MovableToDevice):
             share=self.share,
             persons=self.persons,
         )
+
+    def __reduce__(self) -> tuple:
+        """To another process. What cannot be handed over arrives there as an error: raised here, in the thread that
+        sends, it would be printed and forgotten."""
+        if not hasattr(os, "memfd_create"):  # not Linux: PyTorch's own way
+            return super().__reduce__()  # pyright: ignore[reportReturnType]
+        try:
+            memory = os.memfd_create("sample")
+            try:
+                unwritten = memoryview(self.buffer.numpy())
+                while unwritten:
+                    unwritten = unwritten[os.write(memory, unwritten) :]
+                handed_over = DupFd(memory)
+            finally:
+                os.close(memory)
+        except OSError as error:
+            return ValueError, (f"frame {self.frame}: a read sample cannot be handed over ({error.strerror})",)
+        others = (getattr(self, field.name) for field in fields(self)[1:])
+        return _received, (handed_over, len(self.buffer), *others)
+
+
+def _received(handed_over: Any, size: int, *others: Any) -> PackedSample:
+    """In the process that a PackedSample has come to."""
+    descriptor = handed_over.detach()
+    try:
+        memory = mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+    return PackedSample(torch.frombuffer(memory, dtype=torch.uint8), *others)
 
 
 class SampleStream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -170,6 +171,30 @@ def test_readers_that_hang_are_given_up_and_killed(small_capture, monkeypatch):
             reader.join(5)
             assert reader.exitcode == -signal.SIGKILL
         assert_same_samples(take(stream, 3), take(expected, 3))  # nothing is lost with new readers
+
+
+def test_samples_do_not_go_through_dev_shm(small_capture, monkeypatch):
+    """Which in a container holds 64 MB, of the host's memory however much."""
+
+    def too_small(*_):
+        raise RuntimeError("unable to write to /dev/shm")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", too_small)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_filename_cpu_", too_small)
+    monkeypatch.setattr(worker_watch, "SAMPLE_SECONDS", 5)
+    with stream_of(small_capture, num_workers=2) as stream:
+        assert_same_samples(take(stream, 9), take(stream_of(small_capture), 9))
+
+
+def test_a_sample_that_cannot_be_handed_over_is_one_line(small_capture, monkeypatch):
+    def no_memory(*_):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "memfd_create", no_memory)
+    monkeypatch.setattr(worker_watch, "SAMPLE_SECONDS", 5)
+    stream = stream_of(small_capture, num_workers=1)
+    with pytest.raises(ValueError, match=r"^frame \d: a read sample cannot be handed over \(Cannot allocate memory"):
+        next(stream)
 
 
 def test_close_ends_the_workers(small_capture):
