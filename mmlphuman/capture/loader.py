@@ -9,8 +9,8 @@ count: the saved state continues with the very next sample. Several processes (r
 them, each reading only its own; the saved state is that of all together, so their number may change.
 
 A sample travels in one piece of memory: each tensor that goes from process to process costs a handshake, and each copy
-to a device a launch; one is enough. It is anonymous memory, whose descriptor is handed over: not /dev/shm, where PyTorch
-would put it and which in a container holds less than a few samples.
+to a device a launch; one is enough. It is anonymous memory, whose descriptor is handed over: not /dev/shm, where
+PyTorch would put it and which holds few samples in a container.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ class PackedSample(MovableToDevice):
             finally:
                 os.close(memory)
         except OSError as error:
-            return ValueError, (f"frame {self.frame}: a read sample cannot be handed over ({error.strerror})",)
+            return ValueError, (
+                f"frame {self.frame}: a read sample cannot be handed over ({error.strerror})",
+            )
         others = (getattr(self, field.name) for field in fields(self)[1:])
         return _received, (handed_over, len(self.buffer), *others)
 

@@ -32,7 +32,7 @@ from mmlphuman.avatar.light import FUNCTIONS
 from mmlphuman.avatar.pose_inputs import EXPRESSION, NOTHING
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import Config, config_of_saved, validate
+from mmlphuman.config import Config, config_of_saved
 from mmlphuman.pose_layout import EXPRESSION_DIM, NUM_JOINTS, POSE_DIM
 from mmlphuman.text import one_line
 
@@ -215,7 +215,6 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[Config, int, int]:
         raise ValueError(f"format version {version}, this program reads 1 to {FORMAT_VERSION}")
     try:
         config = config_of_saved(json.loads(metadata["config"]))
-        validate(config, "its settings")
         iteration = int(metadata["iteration"])
     except (KeyError, ValueError, TypeError, RecursionError, OmegaConfBaseException) as error:
         raise ValueError(f"its settings do not fit this program: {one_line(error)}") from error

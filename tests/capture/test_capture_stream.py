@@ -193,7 +193,9 @@ def test_a_sample_that_cannot_be_handed_over_is_one_line(small_capture, monkeypa
     monkeypatch.setattr(os, "memfd_create", no_memory)
     monkeypatch.setattr(worker_watch, "SAMPLE_SECONDS", 5)
     stream = stream_of(small_capture, num_workers=1)
-    with pytest.raises(ValueError, match=r"^frame \d: a read sample cannot be handed over \(Cannot allocate memory"):
+    with pytest.raises(
+        ValueError, match=r"^frame \d: a read sample cannot be handed over \(Cannot allocate memory"
+    ):
         next(stream)
 
 
