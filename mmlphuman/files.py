@@ -77,6 +77,21 @@ def _open_npz(path: str | Path) -> np.lib.npyio.NpzFile:
     return archive
 
 
+def require_plain(path: str | Path) -> None:
+    """FileNotFoundError if nothing is there, ValueError for what is no plain file: a pipe would be waited for, and a
+    device read without end."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: not a plain file (a folder, pipe or device)")
+
+
+def read_plain_file(path: str | Path) -> bytes:
+    """Raises as `require_plain`, or OSError."""
+    require_plain(path)
+    return Path(path).read_bytes()
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """Open `path` for writing bytes; it appears, complete, only when the block ends without an exception.

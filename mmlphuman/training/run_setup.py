@@ -29,6 +29,7 @@ from mmlphuman.body.smplx_model import load_body
 from mmlphuman.body.weight_volume import find_or_make_weight_volume
 from mmlphuman.capture.dataset import CaptureDataset, test_dataset, training_dataset
 from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.masks import check_masks
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import versions
 from mmlphuman.config import Config, save_config
@@ -91,10 +92,17 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
 
 
 def read_one_of_each_camera(dataset: CaptureDataset) -> None:
-    """Raises before anything is written for a fault that a camera's files share, such as masks of another size."""
-    first = {camera: frame for frame, camera in reversed(dataset.pairs)}
-    for camera, frame in first.items():
-        dataset.sample(frame, (camera,))
+    """Raises before anything is written for a fault that a camera's files share, such as masks of another size, or
+    that show nobody."""
+    frames: dict[int, list[int]] = {}
+    for frame, camera in dataset.pairs:
+        frames.setdefault(camera, []).append(frame)
+    for camera, of_it in sorted(frames.items()):
+        dataset.sample(of_it[0], (camera,))
+        try:
+            check_masks([dataset.layout.mask_path(camera, frame) for frame in of_it])
+        except ValueError as error:
+            raise ValueError(f"camera {camera}: {error}") from error
 
 
 def refuse_occupied(model_dir: Path) -> None:

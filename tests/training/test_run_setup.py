@@ -6,10 +6,14 @@ import sys
 import time
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from mmlphuman.capture.dataset import training_dataset
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import default_config
 from mmlphuman.training.run_setup import (
     LOCK_NAME,
@@ -17,6 +21,7 @@ from mmlphuman.training.run_setup import (
     build_scene,
     create_model_folder,
     lock_run,
+    read_one_of_each_camera,
     refuse_occupied,
 )
 from tests.training.test_loop import assert_same_state, fresh, run
@@ -115,3 +120,18 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     time.sleep(0.1)
     lock_run(tmp_path)
     assert "process" in (tmp_path / LOCK_NAME).read_text()
+
+
+def test_useless_masks_are_refused_before_the_first_step(tiny_config, capture, tmp_path):
+    copy = shutil.copytree(capture, tmp_path / "capture")
+    layout = open_capture(copy)
+    for frame in range(24):
+        path = layout.mask_path(1, frame)
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) // 255)
+    with pytest.raises(ValueError, match=r"^camera 1: mask .* shows nobody: no value is above \d,") as error:
+        build_scene(tiny_config, copy)
+    assert "\n" not in str(error.value)
+    others = training_dataset(
+        replace(tiny_config, train_cam_ids=[0, 2]), layout, read_smpl_params(layout.pose_path)
+    )
+    read_one_of_each_camera(others)
