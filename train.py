@@ -60,6 +60,11 @@ def parse_arguments() -> argparse.Namespace:
         metavar="[auto]",
         help="continue the run in --out_dir at its newest whole checkpoint; start it if there is none",
     )
+    parser.add_argument(
+        "--other_capture",
+        action="store_true",
+        help="--resume although cameras, poses or betas are not those that the run began with",
+    )
     add_viewer_arguments(parser)
     parser.add_argument("--no_viewer", action="store_true", help="serve no live viewer")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
@@ -104,7 +109,9 @@ def prepare(args: argparse.Namespace, config: Config, lpips: Callable | None, ra
     if args.resume and ranks.any_rank(ranks.first and bool(list_checkpoints(args.out_dir))):
         if ranks.first:
             lock_run(args.out_dir)
-        trainer = resume_run(config, args.data_dir, args.out_dir, lpips, ranks.device, ranks)
+        trainer = resume_run(
+            config, args.data_dir, args.out_dir, lpips, ranks.device, ranks, args.other_capture
+        )
         ranks.say(f"resuming {args.out_dir} at iteration {trainer.iteration}")
         return trainer
     with ranks.first_before_others():

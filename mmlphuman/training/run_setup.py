@@ -37,6 +37,7 @@ from mmlphuman.model_folder import list_checkpoints
 
 CUBLAS_WORKSPACE = ":4096:8"  # one of the two that cuBLAS documents as reproducible
 TEMPLATE_NAME = "template.ply"  # the surface that the Gaussians were placed on, in the canonical pose
+RUN_NAME, CAMERAS_NAME, POSES_NAME = "run.json", "cameras.json", "poses.npz"  # what a run was begun with
 LOCK_NAME = "run.lock"  # says who trains here, or who did last
 
 
@@ -135,13 +136,13 @@ def write_run_record(folder: Path, config: Config, data_dir: Path, scene: Scene)
     dataset = scene.training
     assert scene.template is not None, "a new run has one"
     save_config(config, folder / "config.yaml")
-    record = {"data_dir": str(data_dir), "command": sys.argv, **versions()}
-    (folder / "run.json").write_text(json.dumps(record, indent=2))
-    (folder / "cameras.json").write_text(json.dumps(camera_list(dataset), indent=1))
+    record = {"data_dir": str(data_dir), "command": sys.argv, **versions(), "lenses": lenses(dataset)}
+    (folder / RUN_NAME).write_text(json.dumps(record, indent=2))
+    (folder / CAMERAS_NAME).write_text(json.dumps(camera_list(dataset), indent=1))
     frames = sorted({frame for frame, _ in dataset.pairs})
     poses = dataset.poses
     np.savez(
-        folder / "poses.npz",
+        folder / POSES_NAME,
         frames=frames,
         betas=poses.betas,
         poses=poses.poses[frames],
@@ -149,6 +150,12 @@ def write_run_record(folder: Path, config: Config, data_dir: Path, scene: Scene)
         expression=poses.expressions_of(frames),
     )
     scene.template.export(folder / TEMPLATE_NAME)
+
+
+def lenses(dataset: CaptureDataset) -> dict[str, list]:
+    """Camera id -> its name, which is where its pictures lie, and the distortion that is taken out of them."""
+    cameras = {camera: dataset.layout.cameras[camera] for camera in dataset.camera_ids}
+    return {str(camera): [entry.name, entry.dist.tolist()] for camera, entry in cameras.items()}
 
 
 def lock_run(model_dir: Path) -> None:

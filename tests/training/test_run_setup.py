@@ -1,5 +1,6 @@
 """Before the first step: what a repeatable run may use, a model folder that is whole and takes one run at a time."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from mmlphuman.capture.dataset import training_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import default_config
+from mmlphuman.training.resume import resume_run
 from mmlphuman.training.run_setup import (
     LOCK_NAME,
     apply_determinism,
@@ -23,7 +25,9 @@ from mmlphuman.training.run_setup import (
     lock_run,
     read_one_of_each_camera,
     refuse_occupied,
+    write_run_record,
 )
+from tests.tiny_run import tiny_settings
 from tests.training.test_loop import assert_same_state, fresh, run
 
 HOLD = """
@@ -135,3 +139,73 @@ def test_useless_masks_are_refused_before_the_first_step(tiny_config, capture, t
         replace(tiny_config, train_cam_ids=[0, 2]), layout, read_smpl_params(layout.pose_path)
     )
     read_one_of_each_camera(others)
+
+
+def edit_calibration(change):
+    def edit(root):
+        path = root / "calibration_full.json"
+        entries = json.loads(path.read_text())
+        path.write_text(json.dumps(change(entries) or entries))
+
+    return edit
+
+
+def edit_poses(**changes):
+    def edit(root):
+        with np.load(root / "smpl_params.npz") as archive:
+            arrays = dict(archive)
+        np.savez(root / "smpl_params.npz", **arrays | {k: change(arrays[k]) for k, change in changes.items()})
+
+    return edit
+
+
+def first_camera(entries):
+    return entries[min(entries)]
+
+
+OTHER_CAPTURES = {
+    "a camera moved": (
+        edit_calibration(lambda entries: first_camera(entries)["T"].__setitem__(2, 9.0)),
+        r"camera 0 \(.*\) stands \d[.\d]* m from where it stood",
+    ),
+    "reordered": (
+        edit_calibration(lambda entries: dict(reversed(entries.items()))),
+        r"camera 0 \(.*\) stands .* from where it stood",
+    ),
+    "another focal length": (
+        edit_calibration(lambda entries: first_camera(entries)["K"].__setitem__(0, 99.0)),
+        "camera 0 .* has another K",
+    ),
+    "another lens": (
+        edit_calibration(lambda entries: first_camera(entries)["distCoeff"].__setitem__(0, 0.01)),
+        "camera 0 .* has another name or distortion",
+    ),
+    "poses reversed": (edit_poses(body_pose=lambda poses: poses[::-1]), "smpl_params.npz has other poses"),
+    "betas": (edit_poses(betas=lambda betas: betas + 0.1), "smpl_params.npz has other betas"),
+    "translations": (edit_poses(transl=lambda places: places * 2), "smpl_params.npz has other translations"),
+}
+
+
+@pytest.fixture(scope="module")
+def begun(capture, synthetic_body, tmp_path_factory):
+    """A model folder with its record and its first checkpoint."""
+    folder = tmp_path_factory.mktemp("begun")
+    config = tiny_settings(synthetic_body, num_workers=0)
+    trainer = fresh(config, capture)
+    write_run_record(folder, config, capture, trainer.scene)
+    trainer.save(folder)
+    return folder, config
+
+
+@pytest.mark.parametrize("change", OTHER_CAPTURES)
+def test_another_capture_than_the_run_began_with_is_one_line_and_can_be_allowed(
+    begun, capture, tmp_path, change
+):
+    (folder, config), (edit, message) = begun, OTHER_CAPTURES[change]
+    copy, cpu = shutil.copytree(capture, tmp_path / "capture"), torch.device("cpu")
+    assert resume_run(config, copy, folder, None, cpu).iteration == 0
+    edit(copy)
+    with pytest.raises(ValueError, match=f"is not the capture .*: {message}; .*--other_capture$") as error:
+        resume_run(config, copy, folder, None, cpu)
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
+    assert resume_run(config, copy, folder, None, cpu, other_capture=True).iteration == 0
