@@ -16,10 +16,10 @@ from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import FORMERLY, Config
 from mmlphuman.files import read_npz
 from mmlphuman.json_file import read_json
-from mmlphuman.model_folder import load_avatar
+from mmlphuman.model_folder import content_of, load_avatar
 from mmlphuman.processes import Ranks
 from mmlphuman.text import ranges
-from mmlphuman.training.checkpoint import agreed_whole, load_training_state
+from mmlphuman.training.checkpoint import TRAINING_FILE, agreed_whole, load_training_state
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.run_setup import CAMERAS_NAME, POSES_NAME, RUN_NAME, Scene, lenses
 
@@ -132,5 +132,6 @@ def resume_run(
         if not other_capture:
             check_same_capture(scene.training, model_dir)
     trainer = Trainer(config, scene, lpips, device, saved.iteration, ranks)
-    trainer.load_state_dict(state)
+    with content_of(checkpoint / TRAINING_FILE):
+        trainer.load_state_dict(state)
     return trainer
