@@ -36,6 +36,7 @@ from mmlphuman.evaluation.render_to_files import render_animation, render_captur
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT
 from mmlphuman.evaluation.speed import measure_speed
 from mmlphuman.measures.lpips import load_lpips
+from mmlphuman.memory import memory_for
 from mmlphuman.model_folder import load_model, poses_to_score
 from mmlphuman.processes import Ranks, started_processes
 
@@ -175,7 +176,13 @@ def main() -> None:
         config = load_config(args.config, args.overrides)
     trained = trained.with_novel_poses_of(args.overrides)
     work = score_capture if args.data_dir is not None else time_frames if args.test_speed else animate
-    work(args, config, trained)
+    smaller = (
+        "lower test.image_scaling"
+        if args.data_dir is not None
+        else f"{args.cam_path}: lower width and height"
+    )
+    with memory_for(f"a picture does not fit; {smaller}"):
+        work(args, config, trained)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import torch
 from mmlphuman.command import run_command
 from mmlphuman.config import Config, load_config
 from mmlphuman.measures.lpips import load_lpips
+from mmlphuman.memory import memory_for
 from mmlphuman.model_folder import list_checkpoints
 from mmlphuman.processes import Ranks
 from mmlphuman.streaming.live_training import live_training
@@ -95,8 +96,11 @@ def main() -> None:
         viewers = None if args.no_viewer or not ranks.first else viewer_address(args)
         if viewers is not None and viewers.asked_for:
             viewers.check()
-        trainer = prepare(args, config, lpips, ranks)
-        finished = train(args.out_dir, trainer, viewers, preemption)
+        with memory_for(
+            "the run does not fit; lower init_num_gs, image_scaling, views_per_pose or num_workers"
+        ):
+            trainer = prepare(args, config, lpips, ranks)
+            finished = train(args.out_dir, trainer, viewers, preemption)
     if not finished:
         if ranks.first:
             by = preemption.asked_by or "another process"

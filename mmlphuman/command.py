@@ -15,8 +15,10 @@ from typing import NoReturn
 
 import torch
 
+from mmlphuman.memory import OutOfMemory, is_out_of_memory, reason
 from mmlphuman.text import one_line
 
+LESS_MEMORY = "give the machine or container more, or lower num_workers, image_scaling or init_num_gs"
 RECORDED_PACKAGES = ("torch", "gsplat", "numpy", "smplx", "opencv-python-headless", "opencv-python")
 
 
@@ -33,16 +35,23 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except (ValueError, OSError) as error:
+        if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
+            error = OutOfMemory(f"out of memory ({reason(error)}); {LESS_MEMORY}")
         if first or isinstance(error, ErrorOfOneProcess):
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         if one_of_several:
             leave_at_once()
         sys.exit(1)
-    except Exception:
-        if not one_of_several:
+    except Exception as error:
+        if is_out_of_memory(error):
+            print(f"error: out of memory ({reason(error)}); {LESS_MEMORY}", file=sys.stderr, flush=True)
+        elif one_of_several:
+            traceback.print_exc()
+        else:
             raise
-        traceback.print_exc()
-        leave_at_once()
+        if one_of_several:
+            leave_at_once()
+        sys.exit(1)
     except KeyboardInterrupt:
         if first:
             print("interrupted; a training run continues with --resume", file=sys.stderr, flush=True)

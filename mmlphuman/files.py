@@ -16,8 +16,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from mmlphuman.memory import OutOfMemory, memory_for, require_memory
+
 # What damage makes numpy and zipfile raise: wrong sums, cut streams, unknown compression or a password
-# (RuntimeError), a header that claims more than memory holds.
+# (RuntimeError), a header that claims more than there is.
 UNREADABLE_MEMBER = (
     ValueError,
     EOFError,
@@ -25,6 +27,8 @@ UNREADABLE_MEMBER = (
     RuntimeError,
     MemoryError,
     OverflowError,
+    SyntaxError,  # of a header, tokenize's included
+    RecursionError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -47,7 +51,16 @@ def read_npz(
         arrays = {}
         for key in [*required, *(key for key in optional if key in archive.files)]:
             try:
-                arrays[key] = archive[key]
+                with memory_for(f"array '{key}' of {path} does not fit"):
+                    size = (
+                        archive.zip.getinfo(f"{key}.npy").file_size
+                        if f"{key}.npy" in archive.zip.NameToInfo
+                        else 0
+                    )
+                    require_memory(size, f"array '{key}' of {path} does not fit")
+                    arrays[key] = archive[key]
+            except OutOfMemory:
+                raise
             except UNREADABLE_MEMBER as error:
                 raise ValueError(
                     f"{path}: array '{key}' cannot be read (damaged, or holds pickled objects)"
@@ -70,7 +83,7 @@ def _open_npz(path: str | Path) -> np.lib.npyio.NpzFile:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         archive = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, MemoryError, SyntaxError) as error:
         raise ValueError(f"{path}: not a readable npz file (damaged or another format)") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{path}: a single array, not an npz archive")

@@ -5,9 +5,11 @@ Imports nothing that is not there: the viewer's machine has no torch.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from mmlphuman.text import one_line
 
@@ -24,6 +26,8 @@ SAYINGS = (
     "defaultcpuallocator",
     "alloc_failed",
 )
+
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -50,6 +54,31 @@ def memory_for(what: str) -> Iterator[None]:
         if is_out_of_memory(error):
             raise OutOfMemory(f"out of memory: {what} ({reason(error)})") from error
         raise
+
+
+def memory_limit() -> float:
+    """Bytes that this process may have at most: of the machine, its container and its user's limit, the least known."""
+    limits = [float("inf")]
+    with suppress(ValueError, OSError, AttributeError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in CONTAINER_LIMITS:
+        with suppress(ValueError, OSError):
+            limits.append(float(Path(path).read_text()))
+    with suppress(ImportError):
+        import resource  # not on Windows
+
+        allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+        limits += [allowed] if allowed != resource.RLIM_INFINITY else []
+    return min(limits)
+
+
+def require_memory(needed: float, what: str) -> None:
+    """OutOfMemory, before anything is tried, if `needed` bytes can never be had."""
+    limit = memory_limit()
+    if needed > limit:
+        raise OutOfMemory(
+            f"out of memory: {what} ({needed / 2**30:,.1f} GiB are needed, {limit / 2**30:,.1f} exist)"
+        )
 
 
 def reason(error: BaseException) -> str:

@@ -22,8 +22,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from mmlphuman.capture.layout import CalibratedCamera
+from mmlphuman.capture.layout import MAX_PIXELS, CalibratedCamera
 from mmlphuman.files import read_plain_file
+from mmlphuman.memory import OutOfMemory, memory_for
 from mmlphuman.text import one_line
 
 BAND = 64  # rows that are undistorted together, in the columns that the person takes there
@@ -149,11 +150,15 @@ def decode_image(path: Path, mode: int) -> np.ndarray:
             raise ValueError(f"{path}: the image file is cut short; fetch it again or delete it")
     if data.startswith(JPEG_START):
         try:
-            return decode_jpeg(data, mode)
+            with memory_for(f"{path} does not fit"):
+                return decode_jpeg(data, mode)
+        except OutOfMemory:
+            raise
         except ValueError as error:
             raise ValueError(f"{path}: damaged ({one_line(error)}); fetch it again or delete it") from error
     try:  # A camera's orientation tag must not turn the pixels that were calibrated.
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
+        with memory_for(f"{path} does not fit"):
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # an empty or absurd file
         pixels = None
     if pixels is None:
@@ -163,9 +168,12 @@ def decode_image(path: Path, mode: int) -> np.ndarray:
 
 def decode_jpeg(data: bytes, mode: int) -> np.ndarray:
     """As OpenCV decodes it, bit by bit, in less time. ValueError where OpenCV prints libjpeg's warnings instead."""
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"it claims {width}x{height} pixels, {MAX_PIXELS:,} are possible")
     space = {cv2.IMREAD_GRAYSCALE: "GRAY", cv2.IMREAD_COLOR_RGB: "RGB"}.get(mode)
     if space is None:  # IMREAD_UNCHANGED
-        space = "GRAY" if simplejpeg.decode_jpeg_header(data)[2] == "Gray" else "BGR"
+        space = "GRAY" if colours == "Gray" else "BGR"
     pixels = simplejpeg.decode_jpeg(data, space, strict=True)
     return pixels[..., 0] if space == "GRAY" else pixels
 

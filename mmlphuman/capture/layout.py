@@ -18,6 +18,7 @@ import numpy as np
 DISTORTION_COEFFICIENTS = 5  # k1 k2 p1 p2 k3
 ROTATION_TOLERANCE = 1e-3  # on the entries of R R^T - 1; calibration files carry rounded numbers
 FOCAL_RANGE = (0.1, 100.0)  # of the image's size; beyond lie fractions or millimetres taken for pixels
+MAX_PIXELS = 2**27  # of a picture: 134 million, more than video cameras have
 SKEW_TOLERANCE = 1.0  # pixels; the rasterisers have no skew
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,10 @@ def _check_lens(where: str, camera: CalibratedCamera) -> None:
             raise ValueError(f"{where}: {field} holds numbers that are not finite")
     if camera.image_size is not None and min(camera.image_size) < 1:
         raise ValueError(f"{where}: image size (width, height) {camera.image_size} must be positive")
+    if camera.image_size is not None and camera.image_size[0] * camera.image_size[1] > MAX_PIXELS:
+        raise ValueError(
+            f"{where}: image size (width, height) {camera.image_size}: {MAX_PIXELS:,} pixels are possible"
+        )
     focal, center = camera.K[[0, 1], [0, 1]], camera.K[:2, 2]
     if focal.min() <= 0:
         raise ValueError(

@@ -35,6 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.sampler import Draw, EndlessSampler
 from mmlphuman.capture.worker_watch import WorkerWatch
+from mmlphuman.memory import OutOfMemory, is_out_of_memory
 from mmlphuman.pose_layout import EXPRESSION_DIM, POSE_DIM
 from mmlphuman.types import Box, Cameras, MovableToDevice, Pose, Sample
 
@@ -254,6 +255,12 @@ class _ReadOrExplain(Dataset):
             return PackedSample.of(sample if self._prepare is None else self._prepare(sample))
         except (ValueError, OSError) as error:
             return ValueError(str(error))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return OutOfMemory(
+                f"out of memory: frame {draw[0]} does not fit; lower num_workers or image_scaling"
+            )
 
 
 def available_cores() -> int:

@@ -33,11 +33,14 @@ from mmlphuman.capture.masks import check_masks
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import versions
 from mmlphuman.config import Config, save_config
+from mmlphuman.memory import memory_for, require_memory
 from mmlphuman.model_folder import list_checkpoints
+from mmlphuman.pose_layout import NUM_JOINTS
 
 CUBLAS_WORKSPACE = ":4096:8"  # one of the two that cuBLAS documents as reproducible
 TEMPLATE_NAME = "template.ply"  # the surface that the Gaussians were placed on, in the canonical pose
 RUN_NAME, CAMERAS_NAME, POSES_NAME = "run.json", "cameras.json", "poses.npz"  # what a run was begun with
+BYTES_A_NUMBER = 4
 LOCK_NAME = "run.lock"  # says who trains here, or who did last
 
 
@@ -73,6 +76,10 @@ class Scene:
 
 def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
     """Opens the capture and places a new avatar on its body. Raises ValueError or OSError, one line each."""
+    require_memory(
+        BYTES_A_NUMBER * config.init_num_gs * numbers_of_a_gaussian(config),
+        f"init_num_gs: {config.init_num_gs:,} Gaussians do not fit; lower it",
+    )
     layout = open_capture(data_dir)
     poses = read_smpl_params(layout.pose_path, config.face)
     training, held_out = training_dataset(config, layout, poses), test_dataset(config, layout, poses)
@@ -88,8 +95,14 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
     )
     translations = torch.from_numpy(poses.translations[frames])
     moves = bool(np.ptp(poses.expressions_of(frames), 0).any())
-    avatar = build_avatar(config, build_layout(config, body, template, volume, translations, moves))
+    with memory_for("an avatar of these init_num_gs, num_verts, num_features and hidden_widths does not fit"):
+        avatar = build_avatar(config, build_layout(config, body, template, volume, translations, moves))
     return Scene(training, held_out, avatar, pose_space, template)
+
+
+def numbers_of_a_gaussian(config: Config) -> int:
+    """Skinning weights, neighbours, properties, and their bases, at least."""
+    return NUM_JOINTS + 12 + 23 + 20 * config.num_gsparam_bases
 
 
 def read_one_of_each_camera(dataset: CaptureDataset) -> None:

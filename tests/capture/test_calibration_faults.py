@@ -52,6 +52,7 @@ JSON_FIELD_FAULTS = {  # what is put into the second camera's entry, and what th
     "principal point far off": ({"K": intrinsics(cx=2400)}, ["K: the principal point", "2400", "unit"]),
     "K transposed": ({"K": [80.0, 0, 0, 0, 80.0, 0, 24.0, 32.0, 1]}, ["K must be upper triangular"]),
     "distCoeff of 4": ({"distCoeff": [0.1] * 4}, ["distCoeff must be 5 numbers, got 4"]),
+    "an absurd image size": ({"imgSize": [40000, 40000]}, ["image size", "40000", "pixels are possible"]),
     "distCoeff with NaN": ({"distCoeff": [float("nan")] * 5}, ["distCoeff holds numbers that are not"]),
     "zero image size": ({"imgSize": [0, HEIGHT]}, ["image size", "(0, 64)"]),
     "negative image size": ({"imgSize": [WIDTH, -1]}, ["image size", "(48, -1)"]),
