@@ -105,6 +105,8 @@ def check_twin_cameras(layout: CaptureLayout) -> Finding:
     ]
     if twins:
         return Finding("cameras", WARNING, "cameras with the same pose, entered twice?", cut_list(twins))
+    if len(w2c) == 1:
+        return Finding("cameras", WARNING, "one camera: depth, and all that it does not see, is guessed")
     return Finding("cameras", OK, f"{len(w2c)} cameras")
 
 
