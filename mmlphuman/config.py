@@ -18,6 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 DEFAULTS = Path(__file__).resolve().parent.parent / "config" / "default.yaml"  # of the checkout
 NAMED_COLORS = {"white": [1.0, 1.0, 1.0], "black": [0.0, 0.0, 0.0]}
+FILES = {
+    "smpl_pkl_path",
+    "vgg_path",
+}  # looked for here, beside the settings that name them, and in the checkout
 RETIRED = {"gradient_exchange"}  # keys that older versions wrote into model folders
 # What versions did that did not have these keys yet: the published method.
 FORMERLY = {
@@ -275,6 +279,9 @@ def load_config(
         user = _read_yaml(path)
         for key in RETIRED & set(user):
             del user[key]
+        _refuse_references(str(path), user)
+        for key in FILES & set(user):
+            user[key] = _found(user[key], path.parent)
         layers.append((str(path), user))
     return _merge([*layers, ("command line", _dotlist(overrides or []))])
 
@@ -367,9 +374,18 @@ def _merge(layers: list[tuple[str, Any]]) -> Config:
         except OmegaConfBaseException as error:
             raise _unfit(source, error) from error
     config = _typed(merged)
+    for key in FILES:
+        setattr(config, key, _found(getattr(config, key), DEFAULTS.parent.parent))
     sources = {key: source for source, layer in layers for key in layer}  # the last one to say it
     validate(config, layers[0][0], sources)
     return config
+
+
+def _found(file: Any, folder: Path) -> Any:
+    """A relative path that leads nowhere from here, but does from `folder` (a settings' file, the checkout)."""
+    if isinstance(file, str) and not Path(file).exists() and (folder / file).exists():
+        return str(folder / file)
+    return file
 
 
 def _typed(merged: Any) -> Config:

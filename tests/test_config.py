@@ -236,3 +236,17 @@ def test_nothing_is_interpolated_into_settings_from_any_source(tmp_path, monkeyp
         with pytest.raises(ValueError, match=f"{key}.*: .*stands for a value elsewhere") as error:
             read()
         assert "hidden" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_relative_file_is_found_here_or_beside_the_settings_or_in_the_checkout(tmp_path, monkeypatch):
+    beside, here = tmp_path / "settings", tmp_path / "here"
+    beside.mkdir(), here.mkdir()
+    monkeypatch.chdir(here)
+    path = beside / "user.yaml"
+    path.write_text("smpl_pkl_path: body.npz\nvgg_path: config/demo.yaml\n")
+    assert load_config(path).smpl_pkl_path == "body.npz"  # nowhere: what was said
+    (beside / "body.npz").touch()
+    assert Path(load_config(path).smpl_pkl_path) == beside / "body.npz"
+    assert Path(load_config(path).vgg_path) == config.DEFAULTS.parent / "demo.yaml"
+    (here / "body.npz").touch()
+    assert load_config(path).smpl_pkl_path == "body.npz"
