@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mmlphuman.memory import OutOfMemory, memory_for, require_memory
+from mmlphuman.resources import OutOfMemory, memory_for, require_memory
 
 # What damage makes numpy and zipfile raise: wrong sums, cut streams, unknown compression or a password
 # (RuntimeError), a header that claims more than there is.

@@ -26,7 +26,7 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
 from mmlphuman.config import Config, config_of_saved
 from mmlphuman.files import UNREADABLE_MEMBER, require_plain
-from mmlphuman.memory import is_out_of_memory
+from mmlphuman.resources import is_out_of_memory
 from mmlphuman.text import one_line, ranges
 
 FORMAT_VERSION = 2
@@ -47,7 +47,9 @@ class DamagedCheckpoint(ValueError):
 def list_checkpoints(model_dir: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     return sorted(
-        path for path in (Path(model_dir) / FOLDER).glob("iteration_*") if NAME.fullmatch(path.name)
+        path
+        for path in (Path(model_dir) / FOLDER).glob("iteration_*")
+        if NAME.fullmatch(path.name) and path.is_dir()
     )
 
 

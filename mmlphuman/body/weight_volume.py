@@ -199,7 +199,10 @@ def find_or_make_weight_volume(path: Path, body: Body, resolution: int = 128, sa
     else:
         say(f"making the skinning weight volume {path} ({resolution} nodes a side)")
     volume = build_weight_volume(body, resolution, say)
-    volume.save(path, origin)
+    try:
+        volume.save(path, origin)
+    except OSError as error:
+        say(f"it cannot be kept there ({error.strerror or error}), and is made again by the next run")
     return volume
 
 

@@ -24,7 +24,7 @@ import simplejpeg
 
 from mmlphuman.capture.layout import MAX_PIXELS, CalibratedCamera
 from mmlphuman.files import read_plain_file
-from mmlphuman.memory import OutOfMemory, memory_for
+from mmlphuman.resources import OutOfMemory, memory_for
 from mmlphuman.text import one_line
 
 BAND = 64  # rows that are undistorted together, in the columns that the person takes there

@@ -21,6 +21,8 @@ import mmap
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from multiprocessing.reduction import DupFd
@@ -35,14 +37,15 @@ from torch.utils.data import DataLoader, Dataset
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.sampler import Draw, EndlessSampler
 from mmlphuman.capture.worker_watch import WorkerWatch
-from mmlphuman.memory import OutOfMemory, is_out_of_memory
 from mmlphuman.pose_layout import EXPRESSION_DIM, POSE_DIM
+from mmlphuman.resources import OutOfMemory, available_cores, is_out_of_memory
 from mmlphuman.types import Box, Cameras, MovableToDevice, Pose, Sample
 
 POSE_NUMBERS = (POSE_DIM, 3, 9, EXPRESSION_DIM)  # joints, translation, rotation, expression
 CAMERA_NUMBERS = (16, 9)  # w2c, intrinsics
 # For the main process to come to an end in order, when all processes are told to end.
 WORKER_GRACE_SECONDS = 30
+LEFT_TO_MAIN = (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
 
 
 @dataclass(frozen=True)
@@ -263,13 +266,6 @@ class _ReadOrExplain(Dataset):
             )
 
 
-def available_cores() -> int:
-    """Of this machine, as far as this process may use them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _as_is(item):
     return item
 
@@ -282,7 +278,11 @@ def _prepare_worker(worker: int) -> None:
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in LEFT_TO_MAIN:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))
+    main, say, say_of_thread = os.getppid(), sys.excepthook, threading.excepthook
+    # Whose main process is gone finds its connections broken, which is no news.
+    sys.excepthook = lambda *error: say(*error) if os.getppid() == main else None
+    threading.excepthook = lambda error: say_of_thread(error) if os.getppid() == main else None

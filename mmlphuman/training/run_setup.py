@@ -33,9 +33,9 @@ from mmlphuman.capture.masks import check_masks
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import versions
 from mmlphuman.config import Config, save_config
-from mmlphuman.memory import memory_for, require_memory
 from mmlphuman.model_folder import list_checkpoints
 from mmlphuman.pose_layout import NUM_JOINTS
+from mmlphuman.resources import memory_for, require_memory
 
 CUBLAS_WORKSPACE = ":4096:8"  # one of the two that cuBLAS documents as reproducible
 TEMPLATE_NAME = "template.ply"  # the surface that the Gaussians were placed on, in the canonical pose
@@ -133,15 +133,35 @@ def create_model_folder(model_dir: Path, fill: Callable[[Path], None]) -> None:
     refuse_occupied(model_dir)
     model_dir.parent.mkdir(parents=True, exist_ok=True)
     for leftover in model_dir.parent.glob(f".{model_dir.name}.unfinished-*"):
-        shutil.rmtree(leftover)  # of a run that was killed in here
+        if not _is_alive(leftover.name.rpartition("-")[2]):
+            shutil.rmtree(leftover, ignore_errors=True)  # of a run that was killed in here
     temporary = model_dir.with_name(f".{model_dir.name}.unfinished-{os.getpid()}")
     temporary.mkdir()
     try:
         fill(temporary)
-        temporary.rename(model_dir)
+        try:
+            temporary.rename(model_dir)
+        except OSError as error:
+            if not model_dir.exists():
+                raise
+            raise ValueError(
+                f"another run has just begun in --out_dir {model_dir}; choose another folder, or go on with --resume "
+                "when it has ended"
+            ) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _is_alive(process: str) -> bool:
+    """Whether a process of this host has that number."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError, OverflowError):
+        return process.isdecimal()
+    return True
 
 
 def write_run_record(folder: Path, config: Config, data_dir: Path, scene: Scene) -> None:

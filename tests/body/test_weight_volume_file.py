@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import numpy as np
@@ -143,3 +144,14 @@ def test_weights_that_do_not_sum_to_one_are_refused(body, tmp_path):
     with pytest.raises(ValueError, match="'weights' must sum to 1 at every vertex"):
         find_or_make_weight_volume(path, replace(body, lbs_weights=body.lbs_weights * 0.9), RESOLUTION)
     assert not path.exists()
+
+
+def test_a_capture_that_cannot_be_written_to_is_trained_on_all_the_same(body, tmp_path, monkeypatch):
+    def read_only(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(WeightVolume, "save", read_only)
+    said = []
+    volume = find_or_make_weight_volume(tmp_path / "volume.npz", body, RESOLUTION, said.append)
+    assert volume.grid.shape[0] == RESOLUTION
+    assert "cannot be kept there (Read-only file system)" in said[-1]

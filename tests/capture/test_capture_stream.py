@@ -18,7 +18,7 @@ from mmlphuman.capture import worker_watch
 from mmlphuman.capture.crop import crop_to_person
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.formats import open_capture
-from mmlphuman.capture.loader import PackedSample, SampleStream
+from mmlphuman.capture.loader import LEFT_TO_MAIN, PackedSample, SampleStream
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.capture.sampler import EndlessSampler
 from mmlphuman.types import MovableToDevice
@@ -214,7 +214,7 @@ def test_signals_to_the_whole_job_leave_the_workers_at_work(small_capture):
     with stream_of(small_capture, num_workers=1) as stream:
         take(stream, 2)  # it has begun, and listens as a worker should
         (worker,) = multiprocessing.active_children()
-        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+        for number in (*LEFT_TO_MAIN, signal.SIGTERM):
             os.kill(worker.pid, number)
         take(stream, 3 * FRAMES)
         assert worker.is_alive()

@@ -1,6 +1,7 @@
 """Before the first step: what a repeatable run may use, a model folder that is whole and takes one run at a time."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -209,3 +210,20 @@ def test_another_capture_than_the_run_began_with_is_one_line_and_can_be_allowed(
         resume_run(config, copy, folder, None, cpu)
     assert "\n" not in str(error.value) and str(folder) in str(error.value)
     assert resume_run(config, copy, folder, None, cpu, other_capture=True).iteration == 0
+
+
+def test_of_several_starts_in_one_folder_one_wins_and_the_others_say_why(tmp_path):
+    target, starting = tmp_path / "model", tmp_path / f".model.unfinished-{os.getppid()}"
+    starting.mkdir()
+    (starting / "config.yaml").touch()
+
+    def overtaken(folder):
+        (folder / "config.yaml").touch()
+        target.mkdir()
+        (target / "run.json").touch()
+
+    with pytest.raises(ValueError, match="another run has just begun in --out_dir .*model; choose") as error:
+        create_model_folder(target, overtaken)
+    assert "\n" not in str(error.value)
+    assert (starting / "config.yaml").exists(), "of a start that goes on"
+    assert {path.name for path in tmp_path.iterdir()} == {"model", starting.name}

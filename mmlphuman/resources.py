@@ -1,10 +1,11 @@
-"""Memory that runs out: recognised whoever says it, and told in one line with what asked for it.
+"""What the machine gives: memory, cores, open files. Where it runs out, that is recognised and told in one line.
 
 Imports nothing that is not there: the viewer's machine has no torch.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,11 @@ SAYINGS = (
 )
 
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+CONTAINER_CORES = (
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+OPEN_FILES = 128
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -78,6 +84,34 @@ def require_memory(needed: float, what: str) -> None:
     if needed > limit:
         raise OutOfMemory(
             f"out of memory: {what} ({needed / 2**30:,.1f} GiB are needed, {limit / 2**30:,.1f} exist)"
+        )
+
+
+def available_cores() -> int:
+    """Of this machine, as far as this process may use them: its affinity, and the share that its container gets."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for path in CONTAINER_CORES:
+        with suppress(ValueError, OSError, IndexError):
+            quota, period = [float(part) for file in path for part in Path(file).read_text().split()][:2]
+            if quota > 0:
+                cores = min(cores, max(1, math.ceil(quota / period)))
+    return cores
+
+
+def require_open_files() -> None:
+    """Readers, viewers and logs open files; where too few are allowed, something would wait for ever. ValueError."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= OPEN_FILES:
+        return
+    if hard == resource.RLIM_INFINITY or hard >= OPEN_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, hard))
+    else:
+        raise ValueError(
+            f"only {soft} files may be open at a time, {OPEN_FILES} are needed; raise it: ulimit -n 1024"
         )
 
 
