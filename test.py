@@ -8,6 +8,7 @@ torchrun --nproc_per_node=N test.py ...     the first two on N GPUs, with the sa
 
 from __future__ import annotations
 
+import mmlphuman  # isort: skip  # noqa: F401  before torch: see there
 import argparse
 import json
 from pathlib import Path
@@ -36,9 +37,9 @@ from mmlphuman.evaluation.render_to_files import render_animation, render_captur
 from mmlphuman.evaluation.shares import RENDER_TIMEOUT
 from mmlphuman.evaluation.speed import measure_speed
 from mmlphuman.measures.lpips import load_lpips
-from mmlphuman.memory import memory_for
 from mmlphuman.model_folder import load_model, poses_to_score
 from mmlphuman.processes import Ranks, started_processes
+from mmlphuman.resources import memory_for
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -3,18 +3,20 @@
 python train.py --config config/avrex_zzr.yaml --data_dir CAPTURE --out_dir MODEL [--resume [auto]] [key=value ...]
 torchrun --nproc_per_node=GPUS train.py ...      one process a GPU; on several hosts with --nnodes and --rdzv_endpoint
 
-Asked to stop (SIGTERM, SIGUSR1, Ctrl-C), it finishes its step, saves itself and ends with status 75.
+Asked to stop (SIGTERM, SIGUSR1, Ctrl-C; SIGHUP, SIGQUIT, SIGXCPU), it finishes its step, saves itself and ends with
+status 75.
 A run can be watched while it goes on: in a browser at the address that it prints, or with viewer/net_viewer.py.
 """
 
 from __future__ import annotations
 
+import mmlphuman  # isort: skip  # noqa: F401  before torch: see there
 import argparse
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -22,9 +24,9 @@ import torch
 from mmlphuman.command import run_command
 from mmlphuman.config import Config, load_config
 from mmlphuman.measures.lpips import load_lpips
-from mmlphuman.memory import memory_for
 from mmlphuman.model_folder import list_checkpoints
 from mmlphuman.processes import Ranks
+from mmlphuman.resources import memory_for
 from mmlphuman.streaming.live_training import live_training
 from mmlphuman.streaming.server import ListenAddress, add_viewer_arguments, viewer_address
 from mmlphuman.training.guarding import EXIT_STATUS, Preemption
@@ -104,7 +106,8 @@ def main() -> None:
     if not finished:
         if ranks.first:
             by = preemption.asked_by or "another process"
-            print(f"stopped by {by}; train.py --resume goes on", file=sys.stderr)
+            with suppress(OSError):  # the terminal may have gone
+                print(f"stopped by {by}; train.py --resume goes on", file=sys.stderr, flush=True)
         sys.exit(EXIT_STATUS)
 
 
