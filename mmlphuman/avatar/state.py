@@ -19,7 +19,7 @@ from torch import Tensor
 from mmlphuman.avatar.light import FUNCTIONS
 from mmlphuman.avatar.pose_inputs import EXPRESSION
 from mmlphuman.config import Config
-from mmlphuman.pose_layout import NUM_JOINTS, POSE_DIM
+from mmlphuman.pose_layout import EXPRESSION_DIM, NUM_JOINTS, POSE_DIM
 
 PROPERTIES = (
     11  # of a Gaussian that bases change: degree-0 SH 3 | log-scale 3 | quaternion 4 | opacity logit 1
@@ -111,9 +111,8 @@ def check_state(config: Config, state: Mapping[str, Any], pose_space: Mapping[st
     for name in (*(f"{table}.weight" for table in TABLES), "lbs_weights"):
         check_weights(name, state[name])
     check_names({*POSE_SPACE_SHAPES, "training_poses"}, set(pose_space))
-    numbers = (
-        BODY if _width(pose_space["training_poses"]) == BODY else POSE_DIM
-    )  # former versions kept the body's
+    width = _width(pose_space["training_poses"])
+    numbers = width if width in FORMER_POSES else POSE_DIM + EXPRESSION_DIM
     for name, shape in (POSE_SPACE_SHAPES | {"training_poses": f"F {numbers}"}).items():
         check_shape(f"pose_space.{name}", pose_space[name], shape.split(), torch.float32, sizes)
         check_finite(f"pose_space.{name}", pose_space[name])

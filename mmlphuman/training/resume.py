@@ -89,7 +89,7 @@ def _camera_difference(dataset: CaptureDataset, model_dir: Path) -> str:
 def _pose_difference(dataset: CaptureDataset, model_dir: Path) -> str:
     if not (model_dir / POSES_NAME).is_file():
         return ""
-    begun = read_npz(model_dir / POSES_NAME, ("frames", "betas", "poses", "translations"))
+    begun = read_npz(model_dir / POSES_NAME, ("frames", "betas", "poses", "translations"), ("expression",))
     frames = sorted({frame for frame, _ in dataset.pairs})
     if begun["frames"].tolist() != frames:
         return f"it trains on frames {ranges(frames)}, the run on {ranges(begun['frames'].tolist())}"
@@ -98,8 +98,13 @@ def _pose_difference(dataset: CaptureDataset, model_dir: Path) -> str:
         ("betas", begun["betas"], now.betas),
         ("poses", begun["poses"], now.poses[frames]),
         ("translations", begun["translations"], now.translations[frames]),
+        (
+            "expression",
+            begun.get("expression"),
+            now.expressions_of(frames),
+        ),  # former versions did not keep it
     ):
-        if before.shape != after.shape or not np.array_equal(before, after):
+        if before is not None and (before.shape != after.shape or not np.array_equal(before, after)):
             return f"{dataset.layout.pose_path.name} has other {name}"
     return ""
 
