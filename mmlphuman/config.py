@@ -409,13 +409,13 @@ def validate(config: Config, source: str = "config", sources: dict[str, str] | N
 
     def require(condition: bool, key: str, allowed: str) -> None:
         if not condition:
-            value = functools.reduce(getattr, key.split("."), config)
+            value = _value_at(config, key)
             named = (sources or {}).get(key.split(".")[0], source)
             raise ValueError(f"{named}: {key}: {value} is not allowed; it must be {allowed}")
 
     for key, allowed in RANGES.items():
-        value = functools.reduce(getattr, key.split("."), config)
-        numbers = value if isinstance(value, list) else [] if value is None else [value]
+        value: Any = _value_at(config, key)
+        numbers: list[float] = value if isinstance(value, list) else [] if value is None else [value]
         require(all(map(allowed.holds, numbers)), key, "numbers " * isinstance(value, list) + str(allowed))
     require(
         config.divergence_factor == 0 or config.divergence_factor > 1,
@@ -439,6 +439,13 @@ def validate(config: Config, source: str = "config", sources: dict[str, str] | N
         f"a list of at least one number {RANGES['hidden_widths']}",
     )
     require(config.rasterizer in ("auto", "torch", "gsplat"), "rasterizer", "auto, torch or gsplat")
+
+
+def _value_at(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def _is_frame_range(item: Any) -> bool:

@@ -52,12 +52,7 @@ def read_npz(
         for key in [*required, *(key for key in optional if key in archive.files)]:
             try:
                 with memory_for(f"array '{key}' of {path} does not fit"):
-                    size = (
-                        archive.zip.getinfo(f"{key}.npy").file_size
-                        if f"{key}.npy" in archive.zip.NameToInfo
-                        else 0
-                    )
-                    require_memory(size, f"array '{key}' of {path} does not fit")
+                    require_memory(unpacked_bytes(archive, key), f"array '{key}' of {path} does not fit")
                     arrays[key] = archive[key]
             except OutOfMemory:
                 raise
@@ -68,6 +63,13 @@ def read_npz(
             if arrays[key].dtype.kind not in "biuf":
                 raise ValueError(f"{path}: array '{key}' is not numeric (its type is {arrays[key].dtype})")
     return arrays
+
+
+def unpacked_bytes(archive: np.lib.npyio.NpzFile, key: str) -> int:
+    """Which its index claims, before anything is unpacked."""
+    assert archive.zip is not None, "open"
+    member = archive.zip.NameToInfo.get(f"{key}.npy")
+    return 0 if member is None else member.file_size
 
 
 def npz_names(path: str | Path) -> tuple[str, ...]:

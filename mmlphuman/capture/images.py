@@ -168,7 +168,8 @@ def decode_image(path: Path, mode: int) -> np.ndarray:
 
 def decode_jpeg(data: bytes, mode: int) -> np.ndarray:
     """As OpenCV decodes it, bit by bit, in less time. ValueError where OpenCV prints libjpeg's warnings instead."""
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    *size, colours, _ = simplejpeg.decode_jpeg_header(data)
+    height, width = map(int, size)
     if height * width > MAX_PIXELS:
         raise ValueError(f"it claims {width}x{height} pixels, {MAX_PIXELS:,} are possible")
     space = {cv2.IMREAD_GRAYSCALE: "GRAY", cv2.IMREAD_COLOR_RGB: "RGB"}.get(mode)
