@@ -8,6 +8,7 @@ torchrun --nproc_per_node=N test.py ...     the first two on N GPUs, with the sa
 
 from __future__ import annotations
 
+import mmlphuman  # isort: skip  # noqa: F401  before torch: see there
 import argparse
 import json
 from pathlib import Path
@@ -38,6 +39,7 @@ from mmlphuman.evaluation.speed import measure_speed
 from mmlphuman.measures.lpips import load_lpips
 from mmlphuman.model_folder import load_model, poses_to_score
 from mmlphuman.processes import Ranks, started_processes
+from mmlphuman.resources import memory_for
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -177,7 +179,13 @@ def main() -> None:
         config = load_config(args.config, args.overrides)
     trained = trained.with_novel_poses_of(args.overrides)
     work = score_capture if args.data_dir is not None else time_frames if args.test_speed else animate
-    work(args, config, trained)
+    smaller = (
+        "lower test.image_scaling"
+        if args.data_dir is not None
+        else f"{args.cam_path}: lower width and height"
+    )
+    with memory_for(f"a picture does not fit; {smaller}"):
+        work(args, config, trained)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,20 @@
 python train.py --config config/avrex_zzr.yaml --data_dir CAPTURE --out_dir MODEL [--resume [auto]] [key=value ...]
 torchrun --nproc_per_node=GPUS train.py ...      one process a GPU; on several hosts with --nnodes and --rdzv_endpoint
 
-Asked to stop (SIGTERM, SIGUSR1, Ctrl-C), it finishes its step, saves itself and ends with status 75.
+Asked to stop (SIGTERM, SIGUSR1, Ctrl-C; SIGHUP, SIGQUIT, SIGXCPU), it finishes its step, saves itself and ends with
+status 75.
 A run can be watched while it goes on: in a browser at the address that it prints, or with viewer/net_viewer.py.
 """
 
 from __future__ import annotations
 
+import mmlphuman  # isort: skip  # noqa: F401  before torch: see there
 import argparse
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -24,6 +26,7 @@ from mmlphuman.config import Config, load_config
 from mmlphuman.measures.lpips import load_lpips
 from mmlphuman.model_folder import list_checkpoints
 from mmlphuman.processes import Ranks
+from mmlphuman.resources import memory_for
 from mmlphuman.streaming.live_training import live_training
 from mmlphuman.streaming.server import ListenAddress, add_viewer_arguments, viewer_address
 from mmlphuman.training.guarding import EXIT_STATUS, Preemption
@@ -60,6 +63,11 @@ def parse_arguments() -> argparse.Namespace:
         metavar="[auto]",
         help="continue the run in --out_dir at its newest whole checkpoint; start it if there is none",
     )
+    parser.add_argument(
+        "--other_capture",
+        action="store_true",
+        help="--resume although cameras, poses or betas are not those that the run began with",
+    )
     add_viewer_arguments(parser)
     parser.add_argument("--no_viewer", action="store_true", help="serve no live viewer")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
@@ -90,12 +98,16 @@ def main() -> None:
         viewers = None if args.no_viewer or not ranks.first else viewer_address(args)
         if viewers is not None and viewers.asked_for:
             viewers.check()
-        trainer = prepare(args, config, lpips, ranks)
-        finished = train(args.out_dir, trainer, viewers, preemption)
+        with memory_for(
+            "the run does not fit; lower init_num_gs, image_scaling, views_per_pose or num_workers"
+        ):
+            trainer = prepare(args, config, lpips, ranks)
+            finished = train(args.out_dir, trainer, viewers, preemption)
     if not finished:
         if ranks.first:
             by = preemption.asked_by or "another process"
-            print(f"stopped by {by}; train.py --resume goes on", file=sys.stderr)
+            with suppress(OSError):  # the terminal may have gone
+                print(f"stopped by {by}; train.py --resume goes on", file=sys.stderr, flush=True)
         sys.exit(EXIT_STATUS)
 
 
@@ -104,7 +116,9 @@ def prepare(args: argparse.Namespace, config: Config, lpips: Callable | None, ra
     if args.resume and ranks.any_rank(ranks.first and bool(list_checkpoints(args.out_dir))):
         if ranks.first:
             lock_run(args.out_dir)
-        trainer = resume_run(config, args.data_dir, args.out_dir, lpips, ranks.device, ranks)
+        trainer = resume_run(
+            config, args.data_dir, args.out_dir, lpips, ranks.device, ranks, args.other_capture
+        )
         ranks.say(f"resuming {args.out_dir} at iteration {trainer.iteration}")
         return trainer
     with ranks.first_before_others():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import subprocess
@@ -15,8 +16,16 @@ from typing import NoReturn
 
 import torch
 
+from mmlphuman.resources import (
+    OutOfMemory,
+    available_cores,
+    is_out_of_memory,
+    reason,
+    require_open_files,
+)
 from mmlphuman.text import one_line
 
+LESS_MEMORY = "give the machine or container more, or lower num_workers, image_scaling or init_num_gs"
 RECORDED_PACKAGES = ("torch", "gsplat", "numpy", "smplx", "opencv-python-headless", "opencv-python")
 
 
@@ -29,26 +38,54 @@ def run_command(main: Callable[[], None]) -> None:
 
     Of several processes the first on each host says what all of them meet, such as a wrong setting.
     """
+    open_streams()
     one_of_several, first = "LOCAL_RANK" in os.environ, os.environ.get("LOCAL_RANK", "0") == "0"
     try:
+        if sys.flags.optimize > 1:
+            raise ValueError("PYTHONOPTIMIZE=2 (-OO) takes out the texts that commands need; unset it")
+        require_open_files()
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
         main()
     except (ValueError, OSError) as error:
+        if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
+            error = OutOfMemory(f"out of memory ({reason(error)}); {LESS_MEMORY}")
         if first or isinstance(error, ErrorOfOneProcess):
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         if one_of_several:
             leave_at_once()
         sys.exit(1)
-    except Exception:
-        if not one_of_several:
+    except Exception as error:
+        if is_out_of_memory(error):
+            print(f"error: out of memory ({reason(error)}); {LESS_MEMORY}", file=sys.stderr, flush=True)
+        elif one_of_several:
+            traceback.print_exc()
+        else:
             raise
-        traceback.print_exc()
-        leave_at_once()
+        if one_of_several:
+            leave_at_once()
+        sys.exit(1)
     except KeyboardInterrupt:
         if first:
             print("interrupted; a training run continues with --resume", file=sys.stderr, flush=True)
         if one_of_several:
             leave_at_once(130)
         sys.exit(130)
+
+
+def open_streams() -> None:
+    """Where a command was started without stdout or stderr, what it says goes nowhere; and a path that is no text is
+    written somehow. A file that took the place of stderr would be written into by whoever complains."""
+    for number, name in ((0, ""), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        stream = getattr(sys, name) if name else None
+        if name and stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  for the rest of the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def leave_at_once(status: int = 1) -> NoReturn:

@@ -7,8 +7,9 @@ published ones where a published setting exists, so that a user's YAML in that f
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 DEFAULTS = Path(__file__).resolve().parent.parent / "config" / "default.yaml"  # of the checkout
 NAMED_COLORS = {"white": [1.0, 1.0, 1.0], "black": [0.0, 0.0, 0.0]}
+FILES = {
+    "smpl_pkl_path",
+    "vgg_path",
+}  # looked for here, beside the settings that name them, and in the checkout
 RETIRED = {"gradient_exchange"}  # keys that older versions wrote into model folders
 # What versions did that did not have these keys yet: the published method.
 FORMERLY = {
@@ -150,8 +155,95 @@ class Config:
     detect_anomaly: bool
 
 
+@dataclass(frozen=True)
+class Range:
+    """Of a finite number, or of every number of a list; the ends belong to it, except `low` where `above` says so."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+    note: str = ""  # after the range, in messages
+
+    def holds(self, value: float) -> bool:
+        return (
+            math.isfinite(value) and self.low <= value <= self.high and not (self.above and value == self.low)
+        )
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            text = f"above {self.low}" if self.above else f"at least {self.low}" if self.low else "0 or more"
+        else:
+            text = f"in ({self.low}, {self.high}]" if self.above else f"from {self.low} to {self.high}"
+        return text + self.note
+
+
+SHARE = Range(0, 1, above=True)
+ANY_SIZE, COUNT = Range(0), Range(1)
+FRAME, FRAMES = Range(0, 99_999_999), Range(1, 10_000_000)  # files have 8 digits for a frame's number
+ITERATION = Range(0, 99_000_000)  # and checkpoints' folders for an iteration's
+POINTS = Range(8, 100_000_000, note=" (neighbours are interpolated)")
+
+# Every number of the settings, by its key. Upper ends are where a slip of the keyboard begins, not what is wise.
+RANGES = {
+    "seed": Range(0, 2**32 - 1),
+    "background": Range(0, 1),
+    "train_cam_ids": Range(0, 999_999),
+    "num_train_frame": FRAMES,
+    "begin_ith_frame": FRAME,
+    "frame_interval": FRAMES,
+    "min_pose_change": Range(0, 7),
+    "image_scaling": SHARE,
+    "num_workers": Range(0, 10_000),
+    "views_per_pose": Range(1, 10_000),
+    "edge_radius": Range(0, 64, note=", or null"),
+    "test.cam_ids": Range(0, 999_999),
+    "test.num_frame": FRAMES,
+    "test.begin_ith_frame": FRAME,
+    "test.frame_interval": FRAMES,
+    "test.image_scaling": SHARE,
+    "weight_volume_resolution": Range(8, 512),
+    "init_num_gs": POINTS,
+    "num_verts": POINTS,
+    "num_features": Range(8, 1_000_000, note=POINTS.note),
+    "num_gsparam_bases": Range(1, 10_000),
+    "num_position_bases": Range(1, 10_000),
+    "xyz_offset_range": Range(0, 1, note=" metres"),
+    "hidden_widths": Range(1, 4096),
+    "pca_components": Range(1, 63),
+    "pca_sigmas": Range(0, above=True),
+    "iterations": Range(1, ITERATION.high),
+    "poses_per_step": Range(1, 100_000, note=", or null"),
+    "iteration_dxyz_basis": ANY_SIZE,
+    "iteration_gsparam_basis": ANY_SIZE,
+    "iteration_sh_degree": ANY_SIZE,
+    "iteration_lpips": ANY_SIZE,
+    "iteration_lpips_random_patch": ANY_SIZE,
+    "test_iterations": ANY_SIZE,
+    "test_every": ANY_SIZE,
+    "checkpoint_iterations": ANY_SIZE,
+    "checkpoint_every": COUNT,
+    "checkpoints_kept": COUNT,
+    "log_every": Range(1, 1_000_000),
+    "viewer_budget": Range(0, 1, above=True, note="; train.py --no_viewer serves no viewer"),
+    "divergence_factor": ANY_SIZE,  # and see `validate`,
+    "divergence_retries": ANY_SIZE,
+    "scaling_threshold": ANY_SIZE,
+    "encoder_weight_decay": ANY_SIZE,
+    **dict.fromkeys(
+        (
+            field.name
+            for field in fields(Config)
+            if field.name.endswith("_lr") or field.name.startswith("lambda_")
+        ),
+        ANY_SIZE,
+    ),
+    **dict.fromkeys((f"lr_decay.{field.name}" for field in fields(LrDecay)), SHARE),
+}
+
+
 def default_config(**settings: Any) -> Config:
     """config/default.yaml with `settings` over it, not validated. OmegaConf's errors for what does not fit."""
+    _refuse_references("settings", settings)
     return _typed(OmegaConf.merge(_defaults(), settings))
 
 
@@ -189,6 +281,9 @@ def load_config(
         user = _read_yaml(path)
         for key in RETIRED & set(user):
             del user[key]
+        _refuse_references(str(path), user)
+        for key in FILES & set(user):
+            user[key] = _found(user[key], path.parent)
         layers.append((str(path), user))
     return _merge([*layers, ("command line", _dotlist(overrides or []))])
 
@@ -212,14 +307,16 @@ def change_config(config: Config, overrides: list[str], source: str) -> Config:
 
 
 def config_of_saved(settings: dict[str, Any]) -> Config:
-    """The settings that a model was saved with, not validated; what its version did not have yet is the default.
+    """The settings that a model was saved with; what its version did not have yet is the default.
 
-    TypeError and OmegaConf's errors for what does not fit.
+    TypeError, ValueError and OmegaConf's errors for what does not fit.
     """
     if not isinstance(settings, dict):
         raise TypeError(f"settings are a {type(settings).__name__}, not keys and values")
     kept = {key: value for key, value in settings.items() if key not in RETIRED}
-    return default_config(**FORMERLY | kept)
+    config = default_config(**FORMERLY | kept)
+    validate(config, "its settings")
+    return config
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -233,9 +330,39 @@ def _dotlist(overrides: list[str]) -> Any:
     return OmegaConf.from_dotlist(overrides)
 
 
+def _refuse_references(source: str, settings: DictConfig | dict[str, Any]) -> None:
+    """OmegaConf would put the content of other settings, or of environment variables, in the place of ${...}.
+
+    Settings come from strangers and are saved into files that are published.
+    """
+    plain = OmegaConf.to_container(settings, resolve=False) if isinstance(settings, DictConfig) else settings
+    for key, value in _leaves(plain):
+        if isinstance(value, str) and ("${" in value or value == "???"):
+            raise ValueError(
+                f"{source}: {key}: '{value}' stands for a value elsewhere; write the value itself"
+            )
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything inside that holds nothing itself."""
+    children = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list | tuple)
+        else None
+    )
+    if children is None:
+        yield key, node
+    else:
+        for name, child in children:
+            yield from _leaves(child, f"{key}.{name}" if key else str(name))
+
+
 def _merge(layers: list[tuple[str, Any]]) -> Config:
     merged = _defaults()
     for source, layer in layers:
+        _refuse_references(source, layer)
         background = layer.get("background")
         if isinstance(background, str):
             if background not in NAMED_COLORS:
@@ -249,9 +376,18 @@ def _merge(layers: list[tuple[str, Any]]) -> Config:
         except OmegaConfBaseException as error:
             raise _unfit(source, error) from error
     config = _typed(merged)
+    for key in FILES:
+        setattr(config, key, _found(getattr(config, key), DEFAULTS.parent.parent))
     sources = {key: source for source, layer in layers for key in layer}  # the last one to say it
     validate(config, layers[0][0], sources)
     return config
+
+
+def _found(file: Any, folder: Path) -> Any:
+    """A relative path that leads nowhere from here, but does from `folder` (a settings' file, the checkout)."""
+    if isinstance(file, str) and not Path(file).exists() and (folder / file).exists():
+        return str(folder / file)
+    return file
 
 
 def _typed(merged: Any) -> Config:
@@ -275,77 +411,44 @@ def validate(config: Config, source: str = "config", sources: dict[str, str] | N
 
     def require(condition: bool, key: str, allowed: str) -> None:
         if not condition:
-            value = config
-            for part in key.split("."):
-                value = getattr(value, part)
+            value = _value_at(config, key)
             named = (sources or {}).get(key.split(".")[0], source)
             raise ValueError(f"{named}: {key}: {value} is not allowed; it must be {allowed}")
 
-    for key in (
-        "iterations",
-        "num_train_frame",
-        "frame_interval",
-        "views_per_pose",
-        "log_every",
-        "checkpoint_every",
-        "checkpoints_kept",
-        "num_gsparam_bases",
-        "num_position_bases",
-        "pca_components",
-        "init_num_gs",
-        "num_verts",
-        "num_features",
-    ):
-        require(getattr(config, key) >= 1, key, "at least 1")
-    for key in ("begin_ith_frame", "num_workers", "test_every", "divergence_retries"):
-        require(getattr(config, key) >= 0, key, "0 or more")
-    for key in ("init_num_gs", "num_verts", "num_features"):
-        require(getattr(config, key) >= 8, key, "at least 8 (neighbours are interpolated)")
-    for key in vars(config):
-        if key.endswith("_lr") or key.startswith("lambda_"):
-            require(getattr(config, key) >= 0, key, "0 or more")
-    for key in vars(config.lr_decay):
-        require(0 < getattr(config.lr_decay, key) <= 1, f"lr_decay.{key}", "in (0, 1]")
-    require(
-        0 < config.viewer_budget <= 1, "viewer_budget", "in (0, 1]; train.py --no_viewer serves no viewer"
-    )
+    for key, allowed in RANGES.items():
+        value: Any = _value_at(config, key)
+        numbers: list[float] = value if isinstance(value, list) else [] if value is None else [value]
+        require(all(map(allowed.holds, numbers)), key, "numbers " * isinstance(value, list) + str(allowed))
     require(
         config.divergence_factor == 0 or config.divergence_factor > 1,
         "divergence_factor",
         "above 1, or 0 for no such guard",
     )
-    require(config.min_pose_change >= 0, "min_pose_change", "0 or more")
     require(
         all(_is_frame_range(item) for item in config.skip_frames),
         "skip_frames",
         "a list of [first, last] with 0 <= first <= last, such as [[1400, 1530]]",
     )
-    require(0 < config.image_scaling <= 1, "image_scaling", "in (0, 1]")
-    require(0 < config.test.image_scaling <= 1, "test.image_scaling", "in (0, 1]")
-    require(config.test.num_frame >= 1, "test.num_frame", "at least 1")
-    require(config.test.frame_interval >= 1, "test.frame_interval", "at least 1")
-    require(config.test.begin_ith_frame >= 0, "test.begin_ith_frame", "0 or more")
-    require(config.edge_radius is None or config.edge_radius >= 0, "edge_radius", "0 or more, or null")
-    require(8 <= config.weight_volume_resolution <= 512, "weight_volume_resolution", "in 8..512")
-    require(
-        len(config.background) == 3 and all(0 <= c <= 1 for c in config.background),
-        "background",
-        "white, black or three numbers in [0, 1]",
-    )
-    require(
-        config.poses_per_step is None or config.poses_per_step >= 1, "poses_per_step", "at least 1, or null"
-    )
+    require(len(config.background) == 3, "background", "white, black or three numbers in [0, 1]")
+    require(bool(config.test.cam_ids), "test.cam_ids", "a list of at least one camera")
     require(config.kernels in ("auto", "plain"), "kernels", "auto or plain")
     require(config.skinning_weights in ("exact", "volume"), "skinning_weights", "exact or volume")
     require(config.pose_inputs in ("local", "body"), "pose_inputs", "local or body")
     require(config.light in ("place", "normal", "none"), "light", "place, normal or none")
     require(config.novel_poses in ("clamp", "pca"), "novel_poses", "clamp or pca")
     require(
-        bool(config.hidden_widths) and all(1 <= width <= 4096 for width in config.hidden_widths),
+        bool(config.hidden_widths),
         "hidden_widths",
-        "a list of at least one number from 1 to 4096",
+        f"a list of at least one number {RANGES['hidden_widths']}",
     )
     require(config.rasterizer in ("auto", "torch", "gsplat"), "rasterizer", "auto, torch or gsplat")
+
+
+def _value_at(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def _is_frame_range(item: Any) -> bool:

@@ -77,12 +77,17 @@ def put_text(
     thickness: int = 1,
 ) -> None:
     """Writes ASCII; origin: (x, y) of the left end of the baseline."""
-    cv2.putText(image, text, origin, FONT, scale, colour, thickness, cv2.LINE_AA)
+    cv2.putText(image, _drawable(text), origin, FONT, scale, colour, thickness, cv2.LINE_AA)
+
+
+def _drawable(text: str) -> str:
+    """OpenCV draws ASCII, and crashes on what is no text, as a folder's name may be."""
+    return text.encode("ascii", "replace").decode()
 
 
 def text_width(text: str, scale: float, thickness: int = 1) -> int:
     """Pixels."""
-    return cv2.getTextSize(text, FONT, scale, thickness)[0][0]
+    return cv2.getTextSize(_drawable(text), FONT, scale, thickness)[0][0]
 
 
 def blank(height: int, width: int) -> np.ndarray:

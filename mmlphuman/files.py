@@ -16,8 +16,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from mmlphuman.resources import OutOfMemory, memory_for, require_memory
+
 # What damage makes numpy and zipfile raise: wrong sums, cut streams, unknown compression or a password
-# (RuntimeError), a header that claims more than memory holds.
+# (RuntimeError), a header that claims more than there is.
 UNREADABLE_MEMBER = (
     ValueError,
     EOFError,
@@ -25,6 +27,8 @@ UNREADABLE_MEMBER = (
     RuntimeError,
     MemoryError,
     OverflowError,
+    SyntaxError,  # of a header, tokenize's included
+    RecursionError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -47,7 +51,11 @@ def read_npz(
         arrays = {}
         for key in [*required, *(key for key in optional if key in archive.files)]:
             try:
-                arrays[key] = archive[key]
+                with memory_for(f"array '{key}' of {path} does not fit"):
+                    require_memory(unpacked_bytes(archive, key), f"array '{key}' of {path} does not fit")
+                    arrays[key] = archive[key]
+            except OutOfMemory:
+                raise
             except UNREADABLE_MEMBER as error:
                 raise ValueError(
                     f"{path}: array '{key}' cannot be read (damaged, or holds pickled objects)"
@@ -55,6 +63,13 @@ def read_npz(
             if arrays[key].dtype.kind not in "biuf":
                 raise ValueError(f"{path}: array '{key}' is not numeric (its type is {arrays[key].dtype})")
     return arrays
+
+
+def unpacked_bytes(archive: np.lib.npyio.NpzFile, key: str) -> int:
+    """Which its index claims, before anything is unpacked."""
+    assert archive.zip is not None, "open"
+    member = archive.zip.NameToInfo.get(f"{key}.npy")
+    return 0 if member is None else member.file_size
 
 
 def npz_names(path: str | Path) -> tuple[str, ...]:
@@ -70,11 +85,26 @@ def _open_npz(path: str | Path) -> np.lib.npyio.NpzFile:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         archive = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, MemoryError, SyntaxError) as error:
         raise ValueError(f"{path}: not a readable npz file (damaged or another format)") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{path}: a single array, not an npz archive")
     return archive
+
+
+def require_plain(path: str | Path) -> None:
+    """FileNotFoundError if nothing is there, ValueError for what is no plain file: a pipe would be waited for, and a
+    device read without end."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: not a plain file (a folder, pipe or device)")
+
+
+def read_plain_file(path: str | Path) -> bytes:
+    """Raises as `require_plain`, or OSError."""
+    require_plain(path)
+    return Path(path).read_bytes()
 
 
 @contextmanager

@@ -10,17 +10,23 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf.errors import OmegaConfBaseException
 
 from mmlphuman.avatar.build import avatar_from_state
+from mmlphuman.avatar.pose_inputs import body_inputs
 from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.avatar.state import check_state
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
 from mmlphuman.config import Config, config_of_saved
-from mmlphuman.files import UNREADABLE_MEMBER
+from mmlphuman.files import UNREADABLE_MEMBER, require_plain
+from mmlphuman.resources import is_out_of_memory
 from mmlphuman.text import one_line, ranges
 
 FORMAT_VERSION = 2
@@ -41,7 +47,9 @@ class DamagedCheckpoint(ValueError):
 def list_checkpoints(model_dir: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     return sorted(
-        path for path in (Path(model_dir) / FOLDER).glob("iteration_*") if NAME.fullmatch(path.name)
+        path
+        for path in (Path(model_dir) / FOLDER).glob("iteration_*")
+        if NAME.fullmatch(path.name) and path.is_dir()
     )
 
 
@@ -88,13 +96,29 @@ def load_avatar(checkpoint: Path) -> TrainedAvatar:
             f"{path}: format version {version}, this program reads "
             f"{FORMAT_VERSION}; use the program's version that wrote it"
         )
+    with content_of(path):
+        config, iteration = config_of_saved(content["config"]), content["iteration"]
+        if type(iteration) is not int or iteration < 0:
+            raise ValueError(f"iteration {iteration!r} is no count")
+        state = {"mlp_inputs": body_inputs(), **content["avatar"]}  # former versions' saw all of the body
+        check_state(config, state, content["pose_space"])
+        avatar, pose_space = avatar_from_state(config, state), PoseSpace(**content["pose_space"])
+    return TrainedAvatar(avatar, pose_space, config, iteration)
+
+
+@contextmanager
+def content_of(path: Path) -> Iterator[None]:
+    """What a file that could be read lacks, or holds in place of what it should, is a ValueError, one line."""
     try:
-        config = config_of_saved(content["config"])
-        avatar = avatar_from_state(config, content["avatar"])
-        pose_space = PoseSpace(**content["pose_space"])
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{path}: content does not fit this program: {one_line(error)}") from error
-    return TrainedAvatar(avatar, pose_space, config, content["iteration"])
+        yield
+    except KeyError as error:
+        raise ValueError(f"{path}: {error} is missing; use another checkpoint of the run") from error
+    except (ValueError, RuntimeError, TypeError, AttributeError, IndexError, OmegaConfBaseException) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"{path}: content does not fit this program: {one_line(error)}; use another checkpoint of the run"
+        ) from error
 
 
 def poses_to_score(path: str | Path, config: Config, capture: SmplParams) -> tuple[SmplParams, list[str]]:
@@ -132,6 +156,7 @@ def _of_same_capture(refined: SmplParams, capture: SmplParams) -> bool:
 def check_file(path: Path) -> None:
     """Raises DamagedCheckpoint, one line, unless the file is there with the checksums that it was written with."""
     try:
+        require_plain(path)
         with zipfile.ZipFile(path) as archive:
             altered = archive.testzip()
     except FileNotFoundError as error:
@@ -145,11 +170,19 @@ def check_file(path: Path) -> None:
 def read_checkpoint_file(path: Path) -> dict[str, Any]:
     """Its content, on the CPU. ValueError, one line, where it cannot be read."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        require_plain(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing; the checkpoint is not complete, use another") from error
     except Exception as error:  # torch raises many types for a damaged file; all mean the same to the user
+        if is_out_of_memory(error):
+            raise
         raise ValueError(
             f"{path}: not a readable checkpoint (truncated or another format); use another "
             f"checkpoint of the run"
         ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: holds a {type(content).__name__}, no checkpoint; use another checkpoint of the run"
+        )
+    return content

@@ -52,7 +52,17 @@ class LostRankError(ErrorOfAll):
 
 def started_processes() -> int:
     """How many torchrun has started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number_in_environment("WORLD_SIZE", "1")
+
+
+def _number_in_environment(name: str, otherwise: str = "") -> int:
+    value = os.environ.get(name, otherwise)
+    if not value.isdecimal():
+        raise ValueError(
+            f"the environment variable {name} is {value or 'not set'!r}, which torchrun sets to a number together with "
+            "RANK, LOCAL_RANK and WORLD_SIZE; start with torchrun, or unset WORLD_SIZE"
+        )
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,8 @@ class Ranks:
         world, chosen = started_processes(), choose_device(device)
         if world == 1:
             return cls(chosen)
-        rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+        rank, local_rank = _number_in_environment("RANK"), _number_in_environment("LOCAL_RANK")
+        _number_in_environment("MASTER_PORT")
         backend = "gloo"
         if chosen.type == "cuda":
             chosen = _own_gpu(chosen, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -11,6 +11,7 @@ trained ones, on the synthetic body. LPIPS's network has random weights, which c
 
 from __future__ import annotations
 
+import mmlphuman  # isort: skip  # noqa: F401  before torch: see there
 import argparse
 import json
 import os

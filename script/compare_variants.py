@@ -10,6 +10,7 @@ SUBJECT/VARIANT/seedN/ with model/, log.txt and pictures/; scores.csv, a line fo
 
 from __future__ import annotations
 
+import mmlphuman  # isort: skip  # noqa: F401  before torch: see there
 import argparse
 import json
 import os

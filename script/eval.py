@@ -11,6 +11,7 @@ Without the networks' weights (smpl_model/) LPIPS and FID are left out.
 
 from __future__ import annotations
 
+import mmlphuman  # isort: skip  # noqa: F401  before torch: see there
 import argparse
 from pathlib import Path
 

@@ -14,6 +14,7 @@ frames of ply or mesh_ply go to FOLDER/frame00000012.ply, numbered as in the pos
 
 from __future__ import annotations
 
+import mmlphuman  # isort: skip  # noqa: F401  before torch: see there
 import argparse
 from pathlib import Path
 

@@ -1,5 +1,8 @@
 """Settings: defaults documented, published form accepted, mistakes named."""
 
+import functools
+import math
+import re
 from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 
@@ -8,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmlphuman import config
-from mmlphuman.config import config_of_saved, default_config, load_config, save_config
+from mmlphuman.config import change_config, config_of_saved, default_config, load_config, save_config
 
 PUBLISHED_KEYS = """
 seed background random_background train_cam_ids num_train_frame begin_ith_frame frame_interval
@@ -129,8 +132,8 @@ def test_settings_of_older_versions_are_read(tmp_path):
         ("iteration: 5", "iteration"),
         ("test:\n  cams: [1]", "test.cams"),
         ("iterations: a lot", "iterations"),
-        ("iterations: -1", "iterations: -1 is not allowed; it must be at least 1"),
-        ("poses_per_step: 0", "poses_per_step: 0 is not allowed; it must be at least 1, or null"),
+        ("iterations: -1", "iterations: -1 is not allowed; it must be from 1 to 99000000"),
+        ("poses_per_step: 0", "poses_per_step: 0 is not allowed; it must be from 1 to 100000, or null"),
         ("image_scaling: 0", "image_scaling"),
         ("background: [1, 2, 3]", "background"),
         ("background: mauve", "mauve"),
@@ -153,6 +156,12 @@ def test_settings_of_older_versions_are_read(tmp_path):
         ("skip_frames: [[-1, 2]]", "skip_frames"),
         ("skip_frames: [[1, two]]", "skip_frames"),
         ("skip_frames: 7", "skip_frames"),
+        ("seed: -1", "seed: -1 is not allowed; it must be from 0 to"),
+        ("pca_sigmas: .nan", "pca_sigmas: nan is not allowed; it must be above 0"),
+        ("train_cam_ids: [0, -1]", "train_cam_ids: [0, -1] is not allowed; it must be numbers from 0 to"),
+        ("test: {cam_ids: []}", "test.cam_ids: [] is not allowed"),
+        ("edge_radius: 10000", "edge_radius: 10000 is not allowed; it must be from 0 to 64, or null"),
+        ("vgg_path: ???", "vgg_path: '???' stands for a value elsewhere"),
         ("- a list", "key: value"),
         ("a: [unclosed", "not a readable YAML file"),
     ],
@@ -174,3 +183,71 @@ def test_settings_of_no_file_lie_between_files(tmp_path):
     assert (read.num_features, read.num_verts, read.light, read.seed) == (12, 40, "none", 5)
     with pytest.raises(ValueError, match="^study: num_feature: .*"):
         load_config([tmp_path / "a.yaml", ("study", {"num_feature": 12})])
+
+
+def number_settings() -> dict[str, type]:
+    """Dotted key of every setting that holds numbers -> int or float, from the types of the dataclasses."""
+    found = {}
+    for prefix, part in (("", config.Config), ("test.", config.TestConfig), ("lr_decay.", config.LrDecay)):
+        for field in fields(part):
+            kind = str(field.type).removeprefix("list[").removesuffix("]").removesuffix(" | None")
+            if kind in ("int", "float"):
+                found[prefix + field.name] = {"int": int, "float": float}[kind]
+    return found
+
+
+def test_every_number_has_a_range_and_what_is_outside_is_refused_from_every_source(tmp_path):
+    numbers = number_settings()
+    assert len(numbers) > 60 and set(numbers) == set(config.RANGES)
+    for key, kind in numbers.items():
+        is_list = isinstance(functools.reduce(getattr, key.split("."), default_config()), list)
+        wrong = [-(10**20), *([] if kind is int else [math.nan, math.inf])]
+        wrong += [10**20] if config.RANGES[key].high < math.inf else []
+        for value in wrong:
+            setting = [value] * (3 if key == "background" else 1) if is_list else value
+            for part in reversed(key.split(".")):
+                setting = {part: setting}
+            path = tmp_path / "user.yaml"
+            path.write_text(OmegaConf.to_yaml(setting))
+            with pytest.raises(
+                ValueError, match=rf"user\.yaml: {re.escape(key)}: .* not allowed; it must be"
+            ):
+                load_config(path)
+            with pytest.raises(ValueError, match=rf"{re.escape(key)}: .* not allowed; it must be"):
+                config_of_saved(setting)
+
+
+@pytest.mark.parametrize("value", ["${oc.env:SECRET}", "a ${oc.env:SECRET,none} b", "${seed}", "???"])
+@pytest.mark.parametrize("key", ["vgg_path", "background", "test.cam_ids", "seed"])
+def test_nothing_is_interpolated_into_settings_from_any_source(tmp_path, monkeypatch, key, value):
+    monkeypatch.setenv("SECRET", "hidden words")
+    setting = [value] if key == "test.cam_ids" else value
+    for part in reversed(key.split(".")):
+        setting = {part: setting}
+    path, plain = tmp_path / "user.yaml", tmp_path / "plain.yaml"
+    path.write_text(OmegaConf.to_yaml(setting))
+    plain.write_text("seed: 1\n")
+    sources = {
+        "user.yaml": lambda: load_config(path),
+        "command line": lambda: load_config(plain, [f"{key}={[value] if key == 'test.cam_ids' else value}"]),
+        "the model": lambda: change_config(default_config(), [f"{key}={value}"], "the model"),
+        "checkpoint": lambda: config_of_saved(setting),
+    }
+    for read in sources.values():
+        with pytest.raises(ValueError, match=f"{key}.*: .*stands for a value elsewhere") as error:
+            read()
+        assert "hidden" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_relative_file_is_found_here_or_beside_the_settings_or_in_the_checkout(tmp_path, monkeypatch):
+    beside, here = tmp_path / "settings", tmp_path / "here"
+    beside.mkdir(), here.mkdir()
+    monkeypatch.chdir(here)
+    path = beside / "user.yaml"
+    path.write_text("smpl_pkl_path: body.npz\nvgg_path: config/demo.yaml\n")
+    assert load_config(path).smpl_pkl_path == "body.npz"  # nowhere: what was said
+    (beside / "body.npz").touch()
+    assert Path(load_config(path).smpl_pkl_path) == beside / "body.npz"
+    assert Path(load_config(path).vgg_path) == config.DEFAULTS.parent / "demo.yaml"
+    (here / "body.npz").touch()
+    assert load_config(path).smpl_pkl_path == "body.npz"

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mmlphuman import drawing
 from mmlphuman.drawing import (
     ERROR_FULL_SCALE,
     MAX_BYTES,
@@ -92,3 +93,10 @@ def test_error_is_the_worst_channel_and_black_means_none():
 def test_no_rows_are_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one"):
         contact_sheet([], tmp_path / "sheet.png", "title")
+
+
+def test_what_is_no_text_is_drawn_somehow():
+    """A folder's name need not be UTF-8; OpenCV crashes on what Python makes of it."""
+    image = np.zeros((40, 200, 3), np.uint8)
+    drawing.put_text(image, "sub\udce9ject \u00e9", (5, 30), 0.5, (255, 255, 255))
+    assert image.any() and drawing.text_width("\udce9", 0.5) > 0

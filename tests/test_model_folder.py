@@ -1,5 +1,6 @@
 """Reading a model folder: strict, safe, and the newest checkpoint of it."""
 
+import os
 import pickle
 from dataclasses import replace
 
@@ -92,6 +93,58 @@ def test_another_version_and_missing_tensors_are_refused(saved):
     torch.save(content, path)
     with pytest.raises(ValueError, match="quats"):
         load_avatar(saved)
+
+
+def assert_refused(saved, content, message):
+    path = saved / "avatar.pt"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=message) as error:
+        load_avatar(saved)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+    assert "another checkpoint of the run" in str(error.value)
+
+
+def test_tensors_are_held_to_what_an_avatar_needs(saved):
+    """Each of them: tests/avatar/test_state.py."""
+    content = torch.load(saved / "avatar.pt", weights_only=True)
+    wrong = content["avatar"]["quats"].clone()
+    wrong[3, 1] = torch.nan
+    changed = content | {"avatar": content["avatar"] | {"quats": wrong}}
+    assert_refused(saved, changed, "tensor quats holds numbers that are not finite")
+    changed = content | {"pose_space": content["pose_space"] | {"mean": torch.zeros(3)}}
+    assert_refused(saved, changed, "tensor pose_space.mean is .*expected")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": None}, "settings are a NoneType"),
+        ({"config": {"pca_sigmas": float("nan")}}, "pca_sigmas: nan is not allowed"),
+        ({"config": {"vgg_path": "${oc.env:HOME}"}}, "vgg_path: .*stands for a value elsewhere"),
+        ({"iteration": -1}, "iteration -1 is no count"),
+        ({"iteration": "many"}, "iteration 'many' is no count"),
+        ({"avatar": [1, 2]}, "content does not fit"),
+        ({"pose_space": 7}, "content does not fit"),
+    ],
+)
+def test_other_contents_of_a_checkpoint_are_one_line(saved, changes, message):
+    content = torch.load(saved / "avatar.pt", weights_only=True)
+    assert_refused(saved, content | changes, message)
+    for key in changes:
+        assert_refused(saved, {k: v for k, v in content.items() if k != key}, f"'{key}' is missing")
+
+
+def test_a_checkpoint_that_is_a_list_is_refused(saved):
+    assert_refused(saved, [1, 2], "holds a list, no checkpoint")
+
+
+@pytest.mark.parametrize("name", ["avatar.pt"])
+def test_a_pipe_in_the_place_of_a_checkpoint_is_not_waited_for(saved, name):
+    (saved / name).unlink()
+    os.mkfifo(saved / name)
+    for read in (load_avatar, load_model):
+        with pytest.raises(ValueError, match="not a plain file|not a readable checkpoint"):
+            read(saved)
 
 
 def test_a_pickle_is_not_run(saved, tmp_path):

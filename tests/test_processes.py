@@ -171,3 +171,24 @@ def test_an_error_of_all_is_said_once(tmp_path):
 
     ended = run_ranks(2, work, tmp_path)
     assert ended.statuses == [1, 1] and ended.errors == ["error: gone\n", ""]
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"WORLD_SIZE": "2"}, "RANK is 'not set'"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "LOCAL_RANK is 'not set'"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "MASTER_PORT is 'not set'"),
+    ],
+)
+def test_half_an_environment_of_torchrun_is_one_line(monkeypatch, environment, named):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        ValueError, match=f"{named}, which torchrun sets .*; start with torchrun, or unset"
+    ) as error:
+        Ranks.from_environment("cpu")
+    assert "\n" not in str(error.value)

@@ -21,11 +21,11 @@ from mmlphuman.avatar.mlp_bank import MLPBank
 from mmlphuman.avatar.neighbours import Interpolation, InterpolationTable
 from mmlphuman.avatar.offset_bases import add_to_first, blend_bases, covariance_factors
 from mmlphuman.avatar.pose_inputs import body_inputs, inputs_of
+from mmlphuman.avatar.state import PROPERTIES
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms, forward_kinematics, rigid_inverse
 from mmlphuman.types import CanonicalGaussians, Pose, PosedGaussians, upper_triangles
 
 COLOR, LOG_SCALE, QUAT, OPACITY = slice(0, 3), slice(3, 6), slice(6, 10), slice(10, 11)
-PROPERTIES = 11  # degree-0 SH 3 | log-scale 3 | quaternion 4 | opacity logit 1
 
 
 @dataclass(frozen=True)

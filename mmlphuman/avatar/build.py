@@ -20,9 +20,12 @@ from mmlphuman.body.kinematics import canonical_pose, forward_kinematics, rigid_
 from mmlphuman.body.smplx_model import Body
 from mmlphuman.body.weight_volume import WeightVolume
 from mmlphuman.config import Config
+from mmlphuman.text import one_line
 
 CONTROL_NEIGHBOURS = 7  # of the smoothness penalty, the control point itself included
 SCALE_NEIGHBOURS = 3  # a Gaussian's first size is the distance to these
+TEMPLATE_SIZE = 2.0  # times the body's, at most: skirts and hats
+UNITS = {"centimetres": 100, "millimetres": 1000, "inches": 39.4}
 MIN_SCALE = 1e-4  # metres, for Gaussians that coincide
 
 
@@ -30,7 +33,28 @@ def load_template(path: Path, body: Body) -> trimesh.Trimesh:
     """The capture's own template mesh in the canonical pose if there is one, else the body's mesh."""
     if not path.is_file():
         return trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
-    return read_template_mesh(path, remedy="; mend it, or remove it to train on the body's own mesh")
+    remedy = "; mend it, or remove it to train on the body's own mesh"
+    mesh = read_template_mesh(path, remedy)
+    if problem := misfit(mesh.bounds, body):
+        raise ValueError(f"{path}: not a template of this body in the canonical pose: {problem}{remedy}")
+    return mesh
+
+
+def misfit(bounds: np.ndarray, body: Body) -> str:
+    """Why a mesh in this box (2, 3) cannot be the clothed body, in metres and in the canonical pose; "" if it can."""
+    low, high = body.canonical_vertices.aminmax(dim=0)
+    extent, height = (high - low).numpy(), float((high - low).max())
+    ratio = float((bounds[1] - bounds[0]).max() / height)
+    for unit, factor in UNITS.items():
+        if factor / TEMPLATE_SIZE < ratio < factor * TEMPLATE_SIZE:
+            return f"its size is {ratio:.3g} times the body's, as if it were in {unit} instead of metres"
+    if not 1 / TEMPLATE_SIZE < ratio < TEMPLATE_SIZE:
+        return f"its size is {ratio:.3g} times the body's"
+    if (apart := np.abs(bounds.mean(0) - (low + high).numpy() / 2).max()) > height / 2:
+        return f"its middle lies {apart:.2f} m from the body's"
+    if (bounds[1] - bounds[0])[1] < extent[1] / TEMPLATE_SIZE:
+        return "it is not upright: its y axis must point up"
+    return ""
 
 
 def read_template_mesh(path: Path, remedy: str = "") -> trimesh.Trimesh:
@@ -39,8 +63,10 @@ def read_template_mesh(path: Path, remedy: str = "") -> trimesh.Trimesh:
         mesh = trimesh.load(path, force="mesh", process=False)
         if not (isinstance(mesh, trimesh.Trimesh) and len(mesh.faces) and np.isfinite(mesh.vertices).all()):
             raise ValueError("it has no faces, or vertices that are not finite")
+        if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
+            raise ValueError(f"a face points at a vertex outside 0..{len(mesh.vertices) - 1}")
     except Exception as error:  # trimesh passes any parser's exception through
-        raise ValueError(f"{path}: not a usable template mesh: {error}{remedy}") from error
+        raise ValueError(f"{path}: not a usable template mesh: {one_line(error)}{remedy}") from error
     return mesh
 
 

@@ -8,10 +8,10 @@ from mmlphuman.benchmark import training_step
 from mmlphuman.benchmark.rendering import RenderRow
 from mmlphuman.benchmark.sample_reading import STEPS
 from mmlphuman.benchmark.training_step import StepRow
-from mmlphuman.capture.loader import available_cores
 from mmlphuman.command import versions
 from mmlphuman.evaluation.speed import STAGES as FRAME_STAGES
 from mmlphuman.evaluation.speed import device_name
+from mmlphuman.resources import available_cores
 from mmlphuman.text import aligned
 
 

@@ -39,15 +39,16 @@ WHERE_TO_GET_IT = (
     "smpl_model/smplx/SMPLX_NEUTRAL.npz"
 )
 GEOMETRY_KEYS = ("v_template", "f", "shapedirs", "J_regressor", "kintree_table", "weights")
-# Asked for by the smplx package when it is built; the method does not use them.
-OTHER_KEYS = (
-    "hands_meanl",
-    "hands_meanr",
-    "hands_componentsl",
-    "hands_componentsr",
-    "lmk_faces_idx",
-    "lmk_bary_coords",
-)
+# Asked for by the smplx package when it is built; the method does not use them, and stripped files lack them.
+UNUSED = {
+    "hands_meanl": (45,),
+    "hands_meanr": (45,),
+    "hands_componentsl": (45, 45),
+    "hands_componentsr": (45, 45),
+    "lmk_faces_idx": (51,),
+    "lmk_bary_coords": (51, 3),
+}
+OTHER_MODELS = {24: "SMPL", 52: "SMPL+H", 5: "FLAME", 16: "MANO"}  # by their number of joints
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,17 @@ def load_body(path: str | Path, betas: np.ndarray | Tensor | Sequence[float]) ->
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"SMPL-X model file {path} not found: {WHERE_TO_GET_IT}")
+        raise FileNotFoundError(
+            f"SMPL-X model file {path} not found{'' if path.is_absolute() else f' from {Path.cwd()}'}; say where it "
+            f"lies (smpl_pkl_path or --smpl_path), or, if you have none: {WHERE_TO_GET_IT}"
+        )
+    if path.suffix.lower() in (".pkl", ".pickle"):
+        raise ValueError(
+            f"{path}: a pickled file, which could run a stranger's program and is not read; take the NPZ version of "
+            "SMPL-X v1.1 (SMPLX_NEUTRAL.npz)"
+        )
     coefficients = _check_betas(betas)
-    arrays = read_npz(path, GEOMETRY_KEYS + OTHER_KEYS)
+    arrays = read_npz(path, GEOMETRY_KEYS)
     _check_model(path, arrays)
     model = _smplx_model(arrays)
     with torch.no_grad():
@@ -103,6 +112,12 @@ def _check_betas(betas) -> Tensor:
 
 def _check_model(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """One line naming the file, the array and what is wrong with it."""
+    joints = arrays["weights"].shape[-1] if arrays["weights"].ndim else 0
+    if joints in OTHER_MODELS:
+        raise ValueError(
+            f"{path}: this is {OTHER_MODELS[joints]} ({joints} joints), an SMPL-X model ({NUM_JOINTS}) is needed: "
+            f"{WHERE_TO_GET_IT}"
+        )
     template_shape = arrays["v_template"].shape
     count = template_shape[0] if template_shape else 0
     expected = {
@@ -135,7 +150,8 @@ def _check_model(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _smplx_model(arrays: dict[str, np.ndarray]) -> Any:
     """The smplx package's SMPLX of these arrays; Any, as its annotations take a Tensor type of their own."""
-    safe = dict(arrays)
+    unused = {key: np.zeros(shape, int if key == "lmk_faces_idx" else float) for key, shape in UNUSED.items()}
+    safe = unused | arrays
     safe["shapedirs"] = arrays["shapedirs"][:, :, :NUM_BETAS]
     # Pose blend shapes are not used by the method; one zero column stands for the 100 MB of them.
     safe["posedirs"] = np.zeros((*arrays["v_template"].shape, 1), np.float32)

@@ -36,6 +36,10 @@ EMPTY_WEIGHT = 1e-3  # weights that sum to less are no weights
 SUM_TOLERANCE = 0.01  # of the raw weights' sum over joints, which an exact solution makes one
 BESIDE = 0.02  # metres off the surface, where the weights should still be those of the nearest surface point
 CORRECTIONS = 5  # of the nodes next to the surface; twice as many lower the mean error there by 4 %
+# Of a volume that another program made.
+MOST = 0.9  # of the body lies in its box
+LARGEST_BOX = 10.0  # times the body; published: 1.1
+LARGEST_DIFFERENCE = 0.5  # of its weights at the body's surface, summed over joints; ours: 0.01
 SOLVER_VERSION = 1  # raise it when the same body gives another volume: captures then remake theirs
 SAME_VERTEX = 1e-4  # metres; machines differ in the last digits of a canonical body
 ORIGIN_KEYS = ("made_from", "made_from_vertices")  # in the files written here, beside the published arrays
@@ -183,15 +187,42 @@ def find_or_make_weight_volume(path: Path, body: Body, resolution: int = 128, sa
         stored = read_npz(path, (), optional=ORIGIN_KEYS)
         if not stored:
             say(f"using the skinning weight volume {path} as it is: it was not made by this program")
-            return WeightVolume.load(path)
+            volume = WeightVolume.load(path)
+            if problem := misfit(volume, body):
+                raise ValueError(
+                    f"{path}: not a weight volume of this body: {problem}; remove it, and it is made anew"
+                )
+            return volume
         if _same_origin(stored, origin):
             return WeightVolume.load(path)
         say(f"remaking the skinning weight volume {path}: body, resolution or solver changed")
     else:
         say(f"making the skinning weight volume {path} ({resolution} nodes a side)")
     volume = build_weight_volume(body, resolution, say)
-    volume.save(path, origin)
+    try:
+        volume.save(path, origin)
+    except OSError as error:
+        say(f"it cannot be kept there ({error.strerror or error}), and is made again by the next run")
     return volume
+
+
+def misfit(volume: WeightVolume, body: Body) -> str:
+    """Why a volume from elsewhere cannot be one of this body; "" if it can."""
+    points = body.canonical_vertices
+    inside = ((points >= volume.bbox_min) & (points <= volume.bbox_max)).all(1).float().mean()
+    if inside < MOST:
+        return f"its box holds {100 * inside:.0f} % of the body, in metres and in the canonical pose"
+    extent = (points.amax(0) - points.amin(0)).max()
+    if (larger := float((volume.bbox_max - volume.bbox_min).max() / extent)) > LARGEST_BOX:
+        return f"its box is {larger:.3g} times as large as the body"
+    if float(volume.grid.min()) < -SUM_TOLERANCE:
+        return f"it holds negative weights, down to {float(volume.grid.min()):.3g}"
+    difference = float((volume.query(points) - body.lbs_weights).abs().sum(1).mean())
+    if difference > LARGEST_DIFFERENCE:
+        return (
+            f"at the body's surface it differs from the body's own weights by {difference:.2f}, of at most 2"
+        )
+    return ""
 
 
 def origin_of(body: Body, resolution: int) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ from mmlphuman.config import Config
 from mmlphuman.types import Cameras, Sample
 
 SCENE_SCALE_MARGIN = 1.1  # as published
+VANISHING = 0.1  # of the cameras' distance from the person: a spread that is no ring's
 log = logging.getLogger(__name__)
 
 
@@ -127,9 +128,26 @@ class CaptureDataset:
         )
 
     def scene_scale(self) -> float:
-        """1.1 x the largest distance, in metres, of a selected camera's centre from the centres' mean."""
+        """1.1 x the largest distance, in metres, of a selected camera's centre from the centres' mean.
+
+        Of one camera, or of several in one place, that vanishes, and learning rates with it: then the cameras' mean
+        distance from the person counts, which is about as much on a ring of cameras. A warning says so.
+        """
         centers = np.stack([self.layout.cameras[camera_id].center for camera_id in self.camera_ids])
-        return float(SCENE_SCALE_MARGIN * np.linalg.norm(centers - centers.mean(0), axis=1).max())
+        spread = float(SCENE_SCALE_MARGIN * np.linalg.norm(centers - centers.mean(0), axis=1).max())
+        person = self.poses.translations[list(self.frames)].mean(0)
+        distance = float(SCENE_SCALE_MARGIN * np.linalg.norm(centers - person, axis=1).mean())
+        if spread >= VANISHING * distance:
+            return spread
+        log.warning(
+            "%s: the cameras (%d) stand in one place, so depth is guessed; the scene's scale is taken from their "
+            "distance to the person, %.2f m, instead of from their spread, %.2f m",
+            self.layout.root,
+            len(centers),
+            distance,
+            spread,
+        )
+        return distance
 
     def _view(self, frame: int, camera_id: int) -> View:
         view = self._views.get((frame, camera_id))

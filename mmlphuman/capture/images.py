@@ -20,14 +20,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
 
-from mmlphuman.capture.layout import HALF_PIXEL, CalibratedCamera
+from mmlphuman.capture.layout import HALF_PIXEL, MAX_PIXELS, CalibratedCamera
+from mmlphuman.files import read_plain_file
+from mmlphuman.resources import OutOfMemory, memory_for
+from mmlphuman.text import one_line
 
 BAND = 64  # rows that are undistorted together, in the columns that the person takes there
 MASK_THRESHOLD = 128  # a brighter mask pixel is the person
 NEGLIGIBLE_DISTORTION = 1e-6  # coefficients below it move no pixel visibly
-# How a file starts and how it must end. OpenCV decodes a JPEG that is cut short without complaint.
-END_MARKS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
+JPEG_START = b"\xff\xd8"
+# How a file starts and how it must end.
+END_MARKS = {JPEG_START: b"\xff\xd9", b"\x89PNG": b"IEND"}
 END_MARK_WITHIN = 4096  # bytes; some cameras append a little after the mark
 
 
@@ -153,13 +158,25 @@ def _make_undistortion(camera: CalibratedCamera, size: tuple[int, int]) -> Undis
 
 
 def decode_image(path: Path, mode: int) -> np.ndarray:
-    """uint8 pixels of an image file, (H, W, 3) or (H, W) as `mode` (an OpenCV imread flag) says."""
-    data = path.read_bytes()
+    """uint8 pixels of an image file, (H, W, 3) or (H, W) as `mode` (an OpenCV imread flag) says.
+
+    ValueError, one line, also where a decoder would only warn of damage and make up the rest of the picture.
+    """
+    data = read_plain_file(path)
     for start, end in END_MARKS.items():
         if data.startswith(start) and end not in data[-END_MARK_WITHIN:]:
             raise ValueError(f"{path}: the image file is cut short; fetch it again or delete it")
+    if data.startswith(JPEG_START):
+        try:
+            with memory_for(f"{path} does not fit"):
+                return decode_jpeg(data, mode)
+        except OutOfMemory:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged ({one_line(error)}); fetch it again or delete it") from error
     try:  # A camera's orientation tag must not turn the pixels that were calibrated.
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
+        with memory_for(f"{path} does not fit"):
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # an empty or absurd file
         pixels = None
     if pixels is None:
@@ -176,6 +193,19 @@ def decode_mask(path: Path, image_path: Path) -> np.ndarray:
         raise ValueError(f"{path}: has no alpha channel to be the mask, and there is no folder of masks")
     alpha = pixels[..., -1]
     return alpha if alpha.dtype == np.uint8 else (alpha >> 8).astype(np.uint8)  # of 16 bits
+
+
+def decode_jpeg(data: bytes, mode: int) -> np.ndarray:
+    """As OpenCV decodes it, bit by bit, in less time. ValueError where OpenCV prints libjpeg's warnings instead."""
+    *size, colours, _ = simplejpeg.decode_jpeg_header(data)
+    height, width = map(int, size)
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"it claims {width}x{height} pixels, {MAX_PIXELS:,} are possible")
+    space = {cv2.IMREAD_GRAYSCALE: "GRAY", cv2.IMREAD_COLOR_RGB: "RGB"}.get(mode)
+    if space is None:  # IMREAD_UNCHANGED
+        space = "GRAY" if colours == "Gray" else "BGR"
+    pixels = simplejpeg.decode_jpeg(data, space, strict=True)
+    return pixels[..., 0] if space == "GRAY" else pixels
 
 
 def edge_band(mask: np.ndarray, radius: int) -> np.ndarray:

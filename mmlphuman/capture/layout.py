@@ -21,9 +21,9 @@ from mmlphuman.capture.picture_names import can_have_alpha, find_picture
 # k1 k2 p1 p2 | k3 | k4 k5 k6 of the rational model | s1 s2 s3 s4 of the thin prism: OpenCV's models.
 DISTORTION_COUNTS = (0, 4, 5, 8, 12)
 HALF_PIXEL = 0.5  # what OpenCV's principal points lack, whose pixel centres are whole numbers
-MAX_SIDE = 65_500  # pixels; no camera or JPEG has more
 ROTATION_TOLERANCE = 1e-3  # on the entries of R R^T - 1; calibration files carry rounded numbers
 FOCAL_RANGE = (0.1, 100.0)  # of the image's size; beyond lie fractions or millimetres taken for pixels
+MAX_PIXELS = 2**27  # of a picture: 134 million, more than video cameras have
 SKEW_TOLERANCE = 1.0  # pixels; the rasterisers have no skew
 Find = Callable[[Path], Path | None]  # an expected name -> the picture that is there
 log = logging.getLogger(__name__)
@@ -134,12 +134,11 @@ def _check_lens(where: str, camera: CalibratedCamera) -> None:
     for field in ("K", "dist"):
         if not np.isfinite(getattr(camera, field)).all():
             raise ValueError(f"{where}: {field} holds numbers that are not finite")
-    if (
-        camera.image_size is not None
-        and not 1 <= min(camera.image_size) <= max(camera.image_size) <= MAX_SIDE
-    ):
+    if camera.image_size is not None and min(camera.image_size) < 1:
+        raise ValueError(f"{where}: image size (width, height) {camera.image_size} must be positive")
+    if camera.image_size is not None and camera.image_size[0] * camera.image_size[1] > MAX_PIXELS:
         raise ValueError(
-            f"{where}: image size (width, height) {camera.image_size} must be positive, {MAX_SIDE:,} at most"
+            f"{where}: image size (width, height) {camera.image_size}: {MAX_PIXELS:,} pixels are possible"
         )
     focal, center = camera.K[[0, 1], [0, 1]], camera.K[:2, 2]
     if focal.min() <= 0:

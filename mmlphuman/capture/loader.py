@@ -9,18 +9,24 @@ count: the saved state continues with the very next sample. Several processes (r
 them, each reading only its own; the saved state is that of all together, so their number may change.
 
 A sample travels in one piece of memory: each tensor that goes from process to process costs a handshake, and each copy
-to a device a launch; one is enough.
+to a device a launch; one is enough. It is anonymous memory, whose descriptor is handed over: not /dev/shm, where
+PyTorch would put it and which holds few samples in a container.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
+import mmap
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from multiprocessing.reduction import DupFd
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,12 +38,14 @@ from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.sampler import Draw, EndlessSampler
 from mmlphuman.capture.worker_watch import WorkerWatch
 from mmlphuman.pose_layout import EXPRESSION_DIM, POSE_DIM
+from mmlphuman.resources import OutOfMemory, available_cores, is_out_of_memory
 from mmlphuman.types import Box, Cameras, MovableToDevice, Pose, Sample
 
 POSE_NUMBERS = (POSE_DIM, 3, 9, EXPRESSION_DIM)  # joints, translation, rotation, expression
 CAMERA_NUMBERS = (16, 9)  # w2c, intrinsics
 # For the main process to come to an end in order, when all processes are told to end.
 WORKER_GRACE_SECONDS = 30
+LEFT_TO_MAIN = (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,37 @@ class PackedSample(MovableToDevice):
             share=self.share,
             persons=self.persons,
         )
+
+    def __reduce__(self) -> tuple:
+        """To another process. What cannot be handed over arrives there as an error: raised here, in the thread that
+        sends, it would be printed and forgotten."""
+        if not hasattr(os, "memfd_create"):  # not Linux: PyTorch's own way
+            return super().__reduce__()  # pyright: ignore[reportReturnType]
+        try:
+            memory = os.memfd_create("sample")
+            try:
+                unwritten = memoryview(self.buffer.numpy())  # pyright: ignore[reportArgumentType]
+                while unwritten:
+                    unwritten = unwritten[os.write(memory, unwritten) :]
+                handed_over = DupFd(memory)
+            finally:
+                os.close(memory)
+        except OSError as error:
+            return ValueError, (
+                f"frame {self.frame}: a read sample cannot be handed over ({error.strerror})",
+            )
+        others = (getattr(self, field.name) for field in fields(self)[1:])
+        return _received, (handed_over, len(self.buffer), *others)
+
+
+def _received(handed_over: Any, size: int, *others: Any) -> PackedSample:
+    """In the process that a PackedSample has come to."""
+    descriptor = handed_over.detach()
+    try:
+        memory = mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+    return PackedSample(torch.frombuffer(memory, dtype=torch.uint8), *others)
 
 
 class SampleStream:
@@ -219,13 +258,12 @@ class _ReadOrExplain(Dataset):
             return PackedSample.of(sample if self._prepare is None else self._prepare(sample))
         except (ValueError, OSError) as error:
             return ValueError(str(error))
-
-
-def available_cores() -> int:
-    """Of this machine, as far as this process may use them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return OutOfMemory(
+                f"out of memory: frame {draw[0]} does not fit; lower num_workers or image_scaling"
+            )
 
 
 def _as_is(item):
@@ -240,7 +278,11 @@ def _prepare_worker(worker: int) -> None:
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in LEFT_TO_MAIN:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))
+    main, say, say_of_thread = os.getppid(), sys.excepthook, threading.excepthook
+    # Whose main process is gone finds its connections broken, which is no news.
+    sys.excepthook = lambda *error: say(*error) if os.getppid() == main else None
+    threading.excepthook = lambda error: say_of_thread(error) if os.getppid() == main else None

@@ -69,7 +69,12 @@ class EndlessSampler:
                 f"the saved run drew {state['draws_per_epoch']} samples an epoch, this one would draw "
                 f"{len(self._order)}; resume with the same capture, cameras, frames and views_per_pose"
             )
-        self.seed, self.epoch, self.position = state["seed"], state["epoch"], state["position"]
+        seed, epoch, position = state["seed"], state["epoch"], state["position"]
+        if any(type(n) is not int or n < 0 for n in (seed, epoch, position)) or position > len(self._order):
+            raise ValueError(
+                f"seed {seed}, epoch {epoch}, position {position} are no place in the order of samples"
+            )
+        self.seed, self.epoch, self.position = seed, epoch, position
         self._order = self._shuffled(self.epoch)
 
     def _shuffled(self, epoch: int) -> list[Draw]:

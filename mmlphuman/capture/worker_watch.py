@@ -55,8 +55,8 @@ class WorkerWatch:
         ends = sorted({process.exitcode for process in self._processes if process.exitcode is not None})
         how = ", ".join(f"signal {-end}" if end < 0 else f"status {end}" for end in ends)
         return OSError(
-            f"a process that reads samples has died ({how}); if memory or shared memory (/dev/shm) ran out, lower "
-            "num_workers, or give the machine or container more, then go on with --resume"
+            f"a process that reads samples has died ({how}); if memory ran out, lower num_workers, or give "
+            "the machine or container more, then go on with --resume"
         )
 
     def _watch(self) -> None:

@@ -26,13 +26,25 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from mmlphuman.avatar.avatar import PROPERTIES
 from mmlphuman.avatar.build import CONTROL_NEIGHBOURS, avatar_from_state
 from mmlphuman.avatar.light import FUNCTIONS
 from mmlphuman.avatar.pose_inputs import EXPRESSION, NOTHING
 from mmlphuman.avatar.pose_space import PoseSpace
+from mmlphuman.avatar.state import (
+    BODY,
+    PROPERTIES,
+    TABLES,
+    check_counts,
+    check_finite,
+    check_index,
+    check_names,
+    check_parents,
+    check_shape,
+    check_weights,
+    known_sizes,
+)
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.config import Config, config_of_saved, validate
+from mmlphuman.config import Config, config_of_saved
 from mmlphuman.pose_layout import EXPRESSION_DIM, NUM_JOINTS, POSE_DIM
 from mmlphuman.text import one_line
 
@@ -41,8 +53,6 @@ FORMAT = "mmlphuman compact avatar"
 FORMAT_VERSION = 3
 MAX_INT8 = 127
 NEGLIGIBLE_WEIGHT = 1e-3  # of skinning that a Gaussian's joints beyond the strongest may hold together
-MAX_WEIGHT_ERROR = 0.02  # stored weights sum to one but for half precision
-BODY = 63  # numbers of a pose that are the body's
 POSE_NUMBERS = {1: BODY, 2: POSE_DIM, 3: POSE_DIM + EXPRESSION_DIM}  # kept of a training pose, by version
 POSE_INDICES = {1: BODY, 2: NOTHING + 1, 3: EXPRESSION.stop}  # that an MLP's inputs can point at
 SCALE = ".scale"  # name of the scales of an int8 tensor
@@ -103,7 +113,6 @@ def fields_of(config: Config, version: int = FORMAT_VERSION) -> dict[str, Field]
     }
 
 
-TABLES = ("gaussian_to_anchor", "gaussian_to_control", "control_to_anchor")
 POSE_SPACE = "pose_space."
 
 
@@ -220,7 +229,6 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[Config, int, int]:
         raise ValueError(f"format version {version}, this program reads 1 to {FORMAT_VERSION}")
     try:
         config = config_of_saved(json.loads(metadata["config"]))
-        validate(config, "its settings")
         iteration = int(metadata["iteration"])
     except (KeyError, ValueError, TypeError, RecursionError, OmegaConfBaseException) as error:
         raise ValueError(f"its settings do not fit this program: {one_line(error)}") from error
@@ -233,44 +241,19 @@ def _check_shapes(
     stored: dict[str, Tensor], fields: dict[str, Field], config: Config, version: int
 ) -> dict[str, int]:
     """What each shape letter stands for. ValueError names the first tensor that is missing, unknown or disagrees."""
-    expected = set(fields) | {name + SCALE for name, field in fields.items() if field.kind == "int8"}
-    for problem, names in (("missing", expected - set(stored)), ("unknown", set(stored) - expected)):
-        if names:
-            raise ValueError(f"tensor {min(names)} is {problem}")
-    sizes = {
-        "J": NUM_JOINTS,
-        "A": config.num_features,
-        "K": config.num_gsparam_bases,
-        "L": config.num_position_bases,
-    }
-    sizes["O"] = sizes["K"] + sizes["L"]
-    sizes["U"] = POSE_INDICES[version]
-
-    def check(name: str, letters: list[str], kind: torch.dtype | None) -> None:
-        value = stored[name]
-        if value.dim() == len(letters):
-            for letter, size in zip(letters, value.shape, strict=True):
-                if not letter.isdigit():
-                    sizes.setdefault(letter, size)
-        wanted = tuple(int(letter) if letter.isdigit() else sizes.get(letter, letter) for letter in letters)
-        if tuple(value.shape) != wanted or value.dtype != kind:
-            raise ValueError(f"tensor {name} is {value.dtype} {tuple(value.shape)}, expected {kind} {wanted}")
-
+    int8 = {name + SCALE for name, field in fields.items() if field.kind == "int8"}
+    check_names(set(fields) | int8, set(stored))
+    sizes = known_sizes(config) | {"U": POSE_INDICES[version]}
     sizes["C"] = len(stored["control_offsets"]) if stored["control_offsets"].dim() else 0
     for name, field in fields.items():
         letters = field.shape.split()
-        check(name, letters, stored_type(field, sizes))
+        check_shape(name, stored[name], letters, stored_type(field, sizes), sizes)
         if field.kind == "int8":
             letters[field.row] = "1"
-            check(name + SCALE, letters, torch.float16)
-    if not (
-        0 <= sizes["Q"] <= sizes["P"] <= sizes["N"]
-        and sizes["N"]
-        and sizes["C"]
-        and sizes["S"]
-        and sizes["F"]
-    ):
-        raise ValueError("there are {Q} and {P} bases for {N} Gaussians, {C} control points".format(**sizes))
+            check_shape(name + SCALE, stored[name + SCALE], letters, torch.float16, sizes)
+    check_counts(sizes)
+    if not (sizes["S"] and sizes["F"]):
+        raise ValueError("there are no skinning weights, or no training poses")
     return sizes
 
 
@@ -281,18 +264,13 @@ def _decode(stored: dict[str, Tensor], fields: dict[str, Field], sizes: dict[str
         value = stored[name]
         if field.kind == "index":
             value = value.long()
-            if value.numel() and (int(value.min()) < 0 or int(value.max()) >= sizes[field.bound]):
-                raise ValueError(f"tensor {name} points outside 0..{sizes[field.bound] - 1}")
+            check_index(name, value, sizes[field.bound])
         elif field.kind == "parents":
             value = value.long()
-            if int(value[0]) != -1 or not all(
-                0 <= parent < j for j, parent in enumerate(value.tolist()) if j
-            ):
-                raise ValueError(f"tensor {name} is no skeleton: a joint's parent must come before it")
+            check_parents(name, value)
         else:
             value = value.float() * stored[name + SCALE].float() if field.kind == "int8" else value.float()
-            if not value.isfinite().all():
-                raise ValueError(f"tensor {name} holds numbers that are not finite")
+            check_finite(name, value)
         state[name] = value
     for table in (*TABLES, "lbs_weights"):
         state[f"{table}.weight"] = _normalised(f"{table}.weight", state[f"{table}.weight"])
@@ -305,7 +283,5 @@ def _decode(stored: dict[str, Tensor], fields: dict[str, Field], sizes: dict[str
 
 def _normalised(name: str, weights: Tensor) -> Tensor:
     """Rows that sum to one exactly again, after half precision."""
-    total = weights.sum(1, keepdim=True)
-    if weights.numel() and float((total - 1).abs().max()) > MAX_WEIGHT_ERROR:
-        raise ValueError(f"tensor {name} holds weights that do not sum to one")
-    return weights / total
+    check_weights(name, weights)
+    return weights / weights.sum(1, keepdim=True)

@@ -119,27 +119,33 @@ def check_capture(data_dir: Path, smpl_path: Path, frames: int, progress: bool =
     return CaptureCheck(stages.findings, samples, layout, params, body)
 
 
-def read_mean_hands(smpl_path: Path) -> np.ndarray:
-    """(165,) what flat_hand_mean=False would add to a pose."""
-    arrays = read_npz(smpl_path, ("hands_meanl", "hands_meanr"))
+def read_mean_hands(smpl_path: Path) -> np.ndarray | None:
+    """(165,) what flat_hand_mean=False would add to a pose; None if the file does not have it."""
+    parts = {"hands_meanl": LEFT_HAND_POSE, "hands_meanr": RIGHT_HAND_POSE}
+    arrays = read_npz(smpl_path, (), optional=tuple(parts))
+    if any(key not in arrays or arrays[key].shape != (45,) for key in parts):
+        return None
     mean = np.zeros(POSE_DIM, np.float32)
-    mean[LEFT_HAND_POSE], mean[RIGHT_HAND_POSE] = arrays["hands_meanl"], arrays["hands_meanr"]
+    for key, where in parts.items():
+        mean[where] = arrays[key]
     return mean
 
 
 class _Poser:
     """Posed surface points of a frame, with the hands as given and with the mean hand added."""
 
-    def __init__(self, params: SmplParams, body: Body, mean_hands: np.ndarray):
+    def __init__(self, params: SmplParams, body: Body, mean_hands: np.ndarray | None):
         self._params = params
-        self._mean_hands = torch.from_numpy(mean_hands)
+        self._mean_hands = None if mean_hands is None else torch.from_numpy(mean_hands)
         self.surface: SurfacePoints = spread_points(body)
 
     def points(self, frame: int) -> np.ndarray:
         pose = self._params.pose(frame)
         return self.surface.posed(pose.joints, pose.translation.numpy())
 
-    def mean_hand_points(self, frame: int) -> np.ndarray:
+    def mean_hand_points(self, frame: int) -> np.ndarray | None:
+        if self._mean_hands is None:
+            return None
         pose = self._params.pose(frame)
         return self.surface.posed(pose.joints + self._mean_hands, pose.translation.numpy())
 

@@ -15,14 +15,12 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from mmlphuman.capture.layout import CaptureLayout
+from mmlphuman.capture.masks import MaskMeasures, why_empty
 from mmlphuman.capture.picture_names import FolderListing, is_picture
 from mmlphuman.preparation.findings import ERROR, OK, WARNING, Finding, cut_list, name_numbers
 from mmlphuman.preparation.fit_measure import Fit, ReducedMask, SizeMismatch
 
 SAME_PLACE = 1e-6  # metres and rotation entries: two cameras this close are one, entered twice
-EMPTY_SHARE = 5e-4  # of the picture; a person is never smaller
-FULL_SHARE = 0.85  # of the picture; a person is never larger
-INVERTED_BORDER = 0.6  # share of the picture's border that a mask covers only if black and white are swapped
 IN_VIEW = 0.3  # share of the body in the picture from which a mask must show it
 
 
@@ -140,6 +138,8 @@ def check_twin_cameras(layout: CaptureLayout) -> Finding:
     ]
     if twins:
         return Finding("cameras", WARNING, "cameras with the same pose, entered twice?", cut_list(twins))
+    if len(w2c) == 1:
+        return Finding("cameras", WARNING, "one camera: depth, and all that it does not see, is guessed")
     return Finding("cameras", OK, f"{len(w2c)} cameras")
 
 
@@ -225,22 +225,20 @@ class Sampled:
     frame: int
     camera: int
     problem: Exception | None  # why the files could not be used
-    mask_share: float = 0.0
-    border_share: float = 0.0
-    brightest: int = 0
+    mask: MaskMeasures | None = None
     fit: Fit | None = None
 
     @classmethod
     def of(cls, view: ReducedMask, fit: Fit | None) -> Sampled:
-        return cls(view.frame, view.camera, None, view.mask_share, view.border_share, view.brightest, fit)
+        return cls(view.frame, view.camera, None, view.measures, fit)
 
     @property
     def is_empty(self) -> bool:
-        return self.problem is None and self.mask_share < EMPTY_SHARE
+        return self.mask is not None and self.mask.is_empty
 
     @property
     def is_full(self) -> bool:
-        return self.problem is None and (self.mask_share > FULL_SHARE or self.border_share > INVERTED_BORDER)
+        return self.mask is not None and self.mask.is_full
 
 
 def check_pictures(layout: CaptureLayout, samples: Sequence[Sampled]) -> list[Finding]:
@@ -278,10 +276,9 @@ def _problems(check: str, fine: str, faulty: Sequence[Sampled], what: str) -> Fi
 def _check_empty(layout: CaptureLayout, empty: Sequence[Sampled]) -> Finding:
     if not empty:
         return Finding("empty masks", OK, "none")
-    what = f"{len(empty)} sampled masks show nobody; delete such masks, or leave their frames or cameras out"
-    if all(0 < s.brightest < 128 for s in empty):
-        brightest = max(s.brightest for s in empty)
-        what = f"{len(empty)} sampled masks hold values up to {brightest} only; the person must be above 128"
+    first = why_empty(layout.mask_path(empty[0].camera, empty[0].frame))
+    what = f"{len(empty)} sampled masks show nobody (of the first: {first}); mend or delete such masks, or leave their "
+    what += "frames or cameras out"
     return Finding("empty masks", ERROR, what, where_sampled(layout, empty))
 
 

@@ -28,6 +28,7 @@ from mmlphuman.capture.images import (
     opencv_intrinsics,
 )
 from mmlphuman.capture.layout import CalibratedCamera, CaptureLayout
+from mmlphuman.capture.masks import MaskMeasures
 from mmlphuman.pose_layout import LEFT_FINGERS, RIGHT_FINGERS
 
 NUM_POINTS = 40_000  # over 2 m^2: one every 7 mm
@@ -113,16 +114,11 @@ class ReducedMask:
     mask: np.ndarray  # (h, w) bool
     w2c: np.ndarray  # (4, 4)
     K: np.ndarray  # (3, 3) of the reduced picture
-    brightest: int  # value in the mask's file
-    border_share: float  # of the picture's border that the mask covers
+    measures: MaskMeasures
 
     @property
     def size(self) -> tuple[int, int]:
         return self.mask.shape[1], self.mask.shape[0]
-
-    @property
-    def mask_share(self) -> float:
-        return float(self.mask.mean())
 
 
 @dataclass(frozen=True)
@@ -160,8 +156,7 @@ def load_reduced_mask(layout: CaptureLayout, frame: int, camera: int) -> Reduced
     reduced, K = reduce_picture(alpha, calibrated.K, REDUCED_SIDE)
     reduced = undistort_picture(reduced, K, calibrated)
     mask = reduced > MASK_THRESHOLD
-    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    return ReducedMask(frame, camera, mask, calibrated.w2c, K, int(alpha.max()), float(border.mean()))
+    return ReducedMask(frame, camera, mask, calibrated.w2c, K, MaskMeasures.of(mask))
 
 
 def reduce_picture(pixels: np.ndarray, K: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -192,7 +187,7 @@ def measure_fit(
     seen = projection.in_view
     inside = grown[projection.rows[seen], projection.columns[seen]]
     mask_area, body_area = int(view.mask.sum()), int(silhouette.sum())
-    whole = seen.all() and mask_area > 0 and view.border_share == 0
+    whole = seen.all() and mask_area > 0 and view.measures.border_share == 0
     gains = ()
     if mean_hand_points is not None and seen.any():
         other = project_points(mean_hand_points, view.w2c, view.K, view.size)
@@ -200,7 +195,7 @@ def measure_fit(
     return Fit(
         frame=view.frame,
         camera=view.camera,
-        mask_share=view.mask_share,
+        mask_share=view.measures.share,
         in_view=float(seen.mean()),
         inside=float(inside.mean()) if seen.any() else float("nan"),
         overlap=overlap(view.mask, silhouette),

@@ -14,6 +14,7 @@ import asyncio
 import json
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -31,7 +32,8 @@ from mmlphuman.streaming.messages import Hello, LossCurve, Problem, Refused, Sta
 from mmlphuman.streaming.protocol import ProtocolError, decode_client, decode_server, encode
 
 MAX_VIEWERS = 16
-MAX_STRANGERS = 64  # connections that have not said a valid hello yet
+MAX_STRANGERS = 64  # connections that have not said a valid hello yet; for more, others of them are cut
+STRANGERS_OF_ADDRESS = 16  # of these; a browser opens six
 MESSAGES_PER_SECOND = 500  # of one viewer that are understood; of those that come faster only the newest
 BURST_SECONDS = 0.1  # of that rate which may come at once
 GUESS_SECONDS = 0.5  # before a wrong token is refused
@@ -78,6 +80,7 @@ class Connection(ServerConnection):
         self.unread_limit = UNREAD_ANSWERS
         self._frames_left, self._counted = float(FRAMES_PER_SECOND), self.loop.time()
         self._ending = False
+        self.silent = True  # not a byte has come yet
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -88,6 +91,7 @@ class Connection(ServerConnection):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self.silent = False
         for start in range(0, len(data), READ_SLICE):
             if self.transport.is_closing():
                 return
@@ -175,6 +179,7 @@ class Hub:
             raise ValueError(f"viewers would not accept this: {error}") from error
         self._queue, self._latest_state, self._page, self._token = queue, latest_state, page, token
         self._connections: set[Connection] = set()
+        self._strangers: dict[Connection, str] = {}  # and their addresses, the oldest first
         self._state: State | None = None
         self._history = LossCurve()
         self._fault_level = logging.WARNING  # of the first picture that cannot be encoded
@@ -200,7 +205,7 @@ class Hub:
             logger=QuietLogger(log, {}),
             # Declared as a class, but only called.
             create_connection=partial(  # pyright: ignore[reportArgumentType]
-                Connection, on_made=self._arrived, on_lost=self._connections.discard
+                Connection, on_made=self._arrived, on_lost=self._lost
             ),
         )
         started.set_result(loop)
@@ -215,9 +220,26 @@ class Hub:
         self._encoders.shutdown(wait=False, cancel_futures=True)
 
     def _arrived(self, connection: Connection) -> None:
+        """Who has not shown the token shares a quota with its like, in which a newcomer takes an older one's place: one
+        that has said nothing, of the address that has most of them. Connections kept open lock nobody out."""
+        address = _host(connection)
         self._connections.add(connection)
-        if len(self._connections) - len(self.clients) > MAX_STRANGERS:
-            connection.transport.abort()
+        self._strangers[connection] = address
+        counts = Counter(self._strangers.values())
+        if counts[address] <= STRANGERS_OF_ADDRESS:
+            if len(self._strangers) <= MAX_STRANGERS:
+                return
+            address = max(counts, key=lambda each: counts[each])
+        others = [stranger for stranger, host in self._strangers.items() if host == address]
+        oldest = min(
+            others, key=lambda stranger: not stranger.silent
+        )  # the first of the silent ones, or of all
+        self._strangers.pop(oldest)
+        oldest.transport.abort()
+
+    def _lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._strangers.pop(connection, None)
 
     # --- a connection ------------------------------------------------------------------------------------
 
@@ -256,6 +278,7 @@ class Hub:
     async def _serve_client(self, connection: Connection, hello: Hello) -> None:
         name = f"{_address(connection)} {ascii(hello.client[:SHOWN_NAME])}"
         client = ConnectedViewer(connection, name, LossCurve(self._history.points))
+        self._strangers.pop(connection, None)
         self.clients.add(client)
         self._queue.admit(client)
         log.info("viewer %s: connected", name)
@@ -372,6 +395,13 @@ def _request_id(message: str | bytes) -> int | None:
 def _address(connection: Connection) -> str:
     address = connection.remote_address  # None if the connection was lost at once
     return f"{address[0]}:{address[1]}" if address else "somebody"
+
+
+def _host(connection: Connection) -> str:
+    """Of IPv6 the network, of which one machine may take every address."""
+    address = connection.remote_address
+    host = address[0] if address else ""
+    return ":".join(host.split(":")[:4]) if ":" in host and "." not in host else host
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -44,11 +44,16 @@ def save_checkpoint(
     folder = model_dir / FOLDER
     final = folder / f"iteration_{trained.iteration:08d}"
     unfinished = folder / f"{UNFINISHED}{trained.iteration:08d}"
-    if final.exists():
+    if final.is_dir():
         return final  # the run was resumed at its end
     folder.mkdir(parents=True, exist_ok=True)
+    if final.exists():  # somebody's file, in the way
+        final.rename(final.with_name(f"{final.name}.stray"))
     for leftover in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(leftover)
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
     avatar_file = {
         "format_version": FORMAT_VERSION,
         "iteration": trained.iteration,

@@ -1,9 +1,9 @@
 """What turns a run back or ends it early: broken numbers, an exploding loss, a request to stop.
 
 Data path: a step's numbers -> StepNumbers -> LossGuard -> Diverged -> loop -> recover, to the last good checkpoint;
-signal of a scheduler (SIGTERM, SIGUSR1) or of a person (Ctrl-C) -> Preemption.asked_by -> loop: finishes its step,
-saves, ends -> train.py: exit status 75. A signal raises nothing, so that it never falls into the middle of a step or of
-a checkpoint's write.
+signal of a scheduler, a person or a terminal that has gone (SIGNALS) -> Preemption.asked_by -> loop: finishes its
+step, saves, ends -> train.py: exit status 75. A signal raises nothing, so that it never falls into the middle of a step
+or of a checkpoint's write.
 
 Nothing in a step waits for its numbers: they are sent every few steps and looked at one step later, when they have
 arrived. Several processes (ranks) send them to each other first: all see the same, notice and go back together.
@@ -37,7 +37,15 @@ from mmlphuman.training.refinement import Refinement
 
 RECENT = 20  # steps; one odd sample among them moves their median little
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: not done, come again
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# Of a scheduler, a person, a terminal that has gone, a limit on the processor's time.
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGXCPU,
+)
 # A terminal and a launcher may both pass on the same Ctrl-C; a person takes longer than that for the next.
 SAME_INTERRUPT_SECONDS = 0.5
 
@@ -233,7 +241,9 @@ class Preemption:
         self._interrupted: float | None = None  # when the first Ctrl-C came
 
     def __enter__(self) -> Preemption:
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        # nohup starts a run that ignores its terminal's end, and goes on.
+        heard = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *_) -> None:

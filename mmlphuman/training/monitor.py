@@ -33,6 +33,7 @@ from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.measures.comparison import paint, regions
 from mmlphuman.measures.held_out_scores import FILE_NAME, HeldOutScore, scores_until, write_scores
 from mmlphuman.render.rasterize import rasterize
+from mmlphuman.text import one_line
 from mmlphuman.types import Pose, Sample
 
 HELD_OUT_SHOWN = 4  # (frame, camera) pairs, spread over the test selection
@@ -43,13 +44,21 @@ FLUSH_SECONDS = 10.0  # what a killed run may lose of its log
 class Monitor:
     """Progress bar, TensorBoard events and scores.csv of one run; a context manager.
 
-    A run that goes on at `first_iteration` loses what was logged after it. ValueError for a damaged scores.csv.
+    A run that goes on at `first_iteration` loses what was logged after it. A damaged scores.csv is put aside, and a
+    line says so.
     A log that cannot be written (a full disk) ends no run: one line says so, and `reopen` tries again.
     """
 
     def __init__(self, model_dir: Path, first_iteration: int, iterations: int, quiet: bool = False):
         self.model_dir, self.scores_path = model_dir, model_dir / FILE_NAME
-        self.scores = scores_until(self.scores_path, first_iteration)
+        try:
+            self.scores = scores_until(self.scores_path, first_iteration)
+        except (ValueError, OSError) as error:
+            self.scores = []
+            aside = self.scores_path.with_suffix(".csv.damaged")
+            with suppress(OSError):
+                self.scores_path.replace(aside)
+            self.say(f"{one_line(error)}; kept as {aside.name}, a new one begins")
         self.events: EventLog | None = None
         self.reopen(first_iteration)
         self.bar = tqdm(

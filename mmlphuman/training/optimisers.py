@@ -126,6 +126,8 @@ class Optimisers:
             groups = [{**group, "fused": fused} for group in saved["param_groups"]]
             optimiser.load_state_dict({**saved, "param_groups": groups})
             for parameter, state in optimiser.state.items():
+                if any(state[average].shape != parameter.shape for average in ("exp_avg", "exp_avg_sq")):
+                    raise ValueError(f"averages of a parameter {tuple(parameter.shape)} have another shape")
                 for average in ("exp_avg", "exp_avg_sq"):
                     state[average] = laid_out_like(state[average], parameter)
                 if not fused:

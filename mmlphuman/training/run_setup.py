@@ -29,13 +29,18 @@ from mmlphuman.body.smplx_model import load_body
 from mmlphuman.body.weight_volume import find_or_make_weight_volume
 from mmlphuman.capture.dataset import CaptureDataset, test_dataset, training_dataset
 from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.masks import check_masks
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import versions
 from mmlphuman.config import Config, save_config
 from mmlphuman.model_folder import list_checkpoints
+from mmlphuman.pose_layout import NUM_JOINTS
+from mmlphuman.resources import memory_for, require_memory
 
 CUBLAS_WORKSPACE = ":4096:8"  # one of the two that cuBLAS documents as reproducible
 TEMPLATE_NAME = "template.ply"  # the surface that the Gaussians were placed on, in the canonical pose
+RUN_NAME, CAMERAS_NAME, POSES_NAME = "run.json", "cameras.json", "poses.npz"  # what a run was begun with
+BYTES_A_NUMBER = 4
 LOCK_NAME = "run.lock"  # says who trains here, or who did last
 
 
@@ -71,6 +76,10 @@ class Scene:
 
 def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
     """Opens the capture and places a new avatar on its body. Raises ValueError or OSError, one line each."""
+    require_memory(
+        BYTES_A_NUMBER * config.init_num_gs * numbers_of_a_gaussian(config),
+        f"init_num_gs: {config.init_num_gs:,} Gaussians do not fit; lower it",
+    )
     layout = open_capture(data_dir)
     poses = read_smpl_params(layout.pose_path, config.face)
     training, held_out = training_dataset(config, layout, poses), test_dataset(config, layout, poses)
@@ -88,15 +97,28 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
     )
     translations = torch.from_numpy(poses.translations[frames])
     moves = bool(np.ptp(poses.expressions_of(frames), 0).any())
-    avatar = build_avatar(config, build_layout(config, body, template, volume, translations, moves))
+    with memory_for("an avatar of these init_num_gs, num_verts, num_features and hidden_widths does not fit"):
+        avatar = build_avatar(config, build_layout(config, body, template, volume, translations, moves))
     return Scene(training, held_out, avatar, pose_space, template)
 
 
+def numbers_of_a_gaussian(config: Config) -> int:
+    """Skinning weights, neighbours, properties, and their bases, at least."""
+    return NUM_JOINTS + 12 + 23 + 20 * config.num_gsparam_bases
+
+
 def read_one_of_each_camera(dataset: CaptureDataset) -> None:
-    """Raises before anything is written for a fault that a camera's files share, such as masks of another size."""
-    first = {camera: frame for frame, camera in reversed(dataset.pairs)}
-    for camera, frame in first.items():
-        dataset.sample(frame, (camera,))
+    """Raises before anything is written for a fault that a camera's files share, such as masks of another size, or
+    that show nobody."""
+    frames: dict[int, list[int]] = {}
+    for frame, camera in dataset.pairs:
+        frames.setdefault(camera, []).append(frame)
+    for camera, of_it in sorted(frames.items()):
+        dataset.sample(of_it[0], (camera,))
+        try:
+            check_masks([dataset.layout.mask_path(camera, frame) for frame in of_it])
+        except ValueError as error:
+            raise ValueError(f"camera {camera}: {error}") from error
 
 
 def refuse_occupied(model_dir: Path) -> None:
@@ -113,15 +135,35 @@ def create_model_folder(model_dir: Path, fill: Callable[[Path], None]) -> None:
     refuse_occupied(model_dir)
     model_dir.parent.mkdir(parents=True, exist_ok=True)
     for leftover in model_dir.parent.glob(f".{model_dir.name}.unfinished-*"):
-        shutil.rmtree(leftover)  # of a run that was killed in here
+        if not _is_alive(leftover.name.rpartition("-")[2]):
+            shutil.rmtree(leftover, ignore_errors=True)  # of a run that was killed in here
     temporary = model_dir.with_name(f".{model_dir.name}.unfinished-{os.getpid()}")
     temporary.mkdir()
     try:
         fill(temporary)
-        temporary.rename(model_dir)
+        try:
+            temporary.rename(model_dir)
+        except OSError as error:
+            if not model_dir.exists():
+                raise
+            raise ValueError(
+                f"another run has just begun in --out_dir {model_dir}; choose another folder, or go on with --resume "
+                "when it has ended"
+            ) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _is_alive(process: str) -> bool:
+    """Whether a process of this host has that number."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError, OverflowError):
+        return process.isdecimal()
+    return True
 
 
 def write_run_record(folder: Path, config: Config, data_dir: Path, scene: Scene) -> None:
@@ -129,13 +171,13 @@ def write_run_record(folder: Path, config: Config, data_dir: Path, scene: Scene)
     dataset = scene.training
     assert scene.template is not None, "a new run has one"
     save_config(config, folder / "config.yaml")
-    record = {"data_dir": str(data_dir), "command": sys.argv, **versions()}
-    (folder / "run.json").write_text(json.dumps(record, indent=2))
-    (folder / "cameras.json").write_text(json.dumps(camera_list(dataset), indent=1))
+    record = {"data_dir": str(data_dir), "command": sys.argv, **versions(), "lenses": lenses(dataset)}
+    (folder / RUN_NAME).write_text(json.dumps(record, indent=2))
+    (folder / CAMERAS_NAME).write_text(json.dumps(camera_list(dataset), indent=1))
     frames = sorted({frame for frame, _ in dataset.pairs})
     poses = dataset.poses
     np.savez(
-        folder / "poses.npz",
+        folder / POSES_NAME,
         frames=frames,
         betas=poses.betas,
         poses=poses.poses[frames],
@@ -143,6 +185,12 @@ def write_run_record(folder: Path, config: Config, data_dir: Path, scene: Scene)
         expression=poses.expressions_of(frames),
     )
     scene.template.export(folder / TEMPLATE_NAME)
+
+
+def lenses(dataset: CaptureDataset) -> dict[str, list]:
+    """Camera id -> its name, which is where its pictures lie, and the distortion that is taken out of them."""
+    cameras = {camera: dataset.layout.cameras[camera] for camera in dataset.camera_ids}
+    return {str(camera): [entry.name, entry.dist.tolist()] for camera, entry in cameras.items()}
 
 
 def lock_run(model_dir: Path) -> None:

@@ -17,7 +17,7 @@ from mmlphuman.body.kinematics import (
     forward_kinematics,
     rigid_inverse,
 )
-from mmlphuman.body.smplx_model import load_body
+from mmlphuman.body.smplx_model import GEOMETRY_KEYS, load_body
 
 VERTICES = 10475  # the smplx package looks up fixed vertex numbers when it poses
 # SMPL-X: body, jaw and eyes, then per hand five fingers of three joints from the wrist.
@@ -148,7 +148,7 @@ def test_file_that_is_no_npz(tmp_path, content):
     ("key", "value", "message"),
     [
         ("weights", None, "'weights' is missing"),
-        ("weights", np.zeros((10, 24)), r"'weights' has shape \(10, 24\).*\(6, 55\)"),
+        ("weights", np.zeros((10, 30)), r"'weights' has shape \(10, 30\).*\(6, 55\)"),
         ("weights", np.full((6, 55), 0.9 / 55), "'weights' must sum to 1 at every vertex"),
         ("J_regressor", np.zeros((24, 6)), "'J_regressor' has shape"),
         ("shapedirs", np.zeros((6, 3, 4)), "'shapedirs' has 4 components"),
@@ -187,3 +187,39 @@ def random_model_small() -> dict[str, np.ndarray]:
 def test_unusable_betas(model_path, betas):
     with pytest.raises(ValueError, match="betas must be 10 finite"):
         load_body(model_path, betas)
+
+
+def test_what_the_method_does_not_use_may_be_missing(tmp_path):
+    arrays = random_model(np.random.default_rng(0))
+    full, stripped = tmp_path / "SMPLX_NEUTRAL.npz", tmp_path / "stripped.npz"
+    np.savez(full, **arrays)
+    np.savez(stripped, **{key: arrays[key] for key in GEOMETRY_KEYS})
+    ours, theirs = load_body(full, np.ones(10)), load_body(stripped, np.ones(10))
+    for name, value in vars(ours).items():
+        assert (
+            torch.equal(value, getattr(theirs, name))
+            if torch.is_tensor(value)
+            else value == getattr(theirs, name)
+        )
+
+
+@pytest.mark.parametrize(("joints", "name"), [(24, "SMPL"), (52, r"SMPL\+H"), (16, "MANO")])
+def test_other_body_models_are_named(tmp_path, joints, name):
+    arrays = random_model(np.random.default_rng(0))
+    arrays |= {"weights": arrays["weights"][:, :joints], "J_regressor": arrays["J_regressor"][:joints]}
+    np.savez(tmp_path / "model.npz", **arrays)
+    with pytest.raises(ValueError, match=f"model.npz: this is {name} .* an SMPL-X model .* is needed"):
+        load_body(tmp_path / "model.npz", np.zeros(10))
+
+
+def test_a_pickled_model_is_not_read_but_told_what_to_take(tmp_path):
+    (tmp_path / "SMPLX_NEUTRAL.pkl").write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(ValueError, match=r"a pickled file.*take the NPZ version"):
+        load_body(tmp_path / "SMPLX_NEUTRAL.pkl", np.zeros(10))
+
+
+def test_a_missing_file_may_lie_elsewhere(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"not found; say where it lies .*, or, if you have none: register"
+    ):
+        load_body(tmp_path / "SMPLX_NEUTRAL.npz", np.zeros(10))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import KDTree
 
 from mmlphuman.body import weight_volume
 from mmlphuman.body.smplx_model import Body, load_body
@@ -89,17 +91,43 @@ def test_another_solver_remakes_the_file(made, body, monkeypatch):
     assert said[0].startswith("remaking")
 
 
+def foreign(body: Body, nodes=(24, 25, 26)) -> dict[str, np.ndarray]:
+    """Arrays of a volume by the simplest method: each node has the weights of the vertex nearest to it."""
+    low, high = body.canonical_vertices.amin(0) - 0.05, body.canonical_vertices.amax(0) + 0.05
+    axes = [torch.linspace(float(low[i]), float(high[i]), nodes[i]) for i in range(3)]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    nearest = KDTree(body.canonical_vertices.numpy()).query(points.numpy())[1]
+    grid = body.lbs_weights[torch.from_numpy(nearest)].reshape(*nodes, NUM_JOINTS)
+    return {"grid": grid.numpy(), "bbox_min": low.numpy(), "bbox_max": high.numpy()}
+
+
+FOREIGN_FAULTS = {
+    "centimetres": (lambda v: v | {key: v[key] * 100 for key in ("bbox_min", "bbox_max")}, "times as large"),
+    "elsewhere": (lambda v: v | {key: v[key] + 5 for key in ("bbox_min", "bbox_max")}, "holds 0 % of the body"),
+    "another body's joints": (lambda v: v | {"grid": v["grid"][..., ::-1]}, "differs from the body's own weights"),
+    "uniform": (lambda v: v | {"grid": np.full_like(v["grid"], 1 / 55)}, "differs from the body's own weights"),
+    "negative": (lambda v: v | {"grid": v["grid"] - 1e6}, "negative weights, down to -1e[+]06"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FOREIGN_FAULTS)
+def test_a_file_of_another_program_that_cannot_be_this_bodys_is_one_line(body, tmp_path, no_building, fault):
+    change, message = FOREIGN_FAULTS[fault]
+    path = tmp_path / "published.npz"
+    np.savez(path, **change(foreign(body)))
+    with pytest.raises(
+        ValueError, match=f"published.npz: not a weight .*: .*{message}.*; remove it"
+    ) as error:
+        find_or_make_weight_volume(path, body, RESOLUTION, lambda text: None)
+    assert "\n" not in str(error.value)
+
+
 def test_a_file_of_another_program_is_used_as_it_is(body, tmp_path, no_building):
     path, said = tmp_path / "published.npz", []
-    np.savez(
-        path,
-        grid=np.full((4, 5, 6, NUM_JOINTS), 1 / NUM_JOINTS, np.float32),
-        bbox_min=np.zeros(3),
-        bbox_max=np.ones(3),
-    )
+    np.savez(path, **foreign(body))
     before = path.read_bytes()
     volume = find_or_make_weight_volume(path, body, RESOLUTION, said.append)
-    assert volume.grid.shape == (4, 5, 6, NUM_JOINTS) and path.read_bytes() == before
+    assert volume.grid.shape == (24, 25, 26, NUM_JOINTS) and path.read_bytes() == before
     assert "not made by this program" in said[0]
 
 
@@ -116,3 +144,14 @@ def test_weights_that_do_not_sum_to_one_are_refused(body, tmp_path):
     with pytest.raises(ValueError, match="'weights' must sum to 1 at every vertex"):
         find_or_make_weight_volume(path, replace(body, lbs_weights=body.lbs_weights * 0.9), RESOLUTION)
     assert not path.exists()
+
+
+def test_a_capture_that_cannot_be_written_to_is_trained_on_all_the_same(body, tmp_path, monkeypatch):
+    def read_only(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(WeightVolume, "save", read_only)
+    said = []
+    volume = find_or_make_weight_volume(tmp_path / "volume.npz", body, RESOLUTION, said.append)
+    assert volume.grid.shape[0] == RESOLUTION
+    assert "cannot be kept there (Read-only file system)" in said[-1]

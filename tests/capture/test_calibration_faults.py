@@ -63,6 +63,7 @@ JSON_FIELD_FAULTS = {  # what is put into the second camera's entry, and what th
     },
     "pixelCenter of a third": ({"pixelCenter": 0.3}, ["pixelCenter is 0.3"]),
     "image size of a planet": ({"imgSize": [10**18, 10**18]}, ["image size", "1000000000000000000"]),
+    "an absurd image size": ({"imgSize": [40000, 40000]}, ["image size", "40000", "pixels are possible"]),
     "distCoeff with NaN": ({"distCoeff": [float("nan")] * 5}, ["distCoeff holds numbers that are not"]),
     "zero image size": ({"imgSize": [0, HEIGHT]}, ["image size", "(0, 64)"]),
     "negative image size": ({"imgSize": [WIDTH, -1]}, ["image size", "(48, -1)"]),

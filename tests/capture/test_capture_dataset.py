@@ -60,6 +60,18 @@ def test_scene_scale_uses_camera_centres(small_capture):
     assert dataset_of(small_capture, camera_ids=(0, 1)).scene_scale() == pytest.approx(1.1 * 3**0.5)
 
 
+def test_cameras_in_one_place_have_the_scale_of_their_distance_to_the_person(small_capture, caplog):
+    """On a circle of 2 m about the origin; the person's place is the mean of the translations."""
+    dataset = dataset_of(small_capture, camera_ids=(0,))
+    person = dataset.poses.translations[list(dataset.frames)].mean(0)
+    expected = 1.1 * np.linalg.norm(np.array([0, 0, 2.0]) - person)
+    assert dataset.scene_scale() == pytest.approx(expected) and expected > 1
+    assert "in one place" in caplog.text and "depth is guessed" in caplog.text
+    caplog.clear()
+    dataset_of(small_capture, camera_ids=(0, 1)).scene_scale()
+    assert not caplog.text
+
+
 def test_cameras_need_no_images_and_scale(small_capture):
     dataset = dataset_of(small_capture, image_scaling=0.5)
     for path in small_capture.rglob("*.jpg"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ from mmlphuman.capture import worker_watch
 from mmlphuman.capture.crop import crop_to_person
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.formats import open_capture
-from mmlphuman.capture.loader import PackedSample, SampleStream
+from mmlphuman.capture.loader import LEFT_TO_MAIN, PackedSample, SampleStream
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.capture.sampler import EndlessSampler
 from mmlphuman.types import MovableToDevice
@@ -172,6 +173,32 @@ def test_readers_that_hang_are_given_up_and_killed(small_capture, monkeypatch):
         assert_same_samples(take(stream, 3), take(expected, 3))  # nothing is lost with new readers
 
 
+def test_samples_do_not_go_through_dev_shm(small_capture, monkeypatch):
+    """Which in a container holds 64 MB, of the host's memory however much."""
+
+    def too_small(*_):
+        raise RuntimeError("unable to write to /dev/shm")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", too_small)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_filename_cpu_", too_small)
+    monkeypatch.setattr(worker_watch, "SAMPLE_SECONDS", 5)
+    with stream_of(small_capture, num_workers=2) as stream:
+        assert_same_samples(take(stream, 9), take(stream_of(small_capture), 9))
+
+
+def test_a_sample_that_cannot_be_handed_over_is_one_line(small_capture, monkeypatch):
+    def no_memory(*_):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "memfd_create", no_memory)
+    monkeypatch.setattr(worker_watch, "SAMPLE_SECONDS", 5)
+    stream = stream_of(small_capture, num_workers=1)
+    with pytest.raises(
+        ValueError, match=r"^frame \d: a read sample cannot be handed over \(Cannot allocate memory"
+    ):
+        next(stream)
+
+
 def test_close_ends_the_workers(small_capture):
     stream = stream_of(small_capture, num_workers=2)
     take(stream, 2)
@@ -187,7 +214,7 @@ def test_signals_to_the_whole_job_leave_the_workers_at_work(small_capture):
     with stream_of(small_capture, num_workers=1) as stream:
         take(stream, 2)  # it has begun, and listens as a worker should
         (worker,) = multiprocessing.active_children()
-        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+        for number in (*LEFT_TO_MAIN, signal.SIGTERM):
             os.kill(worker.pid, number)
         take(stream, 3 * FRAMES)
         assert worker.is_alive()

@@ -5,6 +5,7 @@ Each is planted in a copy of a small capture, in every layout that can have it, 
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 from faults import assert_one_line, contents, read_all
 from small_capture import CAMERAS, FRAMES, HEIGHT, LAYOUTS, WIDTH, image_path, mask_path
+
+from mmlphuman.capture.images import decode_image
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -67,6 +70,56 @@ def test_unusable_image_or_mask(capture_of, layout, path_of, fault):
     before = contents(root)
     assert_one_line(root, ["frame 2, camera 1", str(path), *names])
     assert contents(root) == before
+
+
+def wrong_bytes_in_the_middle(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + np.random.default_rng(1).bytes(40) + data[middle + 40 :]
+
+
+JPEG_DAMAGE = {
+    "wrong bytes in the middle": wrong_bytes_in_the_middle,
+    "zeros from a third on": lambda data: data[: len(data) // 3].ljust(len(data) - 2, b"\0") + data[-2:],
+    "cut and ended again": lambda data: data[: len(data) // 2] + data[-2:],
+}
+
+
+@pytest.mark.parametrize("damage", JPEG_DAMAGE)
+@pytest.mark.parametrize("path_of", [image_path, mask_path])
+def test_damage_of_which_decoders_only_warn_is_a_fault_and_libjpeg_says_nothing_itself(
+    small_capture, capfd, path_of, damage
+):
+    path = path_of(small_capture, 1, 2)
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    cv2.imwrite(str(path), noise)
+    assert read_all(small_capture) == FRAMES * len(CAMERAS)
+    path.write_bytes(JPEG_DAMAGE[damage](path.read_bytes()))
+    assert_one_line(small_capture, ["frame 2, camera 1", str(path), "damaged", "fetch it again or delete it"])
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("mode", [cv2.IMREAD_COLOR_RGB, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_UNCHANGED])
+@pytest.mark.parametrize("kind", ["colour", "grey", "progressive"])
+def test_jpegs_are_decoded_as_opencv_does_it(tmp_path, mode, kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 50) if kind == "grey" else (33, 50, 3), np.uint8)
+    path = tmp_path / "a.jpg"
+    cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, int(kind == "progressive")])
+    decoded, expected = decode_image(path, mode), cv2.imread(str(path), mode)
+    np.testing.assert_array_equal(decoded, expected)
+    assert decoded.dtype == np.uint8 and decoded.shape == expected.shape
+
+
+@pytest.mark.parametrize("special", ["fifo", "/dev/zero", "folder"])
+def test_what_is_no_plain_file_is_not_read(tmp_path, special):
+    path = tmp_path / "a.jpg"
+    if special == "fifo":
+        os.mkfifo(path)
+    elif special == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(special)
+    with pytest.raises(ValueError, match=r"a\.jpg: not a plain file"):
+        decode_image(path, cv2.IMREAD_GRAYSCALE)
 
 
 def test_png_mask_with_damaged_content(capture_of):

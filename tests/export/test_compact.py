@@ -392,7 +392,8 @@ METADATA = {
     "iteration": ({"iteration": "-4"}, "iteration -4 is negative"),
 }
 SETTINGS = {
-    "huge": ({"num_features": 10**9}, "mlp_inputs is .*expected .*1000000000"),
+    "huge": ({"num_features": 10**6}, "mlp_inputs is .*expected .*1000000"),
+    "too huge": ({"num_features": 10**9}, "num_features: 1000000000 is not allowed"),
     "wider": ({"hidden_widths": [64, 65]}, r"bank.weights.1 is torch.int8 \(10, 64, 64\), expected .*65"),
     "deeper": ({"hidden_widths": [64] * 3}, "tensor bank.biases.3 is missing"),
     "no layers": ({"hidden_widths": []}, "hidden_widths"),

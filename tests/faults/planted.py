@@ -32,6 +32,12 @@ KINEMATICS = "mmlphuman/body/kinematics.py"
 WEIGHT_VOLUME = "mmlphuman/body/weight_volume.py"
 CAPTURE_DATASET = "mmlphuman/capture/dataset.py"
 CAPTURE_IMAGES = "mmlphuman/capture/images.py"
+MASKS = "mmlphuman/capture/masks.py"
+STATE = "mmlphuman/avatar/state.py"
+CONFIG = "mmlphuman/config.py"
+RESUME = "mmlphuman/training/resume.py"
+RESOURCES = "mmlphuman/resources.py"
+HUB = "mmlphuman/streaming/hub.py"
 CROP = "mmlphuman/capture/crop.py"
 METRICS = "mmlphuman/evaluation/metrics.py"
 CAMERA_PATH = "mmlphuman/animation/camera_path.py"
@@ -77,6 +83,12 @@ TESTS = {
     WEIGHT_VOLUME: ("tests/body/test_weight_volume.py",),
     CAPTURE_DATASET: ("tests/capture/test_capture_dataset.py",),
     CAPTURE_IMAGES: ("tests/capture/test_capture_images.py", "tests/capture/test_capture_dataset.py"),
+    MASKS: ("tests/capture/test_masks.py",),
+    STATE: ("tests/avatar/test_state.py",),
+    CONFIG: ("tests/test_config.py",),
+    RESUME: ("tests/training/test_run_setup.py",),
+    RESOURCES: ("tests/test_resources.py",),
+    HUB: ("tests/streaming/test_server_access.py",),
     CROP: ("tests/capture/test_crop.py",),
     METRICS: ("tests/evaluation/test_metrics.py",),
     TYPES: (
@@ -379,6 +391,22 @@ FAULTS = (
           "(x * dims[1] + y) * dims[2] + z", "(x * dims[0] + y) * dims[2] + z"),
     Fault(CAPTURE_DATASET, "scene scale about the origin", "centers - centers.mean(0)", "centers"),
     Fault(CAPTURE_DATASET, "scene scale's margin", "SCENE_SCALE_MARGIN = 1.1", "SCENE_SCALE_MARGIN = 1.0"),
+    Fault(CAPTURE_DATASET, "one camera's scale vanishes", "if spread >= VANISHING * distance", "if spread >= 0"),
+    Fault(MASKS, "only empty masks pass", "return self.share < EMPTY_SHARE", "return self.share > EMPTY_SHARE"),
+    Fault(MASKS, "inverted masks pass", "or self.border_share > INVERTED_BORDER", "or self.border_share > 1"),
+    Fault(MASKS, "only the first mask counts", "LOOKED_AT = 3", "LOOKED_AT = 1"),
+    Fault(STATE, "the last index out of range passes", "int(value.max()) >= count", "int(value.max()) > count * 10**9"),
+    Fault(STATE, "NaN passes", "if not value.isfinite().all()", "if value.isinf().all()"),
+    Fault(STATE, "weights sum to anything", "(weights.sum(1) - 1).abs().max()", "(weights.sum(1) - 1).abs().min() * 0"),
+    Fault(STATE, "a repeated row passes", "> value.untyped_storage().nbytes()", "> 2**60"),
+    Fault(CONFIG, "NaN is in every range", "math.isfinite(value) and self.low", "self.low"),
+    Fault(CONFIG, "infinity is in open ranges", "math.isfinite(value) and", "value == value and"),
+    Fault(CONFIG, "references pass", '("${" in value', '("$((" in value'),
+    Fault(RESUME, "moved cameras pass", "if moved > SAME_PLACE", "if moved > 1 / SAME_PLACE"),
+    Fault(RESUME, "other poses pass", "or not np.array_equal(before, after)", "or False"),
+    Fault(RESOURCES, "a part of a core is none", "max(1, math.ceil(quota / period))", "int(quota / period)"),
+    Fault(RESOURCES, "the largest limit counts", "return min(limits)", "return max(limits)"),
+    Fault(HUB, "who talks is cut first", "stranger: not stranger.silent", "stranger: stranger.silent"),
     Fault(CAPTURE_IMAGES, "intrinsics not scaled", "ratio[:, None] * camera.K", "camera.K"),
     Fault(CAPTURE_IMAGES, "band only outside", "cv2.dilate(pixels, disk) != cv2.erode(pixels, disk)",
           "cv2.dilate(pixels, disk) != pixels"),

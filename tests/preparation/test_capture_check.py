@@ -99,6 +99,12 @@ def add_row(amount: np.ndarray, frame: int) -> Callable[[np.ndarray], np.ndarray
     return change
 
 
+def damage_in_the_middle(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 40] = np.random.default_rng(0).bytes(40)
+    path.write_bytes(data)
+
+
 def with_hole(mask: np.ndarray) -> np.ndarray:
     depth = cv2.distanceTransform((mask > 128).astype(np.uint8), cv2.DIST_L2, 3)
     row, column = np.unravel_index(depth.argmax(), depth.shape)
@@ -151,6 +157,10 @@ PICTURE_FAULTS = {
         lambda root: mask_file(root, 2, 4).write_text("<html>404</html>"),
         ("image files", ERROR, ["frame 4 camera 2", "not a readable image", "pha/00000004.jpg"]),
     ),
+    "image damaged in the middle": (
+        lambda root: damage_in_the_middle(image_file(root, 1, 2)),
+        ("image files", ERROR, ["frame 2 camera 1", "00000002.jpg: damaged (Corrupt JPEG data"]),
+    ),
     "mask of another size": (
         lambda root: edit_masks(root, [1], [3], lambda mask: cv2.resize(mask, (96, 96))),
         ("picture sizes", ERROR, ["frame 3 camera 1", "192x192", "96x96"]),
@@ -165,7 +175,7 @@ PICTURE_FAULTS = {
     ),
     "masks of 0 and 1": (
         lambda root: edit_masks(root, range(CAMERAS), range(FRAMES), lambda mask: mask // 200),
-        ("empty masks", ERROR, [f"{CAMERAS * FRAMES} sampled masks hold values up to", "above 128"]),
+        ("empty masks", ERROR, [f"{CAMERAS * FRAMES} sampled masks", "no value is above 2, ", "above 128"]),
     ),
     "full mask": (
         lambda root: edit_masks(root, [0], [1], lambda mask: np.full_like(mask, 255)),

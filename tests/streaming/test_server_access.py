@@ -3,6 +3,7 @@
 import secrets
 import socket
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 from mmlphuman.streaming import hub, messages
 from mmlphuman.streaming.access import is_this_machine, refuse_headers
-from mmlphuman.streaming.messages import Hello, Refused
+from mmlphuman.streaming.messages import Hello, Refused, Welcome
 from mmlphuman.streaming.protocol import decode_server, encode
 from mmlphuman.streaming.server import ViewerServer
 from tests.streaming.viewers import (
@@ -124,8 +125,8 @@ def test_strangers_are_limited_and_viewers_stay(monkeypatch):
     monkeypatch.setattr(hub, "MAX_STRANGERS", 5)
     with serving() as server, viewer(server) as connection:
         strangers = [BareSocket(server.port) for _ in range(20)]
-        assert wait_until(lambda: len(server._hub._connections) <= 6)
-        assert sum(stranger.socket.recv(1) == b"" for stranger in cut_ones(strangers)) >= 15
+        assert wait_until(lambda: len(list(cut_ones(strangers))) == 15)
+        assert len(server._hub._connections) == 6
         connection.send(encode(request(1)))
         assert next_frame(connection).id == 1
         for stranger in strangers:
@@ -133,17 +134,70 @@ def test_strangers_are_limited_and_viewers_stay(monkeypatch):
         assert wait_until(lambda: len(server._hub._connections) == 1)
 
 
+@pytest.mark.parametrize("talking", [False, True])
+def test_silent_connections_that_are_renewed_keep_no_viewer_out(monkeypatch, talking):
+    """Each newcomer takes the place of an older one of its address; who talks is cut after who does not."""
+    monkeypatch.setattr(hub, "STRANGERS_OF_ADDRESS", 4)
+    with serving(token="word") as server:
+        silent: list[BareSocket] = []
+
+        def renew(count: int) -> None:
+            silent.extend(BareSocket(server.port) for _ in range(count))
+
+        renew(8)
+        assert wait_until(lambda: len(server._hub._strangers) == 4)
+        coming = connected(server) if talking else None
+        renew(8)
+        if coming is not None:  # before its hello, it has seen eight others come
+            coming.send(encode(Hello(token="word")))
+            assert isinstance(decode_server(coming.recv(5)), Welcome)
+        first = viewer(server)
+        renew(8)
+        assert server.viewers == 1 + talking and len(server._hub._strangers) <= 4
+        first.send(encode(request(1)))
+        assert next_frame(first).id == 1
+        for each in silent:
+            each.close()
+        assert wait_until(lambda: not server._hub._strangers)
+
+
+def test_a_full_house_makes_room_where_most_come_from(monkeypatch):
+    monkeypatch.setattr(hub, "MAX_STRANGERS", 6)
+    monkeypatch.setattr(hub, "STRANGERS_OF_ADDRESS", 5)
+    with serving() as server:
+        addresses = {}
+        monkeypatch.setattr(hub, "_host", lambda connection: addresses.get(connection.remote_address[1], "?"))
+
+        def arrive(host: str) -> None:
+            stranger = socket.socket()
+            stranger.bind(("127.0.0.1", 0))
+            addresses[stranger.getsockname()[1]] = host
+            stranger.connect(("127.0.0.1", server.port))
+            kept.append(stranger)
+            time.sleep(0.02)
+
+        kept: list[socket.socket] = []
+        for host in ["alone", *["many"] * 5, "other", "third"]:
+            arrive(host)
+
+        def left() -> dict[str, int]:
+            return dict(Counter(list(server._hub._strangers.values())))
+
+        assert wait_until(lambda: left() == {"alone": 1, "many": 3, "other": 1, "third": 1}), left()
+        for stranger in kept:
+            stranger.close()
+
+
 def cut_ones(strangers):
     for stranger in strangers:
         stranger.socket.settimeout(0.05)
         try:
             stranger.socket.recv(1, socket.MSG_PEEK)
-            yield stranger
         except TimeoutError:
-            pass
+            continue
         except ConnectionResetError:
-            stranger.socket.recv = None
-            yield stranger
+            pass
+        yield stranger
 
 
 def test_a_welcome_nobody_would_accept_is_an_error_at_once():

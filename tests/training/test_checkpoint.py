@@ -115,3 +115,14 @@ def test_every_altered_bit_of_a_tensor_is_noticed(model):
             check_whole(path.parent)
         path.write_bytes(whole)
     check_whole(path.parent)
+
+
+def test_strangers_files_among_checkpoints_are_in_nobodys_way(trained, tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name in ("iteration_00000040", "iteration_00000001", ".unfinished-file"):
+        (folder / name).write_text("a note")
+    saved = save_checkpoint(tmp_path, trained, {"any": torch.ones(1)}, keep=1)
+    assert saved.name == "iteration_00000040" and list_checkpoints(tmp_path) == [saved]
+    assert (folder / "iteration_00000040.stray").read_text() == "a note"
+    assert (folder / "iteration_00000001").read_text() == "a note"

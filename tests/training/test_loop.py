@@ -206,3 +206,31 @@ def test_patches_begin_at_their_iteration_and_backgrounds_are_drawn_or_configure
     assert asked == [False, True, False, True]
     assert backgrounds[0] != backgrounds[1]
     assert backgrounds[2] == backgrounds[3] == pytest.approx([0.1, 0.2, 0.7])
+
+
+def test_a_training_state_that_does_not_fit_is_one_line(tiny_config, capture, tmp_path):
+    trainer = run(fresh(replace(tiny_config, iterations=1), capture), tmp_path)
+    path = newest_checkpoint(tmp_path) / "training.pt"
+    state = torch.load(path, weights_only=True)
+
+    def moments(shape):
+        optimiser = state["optimisers"][0]
+        wrong = {key: value | {"exp_avg": torch.zeros(shape)} for key, value in optimiser["state"].items()}
+        return [optimiser | {"state": wrong}, *state["optimisers"][1:]]
+
+    faults = {
+        "'optimisers' is missing": {"optimisers": None},
+        "'draws' is missing": {"draws": None},
+        "'stream' is missing": {"stream": None},
+        "'epoch' is missing": {"stream": {k: v for k, v in state["stream"].items() if k != "epoch"}},
+        "position -1 are no place": {"stream": state["stream"] | {"position": -1}},
+        "position 10000 are no place": {"stream": state["stream"] | {"position": 10000}},
+        "'param_groups' is missing": {"optimisers": [{}, {}]},
+        "content does not fit": {"draws": torch.zeros(3)},
+        "have another shape": {"optimisers": moments((2, 2))},
+    }
+    for message, changes in faults.items():
+        torch.save({k: v for k, v in (state | changes).items() if v is not None}, path)
+        with pytest.raises(ValueError, match=message) as error:
+            resume_run(trainer.config, capture, tmp_path, None, CPU)
+        assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)

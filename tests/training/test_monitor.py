@@ -102,3 +102,14 @@ def test_scores_are_those_of_the_evaluation(config, capture, tmp_path):
     inside = sum(score.psnr_inside for score in scores) / len(scores)
     assert last.psnr_inside == pytest.approx(inside, abs=TOLERANCE)
     assert abs(last.psnr - last.psnr_inside) > 5 * TOLERANCE  # two different things
+
+
+@pytest.mark.parametrize("content", ["iteration,psnr\n1,2\n", "\x00\xff", "", None])
+def test_a_damaged_scores_file_is_put_aside_and_training_goes_on(tmp_path, capsys, content):
+    path = tmp_path / "scores.csv"
+    path.mkdir() if content is None else path.write_bytes(content.encode("latin-1"))
+    with Monitor(tmp_path, 3, 9, quiet=True) as monitor:
+        assert monitor.scores == []
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "scores.csv" in said and "kept as scores.csv.damaged" in said
+    assert not path.exists() and (tmp_path / "scores.csv.damaged").exists()

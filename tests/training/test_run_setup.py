@@ -1,24 +1,34 @@
 """Before the first step: what a repeatable run may use, a model folder that is whole and takes one run at a time."""
 
+import json
+import os
 import shutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from mmlphuman.capture.dataset import training_dataset
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import default_config
+from mmlphuman.training.resume import resume_run
 from mmlphuman.training.run_setup import (
     LOCK_NAME,
     apply_determinism,
     build_scene,
     create_model_folder,
     lock_run,
+    read_one_of_each_camera,
     refuse_occupied,
+    write_run_record,
 )
+from tests.tiny_run import tiny_settings
 from tests.training.test_loop import assert_same_state, fresh, run
 
 HOLD = """
@@ -134,3 +144,105 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     time.sleep(0.1)
     lock_run(tmp_path)
     assert "process" in (tmp_path / LOCK_NAME).read_text()
+
+
+def test_useless_masks_are_refused_before_the_first_step(tiny_config, capture, tmp_path):
+    copy = shutil.copytree(capture, tmp_path / "capture")
+    layout = open_capture(copy)
+    for frame in range(24):
+        path = layout.mask_path(1, frame)
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) // 255)
+    with pytest.raises(ValueError, match=r"^camera 1: mask .* shows nobody: no value is above \d,") as error:
+        build_scene(tiny_config, copy)
+    assert "\n" not in str(error.value)
+    others = training_dataset(
+        replace(tiny_config, train_cam_ids=[0, 2]), layout, read_smpl_params(layout.pose_path)
+    )
+    read_one_of_each_camera(others)
+
+
+def edit_calibration(change):
+    def edit(root):
+        path = root / "calibration_full.json"
+        entries = json.loads(path.read_text())
+        path.write_text(json.dumps(change(entries) or entries))
+
+    return edit
+
+
+def edit_poses(**changes):
+    def edit(root):
+        with np.load(root / "smpl_params.npz") as archive:
+            arrays = dict(archive)
+        np.savez(root / "smpl_params.npz", **arrays | {k: change(arrays[k]) for k, change in changes.items()})
+
+    return edit
+
+
+def first_camera(entries):
+    return entries[min(entries)]
+
+
+OTHER_CAPTURES = {
+    "a camera moved": (
+        edit_calibration(lambda entries: first_camera(entries)["T"].__setitem__(2, 9.0)),
+        r"camera 0 \(.*\) stands \d[.\d]* m from where it stood",
+    ),
+    "reordered": (
+        edit_calibration(lambda entries: dict(reversed(entries.items()))),
+        r"camera 0 \(.*\) stands .* from where it stood",
+    ),
+    "another focal length": (
+        edit_calibration(lambda entries: first_camera(entries)["K"].__setitem__(0, 99.0)),
+        "camera 0 .* has another K",
+    ),
+    "another lens": (
+        edit_calibration(lambda entries: first_camera(entries)["distCoeff"].__setitem__(0, 0.01)),
+        "camera 0 .* has another name or distortion",
+    ),
+    "poses reversed": (edit_poses(body_pose=lambda poses: poses[::-1]), "smpl_params.npz has other poses"),
+    "betas": (edit_poses(betas=lambda betas: betas + 0.1), "smpl_params.npz has other betas"),
+    "translations": (edit_poses(transl=lambda places: places * 2), "smpl_params.npz has other translations"),
+}
+
+
+@pytest.fixture(scope="module")
+def begun(capture, synthetic_body, tmp_path_factory):
+    """A model folder with its record and its first checkpoint."""
+    folder = tmp_path_factory.mktemp("begun")
+    config = tiny_settings(synthetic_body, num_workers=0)
+    trainer = fresh(config, capture)
+    write_run_record(folder, config, capture, trainer.scene)
+    trainer.save(folder)
+    return folder, config
+
+
+@pytest.mark.parametrize("change", OTHER_CAPTURES)
+def test_another_capture_than_the_run_began_with_is_one_line_and_can_be_allowed(
+    begun, capture, tmp_path, change
+):
+    (folder, config), (edit, message) = begun, OTHER_CAPTURES[change]
+    copy, cpu = shutil.copytree(capture, tmp_path / "capture"), torch.device("cpu")
+    assert resume_run(config, copy, folder, None, cpu).iteration == 0
+    edit(copy)
+    with pytest.raises(ValueError, match=f"is not the capture .*: {message}; .*--other_capture$") as error:
+        resume_run(config, copy, folder, None, cpu)
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
+    assert resume_run(config, copy, folder, None, cpu, other_capture=True).iteration == 0
+
+
+def test_of_several_starts_in_one_folder_one_wins_and_the_others_say_why(tmp_path):
+    target, starting = tmp_path / "model", tmp_path / f".model.unfinished-{os.getppid()}"
+    starting.mkdir()
+    (starting / "config.yaml").touch()
+
+    def overtaken(folder):
+        (folder / "config.yaml").touch()
+        target.mkdir()
+        (target / "run.json").touch()
+
+    with pytest.raises(ValueError, match="another run has just begun in --out_dir .*model; choose") as error:
+        create_model_folder(target, overtaken)
+    assert "\n" not in str(error.value)
+    assert (starting / "config.yaml").exists(), "of a start that goes on"
+    assert {path.name for path in tmp_path.iterdir()} == {"model", starting.name}

@@ -1,0 +1,74 @@
+"""Whether a mask can be one of a person: the same judgement before training and in check_capture.
+
+Data path: mask file -> grey pixels -> MaskMeasures -> useless or not, and why.
+Shape letters: H, W of the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mmlphuman.capture.images import MASK_THRESHOLD, decode_image
+
+EMPTY_SHARE = 5e-4  # of the picture; a person is never smaller
+FULL_SHARE = 0.85  # of the picture; a person is never larger
+INVERTED_BORDER = 0.6  # share of the picture's border that a mask covers only if black and white are swapped
+LOOKED_AT = 3  # masks of a camera whose first one shows nobody: the person may not have come yet
+
+
+@dataclass(frozen=True)
+class MaskMeasures:
+    share: float  # of the picture that the mask covers
+    border_share: float  # of the picture's border
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> MaskMeasures:
+        """mask: (H, W) bool."""
+        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+        return cls(float(mask.mean()), float(border.mean()))
+
+    @property
+    def is_empty(self) -> bool:
+        return self.share < EMPTY_SHARE
+
+    @property
+    def is_full(self) -> bool:
+        return self.share > FULL_SHARE or self.border_share > INVERTED_BORDER
+
+
+def check_masks(paths: Sequence[Path]) -> None:
+    """Looks at the first of one camera's masks, and at a few others if that shows nobody.
+
+    Raises ValueError, one line that names a file, if they are useless.
+    """
+    chosen = dict.fromkeys(np.linspace(0, len(paths) - 1, LOOKED_AT).round().astype(int).tolist())
+    for path in [paths[index] for index in chosen]:
+        measures = MaskMeasures.of(decode_image(path, cv2.IMREAD_GRAYSCALE) > MASK_THRESHOLD)
+        if measures.is_full:
+            raise ValueError(
+                f"mask {path} covers the picture or its border ({100 * measures.share:.0f} % of its pixels are above "
+                f"{MASK_THRESHOLD}); are black and white swapped, or was nothing cut out? Make the masks anew"
+            )
+        if not measures.is_empty:
+            return
+    raise ValueError(
+        f"mask {paths[0]} shows nobody: {why_empty(paths[0])}; mend this camera's masks, or leave it out of "
+        "train_cam_ids"
+    )
+
+
+def why_empty(path: Path) -> str:
+    """What its file holds in the place of values above the threshold."""
+    pixels = decode_image(path, cv2.IMREAD_UNCHANGED)
+    if pixels.dtype != np.uint8:
+        return f"its values have {8 * pixels.itemsize} bits and end at {pixels.max()}; write them in 8 bits"
+    if pixels.ndim == 3 and pixels.shape[2] == 4 and np.ptp(pixels[..., 3]):
+        return "it has the person in its alpha channel only, which is not looked at; write that as a grey picture"
+    if pixels.max() <= MASK_THRESHOLD:
+        return f"no value is above {pixels.max()}, and the person must be above {MASK_THRESHOLD}"
+    return f"hardly a pixel is above {MASK_THRESHOLD}, as the person must be"

@@ -1,0 +1,53 @@
+"""What all commands share, started as strangers start them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mmlphuman import command
+from mmlphuman.command import run_command
+
+CODE = """
+import os, sys
+from mmlphuman.command import run_command
+
+def main():
+    with open(sys.argv[1], "wb") as file:
+        assert file.fileno() > 2
+    print("said", os.fsdecode(b"caf\\xe9"))
+    print("complained", file=sys.stderr)
+    raise ValueError("wrong")
+
+run_command(main)
+"""
+
+
+def test_without_stderr_and_with_names_that_are_no_text_a_command_works(tmp_path):
+    target = tmp_path / "file"
+    line = f'"{sys.executable}" -c "$0" "{target}" 2>&-'
+    run = subprocess.run(["sh", "-c", line, CODE], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+    assert run.returncode == 1 and target.read_bytes() == b""
+    assert run.stdout == b"said caf\\udce9\n"
+
+
+def test_python_without_texts_is_refused_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(command.sys, "flags", SimpleNamespace(optimize=2))
+    with pytest.raises(SystemExit):
+        run_command(lambda: pytest.fail("started"))
+    assert re.fullmatch("error: PYTHONOPTIMIZE=2 .* unset it\n", capsys.readouterr().err)
+
+
+def test_commands_decide_how_threads_wait_before_torch_is_loaded():
+    """OMP_WAIT_POLICY is read when PyTorch's OpenMP is loaded; the package sets it."""
+    commands = [*Path().glob("*.py"), *Path("script").glob("*.py")]
+    with_torch = [path for path in commands if re.search("^import torch$", path.read_text(), re.MULTILINE)]
+    assert {"train.py", "test.py"} <= {path.name for path in with_torch}
+    for path in with_torch:
+        text = path.read_text()
+        assert 0 < text.find("\nimport mmlphuman") < text.find("\nimport torch"), path
