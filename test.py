@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmlphuman  # isort: skip  # noqa: F401  before torch: see there
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,11 +22,12 @@ from mmlphuman.animation.arguments import (
     check_render_arguments,
     pose_options,
     read_cameras,
+    tell_poses,
     video_fps,
 )
 from mmlphuman.animation.camera_path import make_shots
-from mmlphuman.animation.pose_file import read_pose_file
-from mmlphuman.animation.render_sequence import Look
+from mmlphuman.animation.pose_file import PoseSequence, read_pose_file
+from mmlphuman.animation.render_sequence import Look, tell_out_of_picture
 from mmlphuman.avatar.trained import NOVEL_POSES, TrainedAvatar
 from mmlphuman.backend import choose_backend
 from mmlphuman.capture.dataset import test_dataset
@@ -91,7 +93,7 @@ def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvat
     """All that can be refused is read before the processes meet, so that a mistake is told once."""
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     layout = open_capture(args.data_dir)
-    poses, notes = read_smpl_params(layout.pose_path, trained.config.face), []
+    poses, notes = read_smpl_params(layout.pose_path, trained.config.face, config.smpl_pkl_path), []
     if not args.capture_poses:
         poses, notes = poses_to_score(args.model_dir, trained.config, poses)
     dataset = test_dataset(config, layout, poses)
@@ -123,19 +125,25 @@ def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvat
             print(f"images, scores.json and contact_sheet.png: {args.out_dir}")
 
 
+def read_poses(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> PoseSequence:
+    """The poses of --pose_path, placed as those of training."""
+    sequence = read_pose_file(args.pose_path, pose_options(args, trained.config.face), config.smpl_pkl_path)
+    return sequence.about_pelvis(trained.avatar.joints[0].cpu().numpy())
+
+
 def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
     """All that can be refused is read before the processes meet, so that a mistake is told once."""
-    cameras, sequence = (
-        read_cameras(args),
-        read_pose_file(args.pose_path, pose_options(args, trained.config.face)),
-    )
+    cameras, sequence = read_cameras(args), read_poses(args, config, trained)
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     shots = make_shots(
         cameras, sequence, trained.avatar.joints[0].cpu().numpy(), camera_motion(args), args.follow
     )
     fps = video_fps(args, sequence)
+    misses = tell_out_of_picture(trained, sequence, shots)
     require_writable(args.out_dir)
     with Ranks.from_environment(config.device, RENDER_TIMEOUT) as ranks:
+        if ranks.first:
+            tell_poses(replace(sequence, doubts=(*sequence.doubts, *misses)))
         look = Look(torch.tensor(config.background, device=ranks.device), backend, args.test)
         distances = render_animation(
             trained.prepared(ranks.device, backend),
@@ -156,15 +164,13 @@ def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) ->
 def time_frames(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
     if started_processes() > 1:
         raise ValueError("--test_speed measures one process; start it without torchrun")
-    camera, sequence = (
-        read_cameras(args)[0],
-        read_pose_file(args.pose_path, pose_options(args, trained.config.face)),
-    )
+    camera, sequence = read_cameras(args)[0], read_poses(args, config, trained)
     device = choose_device(config.device)
     backend = choose_backend(config.rasterizer, config.kernels, device)
     look = Look(torch.tensor(config.background, device=device), backend, args.test)
     prepared = trained.prepared(device, backend)
     report = measure_speed(prepared, sequence, camera, look, args.speed_frames)
+    tell_poses(sequence)
     print(report.text())
     print(json.dumps({"test_speed": report.to_json()}))
 

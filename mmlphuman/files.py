@@ -1,25 +1,31 @@
 """Files at the program's edges: reading untrusted npz archives and writing so that a file is whole or absent.
 
 Nothing from outside is ever unpickled: archives are opened with `allow_pickle=False` and only the arrays that
-are asked for are read, so a publisher's file with pickled extras still loads.
+are asked for are read, so a publisher's file with pickled extras still loads. A file that would have to be unpickled is
+named as what it is, with the line of Python by which its owner makes an npz of it.
 """
 
 from __future__ import annotations
 
+import lzma
+import math
 import os
+import shlex
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from tokenize import TokenError
+from typing import IO, BinaryIO
 
 import numpy as np
 
 from mmlphuman.resources import OutOfMemory, memory_for, require_memory
 
 # What damage makes numpy and zipfile raise: wrong sums, cut streams, unknown compression or a password
-# (RuntimeError), a header that claims more than there is.
+# (RuntimeError), a header without end (TokenError) or of no sense (SyntaxError, TypeError), or one that claims more
+# than there is.
 UNREADABLE_MEMBER = (
     ValueError,
     EOFError,
@@ -27,11 +33,35 @@ UNREADABLE_MEMBER = (
     RuntimeError,
     MemoryError,
     OverflowError,
-    SyntaxError,  # of a header, tokenize's included
+    SyntaxError,
+    TypeError,
+    TokenError,
     RecursionError,
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
 )
+
+# What a file that is no npz begins with.
+BEGINNINGS = (
+    (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", "PyTorch"),
+    (b"\x80\x02", "pickle"), (b"\x80\x03", "pickle"), (b"\x80\x04", "pickle"), (b"\x80\x05", "pickle"),
+    (b"\x89HDF\r\n", "HDF5"), (b"MATLAB ", "MATLAB"), (b"HIERARCHY", "BVH"), (b"Kaydara FBX", "FBX"),
+    (b"; FBX", "FBX"), (b"glTF", "glTF"),
+)  # fmt: skip
+PICKLED_SUFFIXES = {
+    ".pt": "PyTorch",
+    ".pth": "PyTorch",
+    ".pkl": "pickle",
+    ".pickle": "pickle",
+    ".joblib": "joblib",
+}
+UNPICKLED_BY = {  # kind: its module, and how it reads the file sys.argv[1]
+    "PyTorch": ("torch", 'torch.load(f, map_location="cpu", weights_only=False)'),
+    "pickle": ("pickle", 'pickle.load(open(f, "rb"), encoding="latin1")'),
+    "joblib": ("joblib", "joblib.load(f)"),
+    "NumPy": ("numpy", "numpy.load(f, allow_pickle=True).item()"),
+}
 
 
 def read_npz(
@@ -53,6 +83,7 @@ def read_npz(
             try:
                 with memory_for(f"array '{key}' of {path} does not fit"):
                     require_memory(unpacked_bytes(archive, key), f"array '{key}' of {path} does not fit")
+                    _check_header(archive, key)
                     arrays[key] = archive[key]
             except OutOfMemory:
                 raise
@@ -60,6 +91,8 @@ def read_npz(
                 raise ValueError(
                     f"{path}: array '{key}' cannot be read (damaged, or holds pickled objects)"
                 ) from error
+            if not isinstance(arrays[key], np.ndarray):  # a member without the suffix .npy: its bytes
+                raise ValueError(f"{path}: '{key}' is no array")
             if arrays[key].dtype.kind not in "biuf":
                 raise ValueError(f"{path}: array '{key}' is not numeric (its type is {arrays[key].dtype})")
     return arrays
@@ -78,14 +111,37 @@ def npz_names(path: str | Path) -> tuple[str, ...]:
         return tuple(archive.files)
 
 
+class _SaidAlready(ValueError):
+    """A refusal that says all there is to say."""
+
+
+def _check_header(archive: np.lib.npyio.NpzFile, key: str) -> None:
+    """ValueError where an array's header claims more than its member holds: numpy takes the memory before it looks."""
+    assert archive.zip is not None, "an open archive"
+    member = archive.zip.getinfo(key if key in archive.zip.namelist() else f"{key}.npy")
+    with archive.zip.open(member) as stream:
+        shape, itemsize, start = _npy_header(stream)
+    if start + math.prod(shape) * itemsize > member.file_size:
+        raise ValueError("the header claims more than there is")
+
+
+def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], int, int]:
+    """(shape, bytes an entry, bytes of the header) of an npy stream; objects count nothing: numpy refuses them."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, 0 if dtype.hasobject else dtype.itemsize, stream.tell()
+
+
 def _open_npz(path: str | Path) -> np.lib.npyio.NpzFile:
     """The archive, none of its arrays read yet."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    refuse_foreign(path)
     try:
         archive = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, MemoryError, SyntaxError) as error:
+    except UNREADABLE_MEMBER as error:
         raise ValueError(f"{path}: not a readable npz file (damaged or another format)") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{path}: a single array, not an npz archive")
@@ -105,6 +161,76 @@ def read_plain_file(path: str | Path) -> bytes:
     """Raises as `require_plain`, or OSError."""
     require_plain(path)
     return Path(path).read_bytes()
+
+
+def read_npy(path: str | Path) -> np.ndarray:
+    """The one array of an npy file. Raises as `read_npz` does."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with path.open("rb") as stream:
+            shape, itemsize, start = _npy_header(stream)
+            if start + math.prod(shape) * itemsize > path.stat().st_size:
+                raise ValueError("the header claims more than there is")
+            if itemsize == 0:
+                raise _SaidAlready(_pickled(path, "NumPy"))
+            stream.seek(0)
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+    except _SaidAlready:
+        raise
+    except UNREADABLE_MEMBER as error:
+        raise ValueError(f"{path}: not a readable npy file (damaged or another format)") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: its array is not numeric (its type is {array.dtype})")
+    return array
+
+
+def refuse_foreign(path: Path) -> None:
+    """ValueError that names a file of another format and says what to do with it; what is unknown passes."""
+    with path.open("rb") as file:
+        beginning = file.read(1024)
+    kind = next((kind for start, kind in BEGINNINGS if beginning.startswith(start)), None)
+    if beginning.startswith(b"PK"):
+        with suppress(*UNREADABLE_MEMBER), zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/data.pkl") for name in archive.namelist()):
+                kind = "PyTorch"
+    elif kind == "pickle" and (b"joblib" in beginning or path.suffix == ".joblib"):
+        kind = "joblib"
+    elif (
+        kind is None
+        and not beginning.startswith(b"\x93NUMPY")
+        and path.suffix in PICKLED_SUFFIXES
+        and beginning
+    ):
+        # Compressed by joblib, or the oldest kind of pickle, which is text.
+        kind = "joblib" if beginning[:1] in b"x\x1f" else PICKLED_SUFFIXES[path.suffix]
+    if kind in UNPICKLED_BY:
+        raise ValueError(_pickled(path, kind))
+    if kind in ("HDF5", "MATLAB"):
+        raise ValueError(
+            f"{path}: a file of {kind}, which is not read here; save its arrays with numpy.savez"
+        )
+    if kind is not None:
+        raise ValueError(
+            f"{path}: a file of {kind}: a skeleton of its own, not SMPL-X; retarget its motion to SMPL-X (Blender's "
+            "SMPL-X add-on does) and export it as an AMASS npz"
+        )
+
+
+def _pickled(path: Path, kind: str) -> str:
+    """What to do with a file that only unpickling opens."""
+    module, load = UNPICKLED_BY[kind]
+    modules = ", ".join(dict.fromkeys(("sys", "numpy", module)))
+    flat = (  # dictionaries within dictionaries become names as outer/inner
+        'flat = lambda d, p="": {k: v for n, x in d.items() for k, v in '
+        '(flat(x, f"{p}{n}/") if isinstance(x, dict) else {f"{p}{n}": x}).items()}'
+    )
+    code = f'import {modules}; f = sys.argv[1]; {flat}; numpy.savez(f + ".npz", **flat({load}))'
+    return (
+        f"{path}: a {kind} file of pickled objects, which can run any code and is never opened here; if you trust it, "
+        f"make {path.name}.npz of it: python -c '{code}' {shlex.quote(str(path))}"
+    )
 
 
 @contextmanager

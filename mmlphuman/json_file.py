@@ -21,9 +21,7 @@ def read_json(path: str | Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if path.stat().st_size > MAX_BYTES:
-        raise ValueError(
-            f"{path}: has {path.stat().st_size:,} bytes, too many for a file of cameras or settings"
-        )
+        raise ValueError(f"{path}: has {path.stat().st_size:,} bytes, too many to be read as JSON")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:  # no JSON, no text, a name twice, brackets without end

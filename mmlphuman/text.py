@@ -27,6 +27,12 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(range_parts(numbers))
 
 
+def cut_ranges(numbers: Iterable[int], most: int = 8) -> str:
+    """The first parts of `ranges`, with ... where there are more."""
+    parts = range_parts(numbers)
+    return ", ".join(parts[:most] + ["..."] * (len(parts) > most))
+
+
 def range_parts(numbers: Iterable[int], steps: bool = True) -> list[str]:
     """The parts of `ranges`; steps=False joins only neighbours."""
     ordered = sorted(set(numbers))

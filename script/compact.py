@@ -93,7 +93,7 @@ def open_test(args: argparse.Namespace, face: bool) -> Test:
     """face: as the avatar was trained."""
     config = load_config(args.config, args.overrides)
     layout = open_capture(args.data_dir)
-    dataset = test_dataset(config, layout, read_smpl_params(layout.pose_path, face))
+    dataset = test_dataset(config, layout, read_smpl_params(layout.pose_path, face, config.smpl_pkl_path))
     return Test(dataset, config.background, args.test)
 
 

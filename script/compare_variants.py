@@ -171,7 +171,7 @@ def prepare_subject(study: Study, name: str, run: Run) -> None:
         if status != 0:
             sys.exit(status)  # it has said why
     layout = open_capture(run.data_dir)
-    poses = read_smpl_params(layout.pose_path)
+    poses = read_smpl_params(layout.pose_path, model_file=run.config.smpl_pkl_path)
     if run.config.skinning_weights == "volume" or layout.template_path.is_file():  # once for all runs
         body = load_body(run.config.smpl_pkl_path, poses.betas)
         find_or_make_weight_volume(layout.weight_volume_path, body, run.config.weight_volume_resolution)
@@ -295,7 +295,7 @@ def score_run(run: Run) -> None:
     backend = choose_backend(run.config.rasterizer, run.config.kernels, device)
     lpips = load_lpips(vgg).to(device) if vgg.is_file() else None
     trained, layout = load_model(run.model_dir), open_capture(run.data_dir)
-    poses = read_smpl_params(layout.pose_path, trained.config.face)
+    poses = read_smpl_params(layout.pose_path, trained.config.face, run.config.smpl_pkl_path)
     poses, _ = poses_to_score(run.model_dir, trained.config, poses)
     shutil.rmtree(run.folder / PICTURES, ignore_errors=True)  # of sets as they were before
     pictures = []

@@ -48,7 +48,13 @@ from mmlphuman.model_folder import load_model, poses_to_score
 from mmlphuman.processes import Ranks
 from mmlphuman.text import ranges
 
-MACHINE_KEYS = ("device", "rasterizer", "kernels", "vgg_path")  # settings that do not change what is scored
+MACHINE_KEYS = (
+    "device",
+    "rasterizer",
+    "kernels",
+    "vgg_path",
+    "smpl_pkl_path",
+)  # settings that do not change what is scored
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -116,7 +122,7 @@ def score_model(args: argparse.Namespace, config: Config, networks: Networks) ->
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
     trained = load_model(args.model_dir).with_novel_poses_of(args.overrides)
     layout = open_capture(args.data_dir)
-    poses, notes = read_smpl_params(layout.pose_path, trained.config.face), []
+    poses, notes = read_smpl_params(layout.pose_path, trained.config.face, config.smpl_pkl_path), []
     if not args.capture_poses:
         poses, notes = poses_to_score(args.model_dir, trained.config, poses)
     training = training_views(trained.config, len(layout.cameras))

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from mmlphuman.animation.arguments import add_pose_arguments, pose_options
+from mmlphuman.animation.arguments import add_pose_arguments, pose_options, tell_poses
 from mmlphuman.animation.pose_file import PoseSequence, read_pose_file
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import canonical_pose
@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="file, or folder for several frames")
     parser.add_argument("--format", choices=SUFFIXES, default="ply", help="default ply")
-    parser.add_argument("--pose_path", type=Path, help="poses: smpl_params.npz or AMASS npz")
+    parser.add_argument("--pose_path", type=Path, help="poses in any form that test.py takes")
     parser.add_argument(
         "--test",
         action="store_true",
@@ -106,13 +106,18 @@ def main() -> None:
     args = parse_arguments()
     device = choose_device(args.device)
     trained = load_model(args.model_dir)
-    options = pose_options(args, trained.config.face)
-    sequence = read_pose_file(args.pose_path, options) if args.pose_path else None
+    sequence = None
+    if args.pose_path:
+        options = pose_options(args, trained.config.face)
+        sequence = read_pose_file(args.pose_path, options, trained.config.smpl_pkl_path)
+        sequence = sequence.about_pelvis(trained.avatar.joints[0].cpu().numpy())
     paths = choose_outputs(args.out, args.format, sequence)
     template = None if args.format == "ply" else read_template(args.template or template_path(args.model_dir))
     trained = trained.to(device)
     attached = None if template is None else attach_mesh(template, trained.avatar)
     require_writable(paths[0].parent, "--out")
+    if sequence is not None:
+        tell_poses(sequence)
 
     for index, path in enumerate(tqdm(paths, desc="export", unit="frame", disable=len(paths) == 1)):
         pose, features = posed_frame(trained, sequence, index, args.test)

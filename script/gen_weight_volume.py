@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     layout = open_capture(args.data_dir)
-    body = load_body(args.smpl_path, read_smpl_params(layout.pose_path).betas)
+    body = load_body(args.smpl_path, read_smpl_params(layout.pose_path, model_file=args.smpl_path).betas)
     path = args.out or layout.weight_volume_path
     started = time.monotonic()
     volume = find_or_make_weight_volume(path, body, args.resolution)

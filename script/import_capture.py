@@ -14,6 +14,7 @@ import math
 from pathlib import Path
 
 from mmlphuman.calibrations.forms import read_calibration
+from mmlphuman.capture.layout import POSE_FILES
 from mmlphuman.command import run_command
 from mmlphuman.preparation.import_capture import fit_to_pictures, import_capture, numbering_of
 from mmlphuman.preparation.metric_scale import factor_of_height, person_height
@@ -33,7 +34,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=Path, help="folder of the cameras' folders, where it is not found")
     parser.add_argument("--masks", type=Path, help="the same of masks (person white, or parts numbered)")
     parser.add_argument(
-        "--poses", type=Path, help="smpl_params.npz; default: that of --data_dir, if there is one"
+        "--poses",
+        type=Path,
+        help="in any form that is read; default: smpl_params.npz of --data_dir, if it is there",
     )
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument(
@@ -76,13 +79,14 @@ def main() -> None:
         found = person_height(fit_to_pictures(calibration, pictures)[0], pictures)
         factor = factor_of_height(args.height, found)
         print(f"scale        {factor:.5g} (the person is {found:.4g} tall in the calibration's unit)")
-    poses = args.poses or args.data_dir / "smpl_params.npz"
+    there = (args.data_dir / name for name in POSE_FILES if (args.data_dir / name).exists())
+    poses = args.poses or next(there, None)
     imported = import_capture(
         args.out,
         calibration,
         pictures,
         numbering_of(pictures, args.first, args.step),
-        poses if args.poses is not None or poses.is_file() else None,
+        poses,
         factor,
         args.copy,
     )

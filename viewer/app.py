@@ -109,8 +109,7 @@ class ViewerApp:
             self.say(one_line(error))
             return
         self.state.take_sequence(sequence)
-        fps = "" if sequence.fps is None else f", {sequence.fps:g} a second"
-        self.say(f"{Path(path).name}: {len(sequence)} poses{fps}")
+        self.say("; ".join((sequence.told, *sequence.doubts)))
 
     def change_pose_options(self, **changes: str) -> None:
         """`up` and `clean_up` of PoseOptions; a file that is shown is read again."""

@@ -97,7 +97,7 @@ class Panel:
 
     def pose_file(self) -> None:
         app, bind = self.app, self.bind
-        hint = "smpl_params.npz of a capture, an AMASS file, or poses.npz of a model folder, on this machine"
+        hint = "poses of a capture, a video estimator, AMASS or EasyMocap: npz, JSON, or a folder; on this machine"
         with bind.row("Pose file", hint):
             path = dpg.add_input_text(
                 hint="path of a .npz file",

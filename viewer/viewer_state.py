@@ -159,12 +159,13 @@ def build_pose(state: ViewerState) -> PoseRequest:
     options = {"use_translation": state.use_translation, "hands": state.hands}
     if state.kind == "given" and state.sequence is not None:
         sequence, index = state.sequence, state.sequence_frame
+        rotation, translation = sequence.placement(index)
         return PoseRequest(
             kind="given",
             joints=sequence.poses[index],
             expression=sequence.expression(index),
-            translation=sequence.translations[index],
-            rotation=sequence.rotation,
+            translation=translation @ rotation,  # x = rotation (skinning(X) + this)
+            rotation=rotation,
             **options,
         )
     # Nothing read yet: the pose file shows the T pose, not an error.

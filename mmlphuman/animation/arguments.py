@@ -7,6 +7,7 @@ camera_path.make_shots -> render_sequence.
 from __future__ import annotations
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mmlphuman.animation.pose_file import (
     CLEAN_UPS,
     DEFAULT_FPS,
     HANDS_FROM,
+    UNITS,
     UP_ROTATIONS,
     PoseOptions,
     PoseSequence,
@@ -38,8 +40,8 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--pose_path",
         type=Path,
-        metavar="POSES.npz",
-        help="smpl_params.npz of a capture, or AMASS in SMPL-X or SMPL+H form",
+        metavar="POSES",
+        help="poses of a capture, a video estimator, AMASS or EasyMocap: npz, npy, JSON, or a folder of a file a frame",
     )
     add_flag(
         "--turntable",
@@ -104,7 +106,7 @@ def video_fps(args: argparse.Namespace, sequence: PoseSequence) -> float | None:
 
 
 def add_pose_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --begin --count --stride --up --clean_up --no_translation --hands; `pose_options` reads them."""
+    """Adds --begin --count --stride --up --units --clean_up --no_translation --hands; `pose_options` reads them."""
     default = PoseOptions()
     poses = parser.add_argument_group("poses", "which frames of --pose_path, and how its poses are taken")
     poses.add_argument(
@@ -119,6 +121,11 @@ def add_pose_arguments(parser: argparse.ArgumentParser) -> None:
         choices=tuple(UP_ROTATIONS),
         default=default.up,
         help="the axis that points up in the file's world; AMASS: z; write --up=-y (default y)",
+    )
+    poses.add_argument(
+        "--units",
+        choices=tuple(UNITS),
+        help="of the file's translations (default: metres, unless they look otherwise)",
     )
     poses.add_argument(
         "--clean_up",
@@ -147,4 +154,12 @@ def pose_options(args: argparse.Namespace, face: bool) -> PoseOptions:
         translation=not args.no_translation,
         hands=args.hands,
         face=face,
+        units=args.units,
     )
+
+
+def tell_poses(sequence: PoseSequence) -> None:
+    """Prints what the file was taken for, and on stderr what looks wrong."""
+    print(sequence.told, flush=True)
+    for doubt in sequence.doubts:
+        print(f"warning: {doubt}", file=sys.stderr, flush=True)

@@ -1,14 +1,9 @@
-"""Pose files -> PoseSequence: the one reader of poses to animate, for test.py, the viewer and scripts. Without torch.
+"""Poses of a file -> PoseSequence: which frames to animate and how, for test.py, viewers and scripts. Without torch.
 
-Data path: pose file -> clean-up -> PoseSequence -> Pose of a frame -> avatar.   Shape letters: F frames, J joints (55).
+Data path: pose file -> Motion (poses.motion_file, which tells what is read) -> clean-up -> PoseSequence -> Pose of a
+frame -> avatar.   Shape letters: F frames, J joints (55).
 
-Read are, told apart by the names of their arrays:
-    smpl_params.npz of a capture         global_orient, body_pose, left_hand_pose, right_hand_pose, transl
-    an AMASS sequence                    poses (F, 165) SMPL-X or (F, 156) SMPL+H, trans, mocap_frame_rate
-    poses.npz of a model folder          poses (F, 165), translations, frames
-and the face, where it is asked for:     jaw_pose or the jaw of poses, expression (F, 10 or more)
-Of each only these arrays are read, nothing else that the file holds. The subject's shape is the avatar's, whatever
-the file says; eyes are zero, as in training.
+The subject's shape is the avatar's, whatever the file says.
 
 The clean-up is what the published viewer gives AMASS poses. Motion capture of bare bodies moves limbs where a clothed
 avatar has none: arms closer to the trunk, wrists and necks that markers hardly see. Lifted arms, straight wrists and a
@@ -17,7 +12,7 @@ level neck hide that; a moving average takes the jitter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,43 +20,31 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from mmlphuman.animation.hands import HAND_POSES, hand_pose
-from mmlphuman.capture.poses import (
-    EXPRESSION_KEY,
-    JAW_KEY,
-    POSE_PARTS,
-    as_numbers,
-    check_frame_arrays,
-    read_smpl_motion,
-    take_expressions,
-)
-from mmlphuman.files import npz_names, read_npz
 from mmlphuman.pose_layout import (
-    BODY_POSE,
     EXPRESSION_DIM,
     HANDS_POSE,
-    JAW_POSE,
     LEFT_COLLAR,
     LEFT_WRIST,
     NECK,
     NUM_JOINTS,
-    POSE_DIM,
     RIGHT_COLLAR,
     RIGHT_WRIST,
 )
+from mmlphuman.poses.motion_file import Motion, about_pelvis, read_motion
 
 if TYPE_CHECKING:
     from mmlphuman.types import Pose
 
 DEFAULT_FPS = 30.0  # where the file does not tell
-SMPLH_DIM = 156  # root and body as in SMPL-X, then at once the hands
-FRAME_RATE_KEYS = ("mocap_framerate", "mocap_frame_rate")  # AMASS spells it in two ways
 MAX_ROTATION = 4 * np.pi  # radians of one joint; beyond lie degrees and damage
-MAX_TRANSLATION = 1000.0  # metres from the origin; beyond lie millimetres and damage
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}  # metres
+# What centimetres look like: a first frame farther from the origin than this, metres, which is refused unless the unit
+# is said; or steps from frame to frame longer than this, which is told.
+FAR, FAST = 20.0, 0.5
+MAX_TRANSLATION = 1000.0  # metres from the origin, whatever the unit is said to be
 MAX_EXPRESSION = 100.0  # of a coefficient, whose unit is a standard deviation; beyond lies damage
-ACCEPTED = (
-    "smpl_params.npz of a capture (global_orient, body_pose, ...), an AMASS file (poses, trans) and poses.npz of a "
-    "model folder (poses, translations) are read"
-)
+UPRIGHT = 0.7  # cosine of the angle between the trunk and an axis along which the person is said to stand
+NOT_UPRIGHT = 0.5
 
 # Which axis of the file's world points up -> the rotation that turns it to +y.
 UP_ROTATIONS = {
@@ -91,9 +74,10 @@ class PoseOptions:
     clean_up: str = "none"  # "published": see clean_up_published
     translation: bool = True  # False: the person stays at the origin
     hands: str = "file"  # "relaxed" and "fist" replace the file's hands in every frame
-    face: bool = (
-        False  # True: jaw and expression as in the file, for an avatar that has learnt them; False: zero
-    )
+    # Of the file's translations: m, cm or mm; None: metres, refused where they look otherwise.
+    units: str | None = None
+    # True: jaw and expression as in the file, for an avatar that has learnt them; False: zero.
+    face: bool = False
 
     def __post_init__(self):
         for name, least in (("begin", 0), ("count", 1), ("stride", 1)):
@@ -104,16 +88,21 @@ class PoseOptions:
                 raise ValueError(
                     f"{name}: {value!r} is not possible; a whole number from {least} on is needed"
                 )
-        for name, choices in (("up", UP_ROTATIONS), ("clean_up", CLEAN_UPS), ("hands", HANDS_FROM)):
+        for name, choices in (
+            ("up", UP_ROTATIONS),
+            ("clean_up", CLEAN_UPS),
+            ("hands", HANDS_FROM),
+            ("units", (None, *UNITS)),
+        ):
             if getattr(self, name) not in tuple(choices):
                 raise ValueError(
-                    f"{name}: {getattr(self, name)!r} is unknown; use one of {', '.join(choices)}"
+                    f"{name}: {getattr(self, name)!r} is unknown; use one of {', '.join(filter(None, choices))}"
                 )
 
 
 @dataclass(frozen=True)
 class PoseSequence:
-    """Poses to animate: x_world = rotation (skinning(x) + translation)."""
+    """Poses to animate: x_world = rotation (turns skinning(x) + translations)."""
 
     poses: np.ndarray  # (F, 165) float32 axis-angle, SMPL-X order, eyes zero
     translations: np.ndarray  # (F, 3) float32 metres, in the file's world
@@ -121,7 +110,10 @@ class PoseSequence:
     frames: np.ndarray  # (F,) int64 numbers of the frames in the file
     fps: float | None  # frames a second of this sequence, stride included; None where the file does not tell
     source: str  # the file, for messages
+    turns: np.ndarray | None = None  # (F, 3, 3) float32 about the origin, EasyMocap's Rh; None: none
     expressions: np.ndarray | None = None  # (F, 10) float32; None: no frame has any
+    told: str = ""  # one line: what the file was taken for
+    doubts: tuple[str, ...] = ()  # a line each: what looks wrong, and what to do
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -131,16 +123,22 @@ class PoseSequence:
         """Frames a second to show it at: its own, or DEFAULT_FPS."""
         return self.fps or DEFAULT_FPS
 
+    def placement(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """R (3, 3) and t (3,), float32, of the pose at a position: x_world = R skinning(x) + t."""
+        turn = self.rotation if self.turns is None else self.rotation @ self.turns[index]
+        return turn, self.rotation @ self.translations[index]
+
     def pose(self, index: int) -> Pose:
         """The pose at position `index` of this sequence, on the CPU."""
         import torch  # here, so that a viewer without torch can read poses
 
         from mmlphuman.types import Pose
 
+        rotation, translation = self.placement(index)
         return Pose(
             joints=torch.from_numpy(self.poses[index].copy()),
-            translation=torch.from_numpy(self.rotation @ self.translations[index]),
-            rotation=torch.from_numpy(self.rotation.copy()),
+            translation=torch.from_numpy(translation),
+            rotation=torch.from_numpy(rotation.copy()),
             expression=torch.from_numpy(self.expression(index)),
         )
 
@@ -150,135 +148,132 @@ class PoseSequence:
             return np.zeros(EXPRESSION_DIM, np.float32)
         return self.expressions[index].copy()
 
+    def about_pelvis(self, pelvis: np.ndarray) -> PoseSequence:
+        """The same motion in our world with rotation and turns in the root joint, as captures have it.
 
-def read_pose_file(path: str | Path, options: PoseOptions | None = None) -> PoseSequence:
+        pelvis: (3,) the root joint of the avatar's T-pose.
+        """
+        if self.turns is None and np.array_equal(self.rotation, np.eye(3)):
+            return self
+        turns = self.rotation if self.turns is None else self.rotation @ self.turns
+        translations = self.translations @ self.rotation.T
+        poses, translations = about_pelvis(self.poses, translations, turns, pelvis)
+        return replace(
+            self, poses=poses, translations=translations, rotation=np.eye(3, dtype=np.float32), turns=None
+        )
+
+
+def read_pose_file(
+    path: str | Path, options: PoseOptions | None = None, model_file: str | Path | None = None
+) -> PoseSequence:
     """Read the frames that `options` select (by default all, as they are).
 
-    The order: clean up the whole file, take the frames, replace the hands. Raises FileNotFoundError, or ValueError
-    that names the file, the array or option, and what is accepted.
+    The order: clean up the whole file, take the frames, replace the hands. model_file: the SMPL-X model, which hands in
+    PCA coefficients need. Raises FileNotFoundError, or ValueError that names the file, the array or option, and what is
+    accepted.
     """
     options = options or PoseOptions()
-    motion = _read_motion(path, options.face)
-    _check_size(path, motion)
-    poses, translations = motion.poses, motion.translations
+    motion = read_motion(
+        path, model_file, hands=options.hands == "file", translation=options.translation, face=options.face
+    )
+    _check_rotations(path, motion)
+    _check_expressions(path, motion)
+    poses, translations = motion.poses, _in_metres(path, motion, options.units)
+    turns = None if motion.turns is None else motion.turns[:, None]
     if options.clean_up == "published":
         poses, translations = clean_up_published(poses, translations)
+        turns = None if turns is None else smooth_rotations(turns)
     rows = _select(path, len(poses), options)
     poses, translations = poses[rows], translations[rows]
-    if not options.translation:
-        translations = np.zeros_like(translations)
     if options.hands != "file":
         poses[:, HANDS_POSE] = hand_pose(options.hands)
-    return PoseSequence(
+    sequence = PoseSequence(
         poses=poses,
         translations=translations,
         rotation=np.array(UP_ROTATIONS[options.up], np.float32),
         frames=motion.frames[rows],
         fps=None if motion.fps is None else motion.fps / options.stride,
         source=str(path),
+        turns=None if turns is None else _matrices(turns[rows, 0]),
         expressions=None if motion.expressions is None else motion.expressions[rows],
+        told=motion.told,
+    )
+    return replace(
+        sequence,
+        doubts=tuple(filter(None, (_lies(sequence, options.up), _hastes(sequence, motion, options.units)))),
     )
 
 
-@dataclass(frozen=True)
-class _Motion:
-    """A file's whole content, whichever its format."""
-
-    poses: np.ndarray  # (F, 165)
-    translations: np.ndarray  # (F, 3)
-    frames: np.ndarray  # (F,)
-    fps: float | None
-    parts: tuple[tuple[str, slice], ...]  # for messages: array of the file, where it went among the 165
-    translation_key: str
-    expressions: np.ndarray | None  # (F, 10)
+def _matrices(vectors: np.ndarray) -> np.ndarray:
+    """(F, 3) axis-angle -> (F, 3, 3) float32."""
+    return Rotation.from_rotvec(vectors.astype(np.float64)).as_matrix().astype(np.float32)
 
 
-def _read_motion(path: str | Path, face: bool) -> _Motion:
-    names = npz_names(path)
-    if any(key in names for key, _, _ in POSE_PARTS):
-        poses, translations, expressions = read_smpl_motion(path, face)
-        parts = (*((key, where) for key, _, where in POSE_PARTS), (JAW_KEY, JAW_POSE))
-        return _Motion(poses, translations, np.arange(len(poses)), None, parts, "transl", expressions)
-    if "poses" in names:
-        return _read_poses(path, "translations" if "translations" in names else "trans", face)
-    raise ValueError(
-        f"{path}: holds no poses that are known here but {', '.join(names) or 'nothing'}; {ACCEPTED}"
-    )
-
-
-def _read_poses(path: str | Path, translation_key: str, face: bool) -> _Motion:
-    """AMASS, or poses.npz of a model folder: all joints in one array."""
-    more = FRAME_RATE_KEYS if translation_key == "trans" else ("frames",)
-    arrays = read_npz(path, ("poses", translation_key), (*more, EXPRESSION_KEY) if face else more)
-    for key in {"poses", translation_key, EXPRESSION_KEY} & set(arrays):
-        arrays[key] = as_numbers(path, key, arrays[key])
-    raw = arrays["poses"]
-    if raw.ndim != 2 or raw.shape[1] not in (POSE_DIM, SMPLH_DIM):
-        raise ValueError(
-            f"{path}: 'poses' has shape {raw.shape}, (frames, {POSE_DIM}) of SMPL-X or (frames, {SMPLH_DIM}) of SMPL+H "
-            "is needed"
-        )
-    columns = {"poses": raw.shape[1], **take_expressions(path, arrays), translation_key: 3}
-    check_frame_arrays(path, arrays, columns)
-    poses = np.zeros((len(raw), POSE_DIM), np.float32)
-    poses[:, : BODY_POSE.stop] = raw[:, : BODY_POSE.stop]
-    if face and raw.shape[1] == POSE_DIM:
-        poses[:, JAW_POSE] = raw[:, JAW_POSE]
-    poses[:, HANDS_POSE] = raw[:, -(HANDS_POSE.stop - HANDS_POSE.start) :]
-    return _Motion(
-        poses,
-        arrays[translation_key],
-        _frame_numbers(path, arrays.get("frames"), len(poses)),
-        _frame_rate(path, arrays),
-        (("poses", slice(0, POSE_DIM)),),
-        translation_key,
-        arrays.get(EXPRESSION_KEY),
-    )
-
-
-def _frame_numbers(path: str | Path, frames: np.ndarray | None, count: int) -> np.ndarray:
-    """(F,) of poses.npz, which holds the frames trained on; in other files frames have no numbers of their own."""
-    if frames is None:
-        return np.arange(count)
-    if frames.shape != (count,) or frames.dtype.kind not in "iu":
-        raise ValueError(
-            f"{path}: 'frames' has shape {frames.shape} of {frames.dtype}, one whole number for each of 'poses' "
-            f"({count},) is needed"
-        )
-    return frames.astype(np.int64)
-
-
-def _frame_rate(path: str | Path, arrays: dict[str, np.ndarray]) -> float | None:
-    key = next((key for key in FRAME_RATE_KEYS if key in arrays), None)
-    if key is None:
-        return None
-    if arrays[key].size != 1 or not 0 < arrays[key].item() < np.inf:
-        raise ValueError(f"{path}: '{key}' must be one positive number, frames a second")
-    return float(arrays[key].item())
-
-
-def _check_size(path: str | Path, motion: _Motion) -> None:
-    """ValueError for numbers that no person's motion has."""
+def _check_rotations(path: str | Path, motion: Motion) -> None:
+    """ValueError for angles that no person's joint has."""
     angles = np.linalg.norm(motion.poses.reshape(-1, NUM_JOINTS, 3).astype(np.float64), axis=2)
     if angles.max() > MAX_ROTATION:
         frame, joint = np.unravel_index(angles.argmax(), angles.shape)
-        key = next(key for key, where in motion.parts if where.start <= 3 * joint < where.stop)
         raise ValueError(
-            f"{path}: '{key}' turns joint {joint} by {angles.max():.4g} radians in frame {frame}; axis-angle vectors "
-            f"in radians, at most {MAX_ROTATION:.4g}, are needed (are these degrees?)"
+            f"{path}: '{motion.name_of(int(joint))}' turns joint {joint} by {angles.max():.4g} radians in frame "
+            f"{frame}; axis-angle vectors in radians, at most {MAX_ROTATION:.4g}, are needed (are these degrees?)"
         )
+
+
+def _check_expressions(path: str | Path, motion: Motion) -> None:
+    """ValueError for coefficients that no face has."""
     largest = np.zeros(1) if motion.expressions is None else np.abs(motion.expressions).max(1)
     if largest.max() > MAX_EXPRESSION:
         raise ValueError(
-            f"{path}: '{EXPRESSION_KEY}' reaches {largest.max():.4g} in frame {largest.argmax()}; coefficients of at "
-            f"most {MAX_EXPRESSION:g} are needed"
+            f"{path}: '{motion.expression_key}' reaches {largest.max():.4g} in frame {largest.argmax()}; coefficients "
+            f"of at most {MAX_EXPRESSION:g} are needed"
         )
-    distances = np.linalg.norm(motion.translations.astype(np.float64), axis=1)
-    if distances.max() > MAX_TRANSLATION:
+
+
+def _in_metres(path: str | Path, motion: Motion, units: str | None) -> np.ndarray:
+    """(F, 3) translations. ValueError for places where no person is, and without `units` for a first frame that is as
+    far away as another unit's numbers are."""
+    translations = motion.translations * np.float32(UNITS[units or "m"])
+    distances = np.linalg.norm(translations.astype(np.float64), axis=1)
+    if distances.max() > MAX_TRANSLATION or (units is None and distances[0] > FAR):
+        frame = distances.argmax() if distances.max() > MAX_TRANSLATION else 0
         raise ValueError(
-            f"{path}: '{motion.translation_key}' lies {distances.max():.4g} from the origin in frame "
-            f"{distances.argmax()}; metres, at most {MAX_TRANSLATION:g}, are needed (are these millimetres?)"
+            f"{path}: '{motion.translation_key}' lies {distances[frame]:.4g} from the origin in frame {frame}; metres "
+            f"are needed, at most {MAX_TRANSLATION:g}: if these are centimetres or millimetres give --units cm "
+            "or --units mm, and --units m if they are metres"
         )
+    return translations
+
+
+def _hastes(sequence: PoseSequence, motion: Motion, units: str | None) -> str | None:
+    """One line where the person moves from frame to frame as far as in another unit's numbers."""
+    steps = np.linalg.norm(np.diff(motion.translations.astype(np.float64), axis=0), axis=1)
+    if units is not None or not len(steps) or np.median(steps) < FAST:
+        return None
+    return (
+        f"{sequence.source}: '{motion.translation_key}' moves by {np.median(steps):.3g} m from frame to frame; are "
+        "these centimetres? then give --units cm, and --units m if they are metres"
+    )
+
+
+def _lies(sequence: PoseSequence, up: str) -> str | None:
+    """One line where the person does not stand along the world's up axis, but along another axis most of the time."""
+    trunks = _matrices(sequence.poses[:, :3])[:, :, 1]  # (F, 3) the body's y axis in the world
+    if sequence.turns is not None:
+        trunks = np.einsum("fij,fj->fi", sequence.turns, trunks)
+    if np.median(trunks @ sequence.rotation[1]) > NOT_UPRIGHT:
+        return None
+    middle = np.median(trunks, axis=0)
+    axis = int(np.abs(middle).argmax())
+    if abs(middle[axis]) < UPRIGHT:
+        return None
+    name = "-" * bool(middle[axis] < 0) + "xyz"[axis]
+    share = np.mean(trunks[:, axis] * np.sign(middle[axis]) > UPRIGHT)
+    how = "stands on the head" if name.strip("-") == up.strip("-") else "lies"
+    return (
+        f"{sequence.source}: the person {how}: in {share:.0%} of the frames the trunk points along {name} of the "
+        f"file's world, but --up is {up}; try --up={name}"
+    )
 
 
 def _select(path: str | Path, frames: int, options: PoseOptions) -> np.ndarray:

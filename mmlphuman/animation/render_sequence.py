@@ -19,13 +19,17 @@ import torch
 from torch import Tensor
 
 from mmlphuman.animation.camera_file import CameraView
-from mmlphuman.animation.camera_path import Shot
+from mmlphuman.animation.camera_path import Shot, mean_pelvis
 from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import Backend
+from mmlphuman.body.kinematics import forward_kinematics
 from mmlphuman.render.rasterize import rasterize
+from mmlphuman.text import cut_ranges
 from mmlphuman.types import Cameras, Pose
 
+LOOKED_AT = 300  # Gaussians that stand for the person where it is asked whether a picture shows it
+AT_ONCE = 256  # poses
 IN_FLIGHT = 4  # pictures; enough to hide a copy, and few beside the pictures that wait to be written
 
 
@@ -70,6 +74,54 @@ def render_sequence(
             yield pending.popleft().finish()
     while pending:
         yield pending.popleft().finish()
+
+
+@torch.no_grad()
+def out_of_picture(trained: TrainedAvatar, sequence: PoseSequence, shots: Sequence[Shot]) -> list[np.ndarray]:
+    """For every shot (F,) bool: none of some Gaussians of the person is in the picture."""
+    avatar = trained.avatar
+    some = slice(None, None, max(len(avatar.xyz) // LOOKED_AT, 1))
+    xyz, weights = avatar.xyz[some], avatar.lbs_weights[some]
+    out = [np.ones(len(sequence), bool) for _ in shots]
+    for begin in range(0, len(sequence), AT_ONCE):
+        indices = range(len(sequence))[begin : begin + AT_ONCE]
+        poses = torch.from_numpy(sequence.poses[indices]).to(trained.device)
+        skinning = forward_kinematics(poses, avatar.joints, avatar.bone_parents) @ avatar.canonical_inverse
+        blended = torch.einsum("nj,fjab->fnab", weights, skinning[..., :3, :])
+        body = (blended[..., :3] @ xyz[:, :, None])[..., 0] + blended[..., 3]
+        turns, moves = (np.stack(parts) for parts in zip(*map(sequence.placement, indices), strict=True))
+        world = body.cpu().double().numpy() @ turns.transpose(0, 2, 1) + moves[:, None]
+        for shot, hidden in zip(shots, out, strict=True):
+            views = [shot.views[index] for index in indices]
+            w2c = np.stack([view.w2c for view in views])
+            seen = world @ w2c[:, :3, :3].transpose(0, 2, 1) + w2c[:, None, :3, 3]
+            x, y, depth = np.moveaxis(
+                seen @ np.stack([view.intrinsics for view in views]).transpose(0, 2, 1), -1, 0
+            )
+            inside = (
+                (depth > 0) & (x > 0) & (x < depth * views[0].width) & (y > 0) & (y < depth * views[0].height)
+            )
+            hidden[indices] = ~inside.any(1)
+    return out
+
+
+def tell_out_of_picture(trained: TrainedAvatar, sequence: PoseSequence, shots: Sequence[Shot]) -> list[str]:
+    """A line for every shot that misses the person in some frames. ValueError where all pictures would be empty."""
+    out = out_of_picture(trained, sequence, shots)
+    counts = [int(hidden.sum()) for hidden in out]
+    if all(hidden.all() for hidden in out):
+        place = mean_pelvis(sequence, trained.avatar.joints[0].cpu().numpy())
+        raise ValueError(
+            f"{sequence.source}: the person is out of the picture in all {len(sequence)} frames, about "
+            f"({', '.join(f'{number:.2f}' for number in place)}) m; move the camera, or try "
+            "--follow, --no_translation, --up or --units"
+        )
+    return [
+        f"{shot.name or 'the camera'}: the person is out of the picture in {count} of {len(sequence)} frames "
+        f"({cut_ranges(sequence.frames[hidden].tolist())}); move the camera, or give --follow or --no_translation"
+        for shot, hidden, count in zip(shots, out, counts, strict=True)
+        if count
+    ]
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ HALF_PIXEL = 0.5  # what OpenCV's principal points lack, whose pixel centres are
 ROTATION_TOLERANCE = 1e-3  # on the entries of R R^T - 1; calibration files carry rounded numbers
 FOCAL_RANGE = (0.1, 100.0)  # of the image's size; beyond lie fractions or millimetres taken for pixels
 MAX_PIXELS = 2**27  # of a picture: 134 million, more than video cameras have
+POSE_FILES = ("smpl_params.npz", "smpl_params.json", "smpl_params")  # the last: a folder of a file a frame
 SKEW_TOLERANCE = 1.0  # pixels; the rasterisers have no skew
 Find = Callable[[Path], Path | None]  # an expected name -> the picture that is there
 log = logging.getLogger(__name__)
@@ -96,7 +97,9 @@ class CaptureLayout:
 
     @property
     def pose_path(self) -> Path:
-        return self.root / "smpl_params.npz"
+        """The first of POSE_FILES that is there."""
+        there = (self.root / name for name in POSE_FILES if (self.root / name).exists())
+        return next(there, self.root / POSE_FILES[0])
 
     @property
     def weight_volume_path(self) -> Path:

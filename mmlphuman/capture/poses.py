@@ -1,8 +1,6 @@
-"""smpl_params.npz -> SmplParams: the poses of a capture. (Animations: animation.pose_file, which reads through here.)
+"""A capture's pose file -> SmplParams. (poses.motion_file reads it, and tells what forms it may have.)
 
-Data path: smpl_params.npz -> SmplParams -> Pose of a frame.   Shape letter: F frames.
-
-Numpy only: the viewer reads poses on machines without torch.
+Data path: smpl_params.npz -> Motion -> SmplParams -> Pose of a frame.   Shape letter: F frames.
 """
 
 from __future__ import annotations
@@ -14,16 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from mmlphuman.files import read_npz
-from mmlphuman.pose_layout import (
-    BODY_POSE,
-    EXPRESSION_DIM,
-    JAW_POSE,
-    LEFT_HAND_POSE,
-    POSE_DIM,
-    RIGHT_HAND_POSE,
-)
+from mmlphuman.pose_layout import BODY_POSE, EXPRESSION_DIM, JAW_POSE, LEFT_HAND_POSE, RIGHT_HAND_POSE
+from mmlphuman.poses.motion_file import Motion, about_pelvis, read_motion
 
 if TYPE_CHECKING:
     from mmlphuman.types import Pose
@@ -31,15 +24,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NUM_BETAS = 10
-# Array of the file, its columns, and where they go among the 165 numbers. Eyes stay zero, as does the jaw where the
-# face is not asked for: the published method uses neither jaw_pose nor expression, which the file may also hold.
+# The arrays of smpl_params.npz as captures ship it, their columns, and where they go among the 165 numbers.
 POSE_PARTS = (
     ("global_orient", 3, slice(0, 3)),
     ("body_pose", 63, BODY_POSE),
     ("left_hand_pose", 45, LEFT_HAND_POSE),
     ("right_hand_pose", 45, RIGHT_HAND_POSE),
 )
-JAW_KEY, EXPRESSION_KEY = "jaw_pose", "expression"
 
 
 @dataclass(frozen=True)
@@ -50,6 +41,7 @@ class SmplParams:
     poses: np.ndarray  # (F, 165) float32 axis-angle, SMPL-X order, eyes zero
     translations: np.ndarray  # (F, 3) float32 metres
     expressions: np.ndarray | None = None  # (F, 10) float32; None: no frame has any
+    told: str = ""  # one line: what the file was taken for
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -88,82 +80,65 @@ class SmplParams:
                 )
 
 
-def read_smpl_params(path: str | Path, face: bool = False) -> SmplParams:
-    """Read `smpl_params.npz` as the captures ship it.
+def read_smpl_params(
+    path: str | Path, face: bool = False, model_file: str | Path | None = None
+) -> SmplParams:
+    """Read a capture's poses and shape.
 
     face: jaw and expression too, where the file has them. Of an expression the first 10 numbers are used; more are
     said to be left out.
     Of the shape the method uses the first 10 numbers of the first row. More numbers, as body fits with 300 have
     them, are of finer detail in the same order; they and rows that differ are left out with a warning.
+    model_file: the SMPL-X model; EasyMocap's parameters and hands in PCA coefficients need it.
     Raises FileNotFoundError, or ValueError that names the array and, for numbers that are not finite, the
     first frame.
     """
-    poses, translations, expressions = read_smpl_motion(path, face)
-    betas = as_numbers(path, "betas", read_npz(path, ["betas"])["betas"])
-    return SmplParams(_first_betas(path, betas), poses, translations, expressions)
+    motion = read_motion(path, model_file, face=face)
+    betas = betas_of_capture(path, motion)
+    poses, translations = motion.poses, motion.translations
+    if motion.turns is not None:
+        turns = Rotation.from_rotvec(motion.turns).as_matrix()
+        poses, translations = about_pelvis(poses, translations, turns, _pelvis(path, model_file, betas))
+    return SmplParams(betas, poses, translations, motion.expressions, motion.told)
 
 
-def read_smpl_motion(
-    path: str | Path, face: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Poses (F, 165), translations (F, 3) and expressions (F, 10) or None of `smpl_params.npz`, whose shape is not
-    looked at.
-
-    Raises as `read_smpl_params`.
-    """
-    parts = (*POSE_PARTS, (JAW_KEY, 3, JAW_POSE)) if face else POSE_PARTS
-    needed = (*(key for key, _, _ in POSE_PARTS), "transl")
-    found = read_npz(path, needed, (JAW_KEY, EXPRESSION_KEY) if face else ())
-    arrays = {key: as_numbers(path, key, array) for key, array in found.items()}
-    columns = {key: count for key, count, _ in parts if key in arrays} | take_expressions(path, arrays)
-    check_frame_arrays(path, arrays, {**columns, "transl": 3})
-    poses = np.zeros((len(arrays["transl"]), POSE_DIM), np.float32)
-    for key, _, where in parts:
-        if key in arrays:
-            poses[:, where] = arrays[key]
-    return poses, arrays["transl"], arrays.get(EXPRESSION_KEY)
+def betas_of_capture(path: str | Path, motion: Motion) -> np.ndarray:
+    """(10,) the shape. ValueError where a motion lacks what captures need: it, and a pose of every frame from 0 on."""
+    if motion.betas is None:
+        raise ValueError(
+            f"{path}: array 'betas' is missing, the subject's shape; zeros (1, {NUM_BETAS}) are the mean body"
+        )
+    gap = np.flatnonzero(motion.frames != np.arange(len(motion)))
+    if len(gap):
+        raise ValueError(
+            f"{path}: frame {gap[0]} is missing; a capture's poses are numbered as its pictures, from 0 without gaps"
+        )
+    return _first_betas(path, motion.betas)
 
 
-def take_expressions(path: str | Path, arrays: dict[str, np.ndarray]) -> dict[str, int]:
-    """Leaves of the expressions among `arrays`, if there are any, the first 10 numbers -> what `check_frame_arrays` is
-    to know of them. More numbers are of finer detail in the same order, as those of betas are."""
-    if EXPRESSION_KEY not in arrays:
-        return {}
-    given = arrays[EXPRESSION_KEY]
-    if given.ndim == 2 and given.shape[1] > EXPRESSION_DIM:
-        log.warning(
-            "%s: '%s' has %d numbers a frame, the first %d are used",
-            path, EXPRESSION_KEY, given.shape[1], EXPRESSION_DIM,
-        )  # fmt: skip
-        arrays[EXPRESSION_KEY] = given[:, :EXPRESSION_DIM].copy()
-    return {EXPRESSION_KEY: EXPRESSION_DIM}
+def smpl_params_arrays(params: SmplParams) -> dict[str, np.ndarray]:
+    """What smpl_params.npz holds of a capture's poses, whatever form they came in."""
+    arrays = {key: params.poses[:, where] for key, _, where in POSE_PARTS}
+    arrays |= {"betas": params.betas[None], "transl": params.translations}
+    if params.expressions is not None or params.poses[:, JAW_POSE].any():
+        arrays |= {
+            "jaw_pose": params.poses[:, JAW_POSE],
+            "expression": params.expressions_of(range(len(params))),
+        }
+    return arrays
 
 
-def as_numbers(path: str | Path, key: str, array: np.ndarray) -> np.ndarray:
-    """`array` in single precision; what is too large for it becomes infinite."""
-    if array.dtype == bool:
-        raise ValueError(f"{path}: '{key}' holds true and false, numbers are needed")
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32)
-
-
-def check_frame_arrays(path: str | Path, arrays: dict[str, np.ndarray], columns: dict[str, int]) -> None:
-    """ValueError that names the first of `columns` (array -> its numbers a frame) that is not (F, numbers) and
-    finite. The last one gives F."""
-    for key, count in columns.items():
-        if arrays[key].ndim != 2 or arrays[key].shape[1] != count:
-            raise ValueError(f"{path}: '{key}' has shape {arrays[key].shape}, (frames, {count}) is needed")
-    last = list(columns)[-1]
-    frames = len(arrays[last])
-    if frames == 0:
-        raise ValueError(f"{path}: '{last}' holds no frames")
-    for key in columns:
-        array = arrays[key]
-        if len(array) != frames:
-            raise ValueError(f"{path}: '{key}' has {len(array)} frames but '{last}' has {frames}")
-        bad = np.flatnonzero(~np.isfinite(array).all(1))
-        if len(bad):
-            raise ValueError(f"{path}: '{key}' holds numbers that are not finite, first in frame {bad[0]}")
+def _pelvis(path: str | Path, model_file: str | Path | None, betas: np.ndarray) -> np.ndarray:
+    """(3,) the shaped body's root joint in the T-pose. ValueError without a model file that tells."""
+    needs = f"{path}: EasyMocap turns the body about the origin, captures about the pelvis, whose place the model tells"
+    if model_file is None:
+        raise ValueError(f"{needs}; give its file")
+    try:
+        model = read_npz(model_file, ("J_regressor", "v_template", "shapedirs"))
+        shaped = model["v_template"] + model["shapedirs"][:, :, :NUM_BETAS] @ betas
+        return model["J_regressor"][0] @ shaped
+    except (ValueError, OSError, IndexError) as error:
+        raise ValueError(f"{needs}: {error}") from error
 
 
 def _first_betas(path: str | Path, betas: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ from mmlphuman.preparation.file_checks import (
     frames_on_disk,
     survey_files,
 )
-from mmlphuman.preparation.findings import ERROR, WARNING, Finding
+from mmlphuman.preparation.findings import ERROR, OK, WARNING, Finding
 from mmlphuman.preparation.fit_checks import check_fit, suspicious_cameras
 from mmlphuman.preparation.fit_measure import SurfacePoints, load_reduced_mask, measure_fit, spread_points
 from mmlphuman.preparation.misalignment import check_scale, check_shift
@@ -86,12 +86,13 @@ def check_capture(data_dir: Path, smpl_path: Path, frames: int, progress: bool =
     stages = _Stages()
     layout = stages.run("calibration", lambda: open_capture(data_dir))
     pose_path = layout.pose_path if layout else data_dir / "smpl_params.npz"
-    params = stages.run("pose file", lambda: read_smpl_params(pose_path))
+    params = stages.run("pose file", lambda: read_smpl_params(pose_path, model_file=smpl_path))
     betas = params.betas if params else np.zeros(10, np.float32)
     body = stages.run("body file", lambda: load_body(smpl_path, betas))
     if layout:
         stages.findings.append(check_twin_cameras(layout))
     if params:
+        stages.findings.append(Finding("pose file", OK, params.told.removeprefix(f"poses of {pose_path}: ")))
         stages.findings += [*check_poses(params), check_face(pose_path)]
     if layout is None:
         stages.skip("pictures and fit", "they need the calibration")

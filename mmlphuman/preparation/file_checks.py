@@ -21,6 +21,7 @@ from mmlphuman.preparation.findings import ERROR, OK, WARNING, Finding, cut_list
 from mmlphuman.preparation.fit_measure import Fit, ReducedMask, SizeMismatch
 
 SAME_PLACE = 1e-6  # metres and rotation entries: two cameras this close are one, entered twice
+MOST_DIGITS = 18  # of a frame's number
 IN_VIEW = 0.3  # share of the body in the picture from which a mask must show it
 
 
@@ -40,8 +41,10 @@ class Survey:
 
 
 def survey_files(layout: CaptureLayout, frames: int) -> Survey:
-    """List each folder once and look every expected file up in the listing."""
+    """List each folder once and look the frames that the names in it speak of up in the listing: there may be many more
+    poses than pictures."""
     listing = FolderListing()
+    numbers = [_numbers_on_disk(layout, camera) for camera in range(len(layout.cameras))]
     expected: dict[Path, set[str]] = defaultdict(set)  # stems
     present = {}
     for kind, path_of, find_in in (
@@ -50,7 +53,7 @@ def survey_files(layout: CaptureLayout, frames: int) -> Survey:
     ):
         found = np.zeros((len(layout.cameras), frames), bool)
         for camera in range(len(layout.cameras)):
-            for frame in range(frames):
+            for frame in sorted(number for number in numbers[camera] if number < frames):
                 path = find_in(camera, frame, listing.find)
                 found[camera, frame] = path is not None
                 if path is not None:
@@ -81,7 +84,7 @@ def frames_on_disk(layout: CaptureLayout) -> int:
                 last,
                 *(
                     number
-                    for number in map(_numbering(layout, camera), _pictures(folder))
+                    for number in map(_numbering(layout.image_path, camera), _pictures(folder))
                     if number is not None
                 ),
             ]
@@ -93,14 +96,29 @@ def _pictures(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir() if is_picture(file.name)] if folder.is_dir() else []
 
 
-def _numbering(layout: CaptureLayout, camera: int) -> Callable[[str], int | None]:
-    """Of an image's name the number of its frame; None for other files."""
-    start, end = _around_number(layout.image_path(camera, 0).stem, layout.image_path(camera, 1).stem)
+def _numbers_on_disk(layout: CaptureLayout, camera: int) -> set[int]:
+    """Frames that the names of a camera's images or masks speak of."""
+    found: set[int] = set()
+    for path_of in (layout.image_path, layout.mask_path):
+        names = _pictures(path_of(camera, 0).parent)
+        found.update(number for number in map(_numbering(path_of, camera), names) if number is not None)
+    return found
+
+
+def _numbering(path_of: Callable[[int, int], Path], camera: int) -> Callable[[str], int | None]:
+    """Of a picture's name the number of its frame; None for other files."""
+    start, end = _around_number(path_of(camera, 0).stem, path_of(camera, 1).stem)
 
     def number(name: str) -> int | None:
         stem = Path(name).stem
         digits = stem[len(start) : len(stem) - len(end)]
-        return int(digits) if stem.startswith(start) and stem.endswith(end) and digits.isdecimal() else None
+        whole = (
+            stem.startswith(start)
+            and stem.endswith(end)
+            and digits.isdecimal()
+            and len(digits) <= MOST_DIGITS
+        )
+        return int(digits) if whole else None
 
     return number
 

@@ -25,8 +25,9 @@ from mmlphuman.capture import thuman4
 from mmlphuman.capture.calibration import calibration_content
 from mmlphuman.capture.images import MASK_THRESHOLD, decode_image, decode_mask
 from mmlphuman.capture.layout import CalibratedCamera
-from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.capture.poses import betas_of_capture
 from mmlphuman.picture_files import write_png
+from mmlphuman.poses.motion_file import read_motion
 from mmlphuman.preparation.source_pictures import SourcePictures
 from mmlphuman.text import ranges
 
@@ -98,7 +99,7 @@ def import_capture(
         content = json.dumps(calibration_content(cameras), indent=1)
         (temporary / thuman4.CALIBRATION_FILE).write_text(content + "\n")
         if poses is not None:
-            shutil.copyfile(poses, temporary / "smpl_params.npz")
+            _copy_poses(poses, temporary)
         notes += _place_pictures(temporary, cameras, pictures, numbering, copy)
         if out.exists():
             out.rmdir()
@@ -174,7 +175,9 @@ def _distance_notes(cameras: Sequence[CalibratedCamera], metric: bool) -> list[s
 
 def _check_poses(path: Path, frames: int) -> list[str]:
     """The one place where an import reads poses."""
-    count = len(read_smpl_params(path))
+    motion = read_motion(path)
+    betas_of_capture(path, motion)
+    count = len(motion)
     if count < frames:
         raise ValueError(
             f"{path}: holds {count} poses, the pictures are {frames} frames; give --first and --step, the number of "
@@ -183,6 +186,16 @@ def _check_poses(path: Path, frames: int) -> list[str]:
     if count > frames:
         return [f"{count} poses for {frames} frames: are the first ones meant? else give --first and --step"]
     return []
+
+
+def _copy_poses(poses: Path, folder: Path) -> None:
+    """As they are: whatever form they have, train.py reads it under these names (layout.POSE_FILES)."""
+    if poses.is_dir():
+        shutil.copytree(poses, folder / "smpl_params")
+    else:
+        shutil.copyfile(
+            poses, folder / ("smpl_params.json" if poses.suffix.lower() == ".json" else "smpl_params.npz")
+        )
 
 
 def _place_pictures(

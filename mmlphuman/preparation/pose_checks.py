@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from mmlphuman.body.kinematics import rotation_matrices
-from mmlphuman.capture.poses import SmplParams, read_smpl_motion
+from mmlphuman.capture.poses import SmplParams
 from mmlphuman.pose_layout import JAW_POSE, LEFT_HAND_POSE, RIGHT_HAND_POSE
+from mmlphuman.poses.motion_file import read_motion
 from mmlphuman.preparation.findings import OK, WARNING, Finding, cut_list
 from mmlphuman.text import one_line
 
@@ -26,6 +27,7 @@ NEIGHBOURHOOD = 10  # steps either side
 LARGEST_ANGLE = 2.5 * np.pi  # radians; axis-angle beyond a full turn means degrees or another parametrisation
 LARGEST_BETA = 8.0  # standard deviations of the shape space
 ROOT = 0
+AT_ONCE = 4096  # frames
 
 
 def check_poses(params: SmplParams) -> list[Finding]:
@@ -64,10 +66,13 @@ def check_jumps(params: SmplParams) -> Finding:
 
 def joint_steps(poses: np.ndarray) -> np.ndarray:
     """(F, J * 3) axis-angle -> (F - 1, J) angles in radians by which each joint turns between frames."""
-    rotations = rotation_matrices(torch.from_numpy(poses.astype(np.float64)).unflatten(-1, (-1, 3)))
-    relative = rotations[1:].transpose(-1, -2) @ rotations[:-1]
-    cosine = (relative.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
-    return cosine.clamp(-1, 1).arccos().numpy()
+    steps = [np.zeros((0, poses.shape[1] // 3))]
+    for begin in range(0, len(poses) - 1, AT_ONCE):
+        some = torch.from_numpy(poses[begin : begin + AT_ONCE + 1].astype(np.float64))
+        rotations = rotation_matrices(some.unflatten(-1, (-1, 3)))
+        cosine = ((rotations[1:] * rotations[:-1]).sum((-1, -2)) - 1) / 2  # of trace(R_a^T R_b)
+        steps.append(cosine.clamp(-1, 1).arccos().numpy())
+    return np.concatenate(steps)
 
 
 def _excess(steps: np.ndarray, smallest: float) -> np.ndarray:
@@ -77,12 +82,23 @@ def _excess(steps: np.ndarray, smallest: float) -> np.ndarray:
     step's direct neighbours out: one bad frame makes two large steps.
     """
     limit = np.full(steps.shape, smallest)
-    for index in range(len(steps)):
-        before = steps[max(0, index - 1 - NEIGHBOURHOOD) : max(0, index - 1)]
-        after = steps[index + 2 : index + 2 + NEIGHBOURHOOD]
-        for side in (before, after):
-            if len(side):
-                limit[index] = np.maximum(limit[index], JUMP_FACTOR * np.quantile(side, LIVELY, axis=0))
+    count, reach = len(steps), NEIGHBOURHOOD
+    # lively[i]: of the steps i to i + reach; fewer at the sequence's ends, where each has a number of its own.
+    for begin in range(0, count - reach + 1, AT_ONCE):
+        windows = np.lib.stride_tricks.sliding_window_view(
+            steps[begin : begin + AT_ONCE + reach - 1], reach, 0
+        )
+        lively = JUMP_FACTOR * np.quantile(windows, LIVELY, axis=-1)
+        here = np.arange(begin, begin + len(lively))
+        for index in (here + reach + 1, here - 2):  # those that this is before, and after
+            possible = (index >= 0) & (index < count)
+            limit[index[possible]] = np.maximum(limit[index[possible]], lively[possible])
+    for index in range(count):
+        before, after = (max(0, index - 1 - reach), index - 1), (index + 2, min(index + 2 + reach, count))
+        for first, last in (before, after):
+            if 0 < last - first < reach:
+                lively = JUMP_FACTOR * np.quantile(steps[first:last], LIVELY, axis=0)
+                limit[index] = np.maximum(limit[index], lively)
     return steps / limit
 
 
@@ -128,11 +144,11 @@ def _check_hands(params: SmplParams) -> Finding:
 def check_face(path: Path) -> Finding:
     """What `face: true` would train with. A damaged face is nobody else's concern, so it is no error."""
     try:
-        poses, _, expressions = read_smpl_motion(path, face=True)
+        motion = read_motion(path, hands=False, face=True)
     except ValueError as error:
         return Finding("face", WARNING, f"the settings' face: true cannot be used: {one_line(error)}")
-    jaw = np.degrees(np.linalg.norm(poses[:, JAW_POSE], axis=1).max())
-    moves = expressions is not None and bool(np.ptp(expressions, 0).any())
+    jaw = np.degrees(np.linalg.norm(motion.poses[:, JAW_POSE], axis=1).max())
+    moves = motion.expressions is not None and bool(np.ptp(motion.expressions, 0).any())
     parts = [f"the jaw turns by up to {jaw:.0f} degrees" if jaw else "the jaw is shut in every frame"]
     parts.append("the expression moves" if moves else "no expression moves")
     return Finding("face", OK, ", ".join(parts))

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.capture.dataset import CaptureDataset
-from mmlphuman.capture.poses import SmplParams
+from mmlphuman.capture.poses import SmplParams, smpl_params_arrays
 from mmlphuman.config import Config
 from mmlphuman.files import atomic_write, npz_names, read_npz
 from mmlphuman.model_folder import REFINED_POSES
@@ -191,12 +191,23 @@ class PoseRefinement:
         size = torch.linalg.vector_norm(bounded(self.learnt.values), dim=-1).cpu().numpy()
         return np.rad2deg(LARGEST_TURN) * size[:, :JOINTS], 100 * LARGEST_MOVE * size[:, JOINTS]
 
-    def write(self, capture_poses: Path, model_dir: Path) -> None:
-        """MODEL/smpl_params.npz, the capture's file with refined poses, and MODEL/pose_refinement.csv."""
+    def _arrays_of(self, capture_poses: Path) -> dict[str, np.ndarray]:
+        """All arrays of a smpl_params.npz; of a file of another form what was read of it."""
         arrays = {}
-        for key in npz_names(capture_poses):
-            with suppress(ValueError):  # pickled extras of publishers' files
-                arrays |= read_npz(capture_poses, [key])
+        if capture_poses.suffix == ".npz" and capture_poses.is_file():
+            for key in npz_names(capture_poses):
+                with suppress(ValueError):  # pickled extras of publishers' files
+                    arrays |= read_npz(capture_poses, [key])
+        count = len(self.fitted)
+        columns = {"global_orient": 3, "body_pose": 63, "transl": 3}
+        shapes = {key: arrays[key].shape for key in columns if key in arrays}
+        if shapes == {key: (count, size) for key, size in columns.items()}:
+            return arrays
+        return smpl_params_arrays(self.fitted)
+
+    def write(self, capture_poses: Path, model_dir: Path) -> None:
+        """MODEL/smpl_params.npz, the capture's poses with those of training refined, and MODEL/pose_refinement.csv."""
+        arrays = self._arrays_of(capture_poses)
         refined = self.refined()
         for key, where in (("global_orient", slice(0, 3)), ("body_pose", BODY_POSE)):
             arrays[key] = arrays[key].astype(np.float32)

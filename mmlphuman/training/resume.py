@@ -127,7 +127,7 @@ def resume_run(
         check_same_run(saved.config, config, model_dir)
         state = load_training_state(checkpoint)
         layout = open_capture(data_dir)
-        poses = read_smpl_params(layout.pose_path, config.face)
+        poses = read_smpl_params(layout.pose_path, config.face, config.smpl_pkl_path)
         scene = Scene(
             training=training_dataset(config, layout, poses),
             held_out=test_dataset(config, layout, poses),

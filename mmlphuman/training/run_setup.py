@@ -81,7 +81,8 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
         f"init_num_gs: {config.init_num_gs:,} Gaussians do not fit; lower it",
     )
     layout = open_capture(data_dir)
-    poses = read_smpl_params(layout.pose_path, config.face)
+    poses = read_smpl_params(layout.pose_path, config.face, config.smpl_pkl_path)
+    say(poses.told)
     training, held_out = training_dataset(config, layout, poses), test_dataset(config, layout, poses)
     read_one_of_each_camera(training)
     frames = sorted({frame for frame, _ in training.pairs})

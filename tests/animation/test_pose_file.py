@@ -208,6 +208,68 @@ def test_without_translation_the_person_stays_at_the_origin(tmp_path):
     assert not sequence.translations.any() and not sequence.pose(3).translation.any()
 
 
+@pytest.mark.parametrize(("units", "factor"), [("m", 1), ("cm", 100), ("mm", 1000)])
+def test_units_of_translations(tmp_path, units, factor):
+    """Those of another unit are doubted by how far away the person is at first, unless the unit is said."""
+    arrays = amass()
+    arrays["trans"] = arrays["trans"] * 0.2 + [0, 0.9, 0]
+    metres = arrays["trans"].copy()
+    arrays["trans"] *= factor
+    path = saved(tmp_path, arrays)
+    sequence = read_pose_file(path, PoseOptions(units=units))
+    np.testing.assert_allclose(sequence.translations, metres, atol=1e-5)
+    if units != "m":
+        with pytest.raises(ValueError) as caught:
+            read_pose_file(path)
+        assert_one_line(
+            caught, path, ["'trans' lies", "in frame", "--units cm", "--units mm", "--units m if"]
+        )
+
+
+def test_a_person_who_walks_far_is_no_fault_and_one_far_away_can_be_meant(tmp_path):
+    arrays = amass()
+    arrays["trans"] = np.linspace(0, 3.5, FRAMES)[:, None] * [10.0, 0, 0]
+    assert read_pose_file(saved(tmp_path, arrays), PoseOptions(units="m")).translations.max() == 35
+    assert "--units cm" in read_pose_file(saved(tmp_path, arrays)).doubts[-1]  # over 4 m from frame to frame
+    arrays["trans"] = arrays["trans"] / 100 + [50, 0, 0]
+    assert read_pose_file(saved(tmp_path, arrays), PoseOptions(units="m")).translations.min() == 0
+    with pytest.raises(ValueError, match="--units"):
+        read_pose_file(saved(tmp_path, arrays))
+
+
+UP_OF = {"y": (0, 0, 0), "-y": (np.pi, 0, 0), "z": (np.pi / 2, 0, 0), "-z": (-np.pi / 2, 0, 0), "x": (0, 0, -np.pi / 2),
+         "-x": (0, 0, np.pi / 2)}  # fmt: skip
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("up", UP_ROTATIONS)
+def test_a_person_who_lies_is_told_of_with_the_axis_that_stands_it_up(tmp_path, up, turned):
+    """Whether the root is turned or EasyMocap's Rh."""
+    root = UP_OF[up]
+    path = still(tmp_path, root=root)
+    if turned:
+        arrays = {
+            "poses": np.zeros((FRAMES, 72)),
+            "Rh": np.tile(root, (FRAMES, 1)),
+            "Th": np.zeros((FRAMES, 3)),
+        }
+        path = saved(tmp_path, arrays)
+    assert not [doubt for doubt in read_pose_file(path, PoseOptions(up=up)).doubts if "--up" in doubt]
+    for other in {"y", "z", "-x"} - {up}:
+        (doubt, *_) = read_pose_file(path, PoseOptions(up=other)).doubts
+        assert f"try --up={up}" in doubt and f"--up is {other};" in doubt and "in 100%" in doubt
+        assert ("head" in doubt) == (other[-1] == up[-1])
+
+
+def test_who_tumbles_or_bends_is_not_said_to_lie(tmp_path):
+    assert not [
+        doubt for doubt in read_pose_file(still(tmp_path, root=(0.9, 0, 0))).doubts if "--up" in doubt
+    ]
+    arrays = amass(165)
+    arrays["poses"][:, :3] = np.linspace(0, 6, FRAMES)[:, None] * [1.0, 0, 0]
+    assert not [doubt for doubt in read_pose_file(saved(tmp_path, arrays)).doubts if "--up" in doubt]
+
+
 @pytest.mark.parametrize("hands", ["relaxed", "fist"])
 def test_named_hands_replace_the_files_in_every_frame(tmp_path, hands):
     path = saved(tmp_path, amass())
@@ -297,9 +359,9 @@ def without(*keys: str):
 
 
 FAULTS = {
-    "SMPL": (amass, replace_with("poses", np.zeros((FRAMES, 72))), ["'poses'", "(9, 72)", "165", "156"]),
-    "by joint": (amass, replace_with("poses", np.zeros((FRAMES, 55, 3))), ["'poses'", "(9, 55, 3)", "165"]),
-    "one pose": (amass, replace_with("poses", np.zeros(165)), ["'poses'", "(165,)"]),
+    "no body's": (amass, replace_with("poses", np.zeros((FRAMES, 90))), ["'poses'", "(9, 90)", "165", "156"]),
+    "by joint": (amass, replace_with("poses", np.zeros((FRAMES, 54, 3))), ["'poses'", "(9, 54, 3)", "165"]),
+    "one pose": (amass, replace_with("poses", np.zeros(165)), ["'poses' has 1 frames", "'trans' has 9"]),
     "a number": (amass, replace_with("poses", 1.0), ["'poses'", "()"]),
     "no frames": (amass, lambda a: a.update(poses=a["poses"][:0], trans=a["trans"][:0]), ["no frames"]),
     "NaN pose": (amass, put("poses", 3, np.nan), ["'poses'", "not finite", "frame 3"]),
@@ -308,7 +370,7 @@ FAULTS = {
     "huge pose": (amass, put("poses", 5, 1e30), ["'poses'", "frame 5", "radians", "12.57"]),
     "degrees": (amass, put("poses", 5, 90), ["'poses' turns joint 54", "90", "frame 5", "degrees"]),
     "millimetres": (amass, put("trans", 4, 1500), ["'trans'", "1500", "frame 4", "metres"]),
-    "trans missing": (amass, without("trans"), ["'trans' is missing"]),
+    "trans missing": (amass, without("trans"), ["'transl' is missing", "or trans", "--no_translation"]),
     "no poses": (amass, without("poses"), ["holds no poses", "trans", "smpl_params.npz", "AMASS"]),
     "nothing": (dict, lambda a: None, ["holds no poses", "nothing", "AMASS"]),
     "lengths": (amass, lambda a: a.update(trans=a["trans"][:4]), ["'poses' has 9 frames", "'trans' has 4"]),
@@ -398,6 +460,7 @@ def test_range_outside_the_file(tmp_path, options, names):
         *(("up", value) for value in ("Y", "+z", "up", 2)),
         *(("clean_up", value) for value in ("", "all", True)),
         *(("hands", value) for value in ("open", None)),
+        *(("units", value) for value in ("inch", 1)),
     ],
 )
 def test_impossible_option(option, value):

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from mmlphuman.animation import render_sequence as module
 from mmlphuman.animation.camera_file import CameraView
@@ -138,3 +139,48 @@ def test_some_of_the_poses_are_drawn_as_among_all(trained, sequence, shots):
     assert [(frame.index, frame.shot) for frame in frames] == [(1, 0), (1, 1), (4, 0), (4, 1)]
     for frame in frames:
         assert np.array_equal(frame.image, everything[frame.index, frame.shot])
+
+
+# --- whether the person is in the picture -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_frames_out_of_the_picture_are_those_with_nobody_drawn(trained, sequence, shots, folded):
+    """The person walks out sideways, and behind the second camera. Compared with the pictures themselves."""
+    walk = np.outer([0, 0.5, 4, 0, -5, 0], [1.0, 0, 0]) + np.outer([0, 0, 0, 9, 0, 0.3], [0, 0, 1.0])
+    walking = dataclasses.replace(sequence, translations=walk.astype(np.float32))
+    if folded:
+        walking = walking.about_pelvis(trained.avatar.joints[0].numpy())
+    out = module.out_of_picture(trained, walking, shots)
+    for number, hidden in enumerate(out):
+        pictures = [
+            frame.image for frame in render_sequence(trained, walking, shots, look()) if frame.shot == number
+        ]
+        empty = [bool((picture == picture[0, 0]).all()) for picture in pictures]
+        assert 0 < sum(empty) < POSES and hidden.tolist() == empty
+    lines = module.tell_out_of_picture(trained, walking, shots)
+    missed = np.flatnonzero(out[0])
+    assert f"cam000: the person is out of the picture in {len(missed)} of 6 frames ({missed[0]}" in lines[0]
+    assert not module.tell_out_of_picture(trained, dataclasses.replace(walking, translations=0 * walk), shots)
+
+
+def test_pictures_that_would_all_be_empty_are_refused(trained, sequence, shots):
+    far = dataclasses.replace(sequence, translations=sequence.translations + np.float32([0, 30, 0]))
+    with pytest.raises(
+        ValueError, match=r"any.npz: the person is out of the picture in all 6 frames, about \("
+    ):
+        module.tell_out_of_picture(trained, far, shots)
+
+
+def test_a_sequence_about_the_pelvis_draws_the_same_gaussians(trained, sequence):
+    """Turned about the origin by EasyMocap's Rh and by the file's world, or in the root joint."""
+    turns = Rotation.random(POSES, random_state=0).as_matrix().astype(np.float32)
+    turned = dataclasses.replace(sequence, turns=turns)
+    for form in (sequence, turned):
+        about = form.about_pelvis(trained.avatar.joints[0].numpy())
+        assert (about.rotation == np.eye(3)).all() and about.turns is None
+        for index in range(POSES):
+            one, other = trained.pose(form.pose(index)), trained.pose(about.pose(index))
+            for field in ("xyz", "covariances", "opacities", "linear"):
+                torch.testing.assert_close(getattr(one, field), getattr(other, field), atol=2e-5, rtol=1e-4)
+    assert about.about_pelvis(np.ones(3)) is about

@@ -28,7 +28,7 @@ def assert_one_line(root: Path, names: list[str], **settings) -> None:
     """Reading raises an error meant for users, and its one line holds all `names`."""
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         read_all(root, **settings)
-    text = str(caught.value)
+    text = str(caught.value).partition(": python -c")[0]  # a command to copy may be long
     assert "\n" not in text and len(text) < 500 and str(root) in text, text
     for name in names:
         assert name in text, f"{name!r} is not in: {text}"

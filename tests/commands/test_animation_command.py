@@ -226,8 +226,8 @@ def test_absurd_files_are_one_line(animate, tmp_path):
     for changes, part in (({"fovx": 180}, "fovx is 180"), ({"width": 60_000}, "width is 60000")):
         (tmp_path / "cam.json").write_text(camera(**changes))
         one_error_line(animate(cam_path=tmp_path / "cam.json", out_dir=out), "cam.json", part)
-    np.savez(tmp_path / "poses.npz", poses=np.zeros((4, 72)), trans=np.zeros((4, 3)))
-    one_error_line(animate(pose_path=tmp_path / "poses.npz", out_dir=out), "poses.npz", "(4, 72)")
+    np.savez(tmp_path / "poses.npz", poses=np.zeros((4, 73)), trans=np.zeros((4, 3)))
+    one_error_line(animate(pose_path=tmp_path / "poses.npz", out_dir=out), "poses.npz", "(4, 73)")
     assert not out.exists()
 
 
@@ -243,3 +243,43 @@ def test_a_writer_that_fails_stops_the_run_and_leaves_nothing_half(animate, tmp_
     status, _, err = animate("--video", out_dir=tmp_path)
     assert status == 1 and "frame00000000.png" in err.splitlines()[-1]
     assert names(tmp_path) == ["render"]
+
+
+def estimated(folder: Path, files, **changes) -> Path:
+    """The capture's motion as a video estimator gives it: no hands, no jaw."""
+    with np.load(files["data"] / "smpl_params.npz") as motion:
+        arrays = {key: motion[key][:4] for key in ("global_orient", "body_pose", "transl")}
+    np.savez(
+        folder / "estimated.npz",
+        **{key: changes.get(key, lambda array: array)(array) for key, array in arrays.items()},
+    )
+    return folder / "estimated.npz"
+
+
+def test_what_the_pose_file_is_taken_for_is_told(animate, files, tmp_path):
+    path = estimated(tmp_path, files)
+    status, said, err = animate("--hands", "relaxed", pose_path=path, out_dir=tmp_path / "out")
+    assert status == 0 and "warning" not in err, err
+    assert said.splitlines()[0] == f"poses of {path}: SMPL-X, 4 frames, hands replaced, no expression"
+
+
+def test_a_person_who_lies_is_told_of(animate, files, tmp_path):
+    lying = estimated(tmp_path, files, global_orient=lambda turns: 0 * turns + [np.pi / 2, 0, 0])
+    status, _, err = animate(pose_path=lying, out_dir=tmp_path / "out")
+    assert status == 0 and err.startswith(f"warning: {lying}: the person lies") and "try --up=z" in err
+
+
+def test_a_person_out_of_the_picture_is_told_of_or_refused(animate, files, tmp_path):
+    walks = estimated(tmp_path, files, transl=lambda places: places + np.float32([[0], [0], [9], [9]]))
+    status, _, err = animate(pose_path=walks, out_dir=tmp_path / "out")
+    assert (
+        status == 0 and "warning: the camera: the person is out of the picture in 2 of 4 frames (2-3)" in err
+    )
+    out = tmp_path / "none"
+    far = estimated(tmp_path, files, transl=lambda places: places + 10)
+    one_error_line(animate(pose_path=far, out_dir=out), str(far), "out of the picture in all 4 frames")
+    centimetres = estimated(tmp_path, files, transl=lambda places: 100 * (places + [0, 1, 0]))
+    one_error_line(
+        animate(pose_path=centimetres, out_dir=out), str(centimetres), "'transl' lies", "--units cm"
+    )
+    assert not out.exists()

@@ -51,6 +51,11 @@ IMPORT = "mmlphuman/preparation/import_capture.py"
 METRIC_SCALE = "mmlphuman/preparation/metric_scale.py"
 TYPES = "mmlphuman/types.py"
 POSE_LAYOUT = "mmlphuman/pose_layout.py"
+MOTION_FILE = "mmlphuman/poses/motion_file.py"
+ROTATIONS = "mmlphuman/poses/rotations.py"
+POSE_ARRAYS = "mmlphuman/poses/arrays.py"
+POSE_FILE = "mmlphuman/animation/pose_file.py"
+CAPTURE_POSES = "mmlphuman/capture/poses.py"
 
 # The tests that should catch a file's faults, quick ones first: the first failure ends a run.
 TESTS = {
@@ -105,6 +110,11 @@ TESTS = {
     IMPORT: ("tests/preparation/test_import_capture.py",),
     METRIC_SCALE: ("tests/preparation/test_metric_scale.py",),
     POSE_LAYOUT: ("tests/avatar/test_formulas.py",),
+    MOTION_FILE: ("tests/poses",),
+    ROTATIONS: ("tests/poses",),
+    POSE_ARRAYS: ("tests/poses",),
+    POSE_FILE: ("tests/animation/test_pose_file.py", "tests/poses"),
+    CAPTURE_POSES: ("tests/poses", "tests/capture/test_pose_faults.py"),
 }
 
 
@@ -455,5 +465,26 @@ FAULTS = (
     Fault(TYPES, "camera centres' sign", "return -(rotation.transpose(1, 2)", "return (rotation.transpose(1, 2)"),
     Fault(TYPES, "camera centres' rotation", "(rotation.transpose(1, 2) @ translation", "(rotation @ translation"),
     Fault(TYPES, "order of covariances", "xx, xy, xz, yy, yz, zz = upper", "xx, xy, yy, xz, yz, zz = upper"),
+    # From pose files to poses.
+    Fault(MOTION_FILE, "turned about the origin only", "translations + turns @ pelvis - pelvis", "translations"),
+    Fault(MOTION_FILE, "turned before the root",
+          "Rotation.from_matrix(turns) * Rotation.from_rotvec(poses[:, :3].astype(np.float64))",
+          "Rotation.from_rotvec(poses[:, :3].astype(np.float64)) * Rotation.from_matrix(turns)"),
+    Fault(MOTION_FILE, "SMPL+H's hands at SMPL-X's place", '52: ("SMPL+H", 22)', '52: ("SMPL+H", 21)'),
+    Fault(MOTION_FILE, "EasyMocap's hands of another length", "EASYMOCAP_HAND = 6", "EASYMOCAP_HAND = 5"),
+    Fault(MOTION_FILE, "mean hand left out", "mean + coefficients @", "coefficients @"),
+    Fault(MOTION_FILE, "scale multiplied", "array / scale.item()", "array * scale.item()"),
+    Fault(ROTATIONS, "real part on the other side", "np.roll(quats, -1, -1) if", "np.roll(quats, 1, -1) if"),
+    Fault(ROTATIONS, "mirrors pass", "np.linalg.det(matrices) > 0", "np.linalg.det(matrices) > -2"),
+    Fault(ROTATIONS, "a parent's number", "BODY_PARENTS = (0, 0, 0, 1, 2, 3", "BODY_PARENTS = (0, 0, 0, 2, 1, 3"),
+    Fault(POSE_ARRAYS, "the camera's before the world's",
+          '"poses_world", "pose_world", "poses",', '"poses", "pose", "pose_world",'),
+    Fault(POSE_ARRAYS, "frames by the alphabet",
+          "order = np.argsort(numbers, kind=\"stable\")", "order = np.arange(len(numbers))"),
+    Fault(POSE_FILE, "millimetres", '"mm": 0.001', '"mm": 0.01'),
+    Fault(POSE_FILE, "turned after the world",
+          "self.rotation @ self.turns[index]", "self.turns[index] @ self.rotation"),
+    Fault(POSE_FILE, "lies on the other side", '"-" * bool(middle[axis] < 0)', '"-" * bool(middle[axis] > 0)'),
+    Fault(CAPTURE_POSES, "pelvis of the mean body", "[:, :, :NUM_BETAS] @ betas", "[:, :, :NUM_BETAS] @ (0 * betas)"),
     Fault(POSE_LAYOUT, "the MLPs see the root", "BODY_POSE = slice(3, 66)", "BODY_POSE = slice(0, 63)"),
 )  # fmt: skip

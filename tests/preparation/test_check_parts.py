@@ -14,7 +14,7 @@ from mmlphuman.body.smplx_model import load_body
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.images import make_view_reader
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
-from mmlphuman.preparation import fit_measure, overlays
+from mmlphuman.preparation import fit_measure, overlays, pose_checks
 from mmlphuman.preparation.findings import ERROR, OK, WARNING, Finding, format_table, name_numbers, overall
 from mmlphuman.preparation.fit_measure import (
     load_reduced_mask,
@@ -85,6 +85,23 @@ def test_lively_motion_is_no_jump_but_a_glitch_in_calm_motion_is():
     calm[30, 3] += 1.0
     finding = check_jumps(params_of(calm))
     assert finding.result == WARNING and "frame 29-30" in finding.where and "frame 30-31" in finding.where
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 12, 13, 14, 25, 60])
+def test_limits_of_jumps_are_those_of_a_step_by_step_look(monkeypatch, count):
+    """Also where a sequence is looked at in several pieces."""
+    monkeypatch.setattr(pose_checks, "AT_ONCE", 7)
+    steps = np.random.default_rng(count).gamma(0.5, 0.3, (count, 4))
+    wanted = np.empty_like(steps)
+    for index in range(count):
+        limits = [np.full(4, 0.2)]
+        for side in (steps[max(0, index - 11) : max(0, index - 1)], steps[index + 2 : index + 12]):
+            limits += [4 * np.quantile(side, 0.75, axis=0)] if len(side) else []
+        wanted[index] = steps[index] / np.max(limits, 0)
+    np.testing.assert_allclose(pose_checks._excess(steps, 0.2), wanted)
+    poses = np.random.default_rng(count).normal(0, 1, (count + 1, 9))
+    pairs = [joint_steps(poses[index : index + 2])[0] for index in range(count)]
+    np.testing.assert_allclose(joint_steps(poses), pairs, atol=1e-7)
 
 
 @pytest.mark.parametrize("dist", [(0, 0, 0, 0, 0), (-0.2, 0.05, 0.01, -0.01, 0)])

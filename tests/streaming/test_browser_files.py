@@ -70,6 +70,19 @@ def write_params(path, save, poses, translations):
     save(path, transl=translations, expression=poses[:, :50], **arrays)
 
 
+def write_without_hands(path, save, poses, translations):
+    save(path, global_orient=poses[:, :3], body_pose=poses[:, 3:], transl=translations)
+
+
+def write_by_joint(path, save, poses, translations):
+    save(path, poses=poses.reshape(len(poses), -1, 3), trans=translations, mocap_frame_rate=60.0)
+
+
+def write_amass_parts(path, save, poses, translations):
+    parts = {"root_orient": poses[:, :3], "pose_body": poses[:, 3:66], "pose_hand": poses[:, 66:]}
+    save(path, **parts, trans=translations, mocap_frame_rate=60.0)
+
+
 def write_model_poses(path, save, poses, translations):
     frames = np.arange(7, 7 + len(poses))
     save(path, poses=poses, translations=translations, frames=frames, expression=poses[:, 9:19])
@@ -82,6 +95,11 @@ def write_model_poses(path, save, poses, translations):
         (write_amass, np.savez_compressed, 165),
         (write_params, np.savez_compressed, 165),
         (write_model_poses, np.savez, 165),
+        (write_without_hands, np.savez, 66),
+        (write_without_hands, np.savez_compressed, 72),
+        (write_by_joint, np.savez, 72),
+        (write_by_joint, np.savez, 165),
+        (write_amass_parts, np.savez, 156),
     ],
 )
 def test_pose_files_are_read_as_python_reads_them(browser, painter, tmp_path, write, save, width):

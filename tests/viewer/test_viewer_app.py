@@ -98,7 +98,11 @@ def test_a_pose_file_is_read_shown_and_read_again_with_other_options(app, painti
     )
     app.pose_path = str(path)
     app.read_poses()
-    assert app.state.kind == "given" and app.state.fps() == 120 and "6 poses" in app.message
+    assert (
+        app.state.kind == "given"
+        and app.state.fps() == 120
+        and "AMASS SMPL+H, 6 frames at 120 fps" in app.message
+    )
     app.state.set_position(4)
     app.change_pose_options(up="z")
     assert app.state.position() == 4

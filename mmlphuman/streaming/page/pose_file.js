@@ -1,7 +1,8 @@
-/* Pose files opened in the browser: mmlphuman/animation/pose_file.py, as far as the page needs it.
+/* Pose files opened in the browser: what most people have of the forms that mmlphuman/poses/motion_file.py reads.
 
 File (.npz: a zip of arrays) -> {count, fps, frames, joints(i), translation(i), expression(i)}.
-Read are smpl_params.npz of a capture, AMASS files (SMPL-X or SMPL+H) and poses.npz of a model folder. */
+Read are, as axis-angle, (frames, 3 joints) or (frames, joints, 3): smpl_params.npz of a capture or a video estimator, with or
+without hands, of SMPL-X or SMPL; AMASS, in one array or in parts; poses.npz of a model folder. */
 
 /* The file's axis that points up -> the rotation, row by row, that turns it to +y. */
 export const UP_ROTATIONS = {
@@ -13,8 +14,17 @@ export const UP_ROTATIONS = {
   "-z": [1, 0, 0, 0, 0, -1, 0, 1, 0],
 };
 const POSE_DIM = 165, JAW_START = 66, EYES_START = 69, HANDS_START = 75, HANDS = 90, EXPRESSION_DIM = 10;
-const PARTS = [["global_orient", 0, 3], ["body_pose", 3, 63], ["left_hand_pose", 75, 45], ["right_hand_pose", 120, 45]];
-const JAW = ["jaw_pose", JAW_START, 3]; // where the file has it
+const BODY_ONLY = [66, 72]; // numbers a frame without hands; SMPL's two hand joints have no place in SMPL-X
+/* Names, first of the 165 numbers, how many there may be, how many are taken, needed. */
+const PARTS = [
+  [["global_orient", "root_orient"], 0, [3], 3, true],
+  [["body_pose", "pose_body"], 3, [63, 69], 63, true],
+  [["left_hand_pose"], 75, [45], 45, false],
+  [["right_hand_pose"], 120, [45], 45, false],
+  [["pose_hand"], 75, [90], 90, false],
+  [["jaw_pose", "pose_jaw"], 66, [3], 3, false],
+];
+const ELSEWHERE = "test.py and the desktop viewer read more forms";
 const TYPES = { "<f4": Float32Array, "<f8": Float64Array, "<i4": Int32Array, "<i8": BigInt64Array };
 const MAX_BYTES = 2 ** 29; // of one array
 const ZIP_END = 0x06054b50, ZIP_ENTRY = 0x02014b50, STORED = 0, DEFLATED = 8;
@@ -22,36 +32,44 @@ const ZIP_END = 0x06054b50, ZIP_ENTRY = 0x02014b50, STORED = 0, DEFLATED = 8;
 export async function readPoseFile(file) {
   const entries = zipEntries(await file.arrayBuffer());
   const names = [...entries.keys()];
-  const read = async (name, width) => {
+  const read = async (name, widths) => {
     if (!entries.has(name)) throw new Error(`${name} is missing; the file holds ${names.join(", ")}`);
     const array = parseArray(name, await unpack(name, entries.get(name)));
-    if (width && (array.shape.length !== 2 || !width.includes(array.shape[1]))) {
-      throw new Error(`${name} has shape (${array.shape}); (frames, ${width.join(" or ")}) is needed`);
+    const [, joints, three] = array.shape;
+    const width = array.shape.length === 3 && three === 3 ? 3 * joints : array.shape.length === 2 ? joints : 0;
+    if (widths && !widths.includes(width)) {
+      throw new Error(`${name} has shape (${array.shape}); (frames, ${widths.join(" or ")}) is needed; ${ELSEWHERE}`);
     }
-    if (width && !array.data.every(Number.isFinite)) throw new Error(`${name} holds values that are no numbers`);
-    return { ...array, row: (i) => array.data.subarray(i * array.shape[1], (i + 1) * array.shape[1]) };
+    if (widths && !array.data.every(Number.isFinite)) throw new Error(`${name} holds values that are no numbers`);
+    return { ...array, row: (i) => array.data.subarray(i * width, (i + 1) * width) };
   };
+  if (names.includes("Rh")) throw new Error(`is of EasyMocap; ${ELSEWHERE}`);
   const expressions = names.includes("expression") ? await read("expression") : null;
   if (expressions && !(expressions.shape[1] >= EXPRESSION_DIM && expressions.data.every(Number.isFinite))) {
     throw new Error(`expression has shape (${expressions.shape}), or values that are no numbers; (frames, ${EXPRESSION_DIM}) is needed`);
   }
+  const rate = names.find((name) => name === "mocap_framerate" || name === "mocap_frame_rate");
+  const fps = rate && Number((await read(rate)).data[0]);
   if (names.includes("poses")) {
-    const poses = await read("poses", [POSE_DIM, 156]);
-    const rate = names.find((name) => name === "mocap_framerate" || name === "mocap_frame_rate");
+    const poses = await read("poses", [POSE_DIM, 156, ...BODY_ONLY]);
     const translations = await read(names.includes("translations") ? "translations" : "trans", [3]);
-    const withJaw = poses.shape[1] === POSE_DIM ? EYES_START : JAW_START; // SMPL+H has none
     return sequence(translations, expressions, [poses], (i) => {
       const row = poses.row(i);
+      if (BODY_ONLY.includes(row.length)) return [...row.slice(0, JAW_START), ...Array(POSE_DIM - JAW_START).fill(0)];
+      const withJaw = row.length === POSE_DIM ? EYES_START : JAW_START; // SMPL+H has none
       return [...row.slice(0, withJaw), ...Array(HANDS_START - withJaw).fill(0), ...row.slice(-HANDS)];
-    }, rate && Number((await read(rate)).data[0]), names.includes("frames") && (await read("frames")).data);
+    }, fps, names.includes("frames") && (await read("frames")).data);
   }
-  const parts = [], wanted = names.includes(JAW[0]) ? [...PARTS, JAW] : PARTS;
-  for (const [name, , width] of wanted) parts.push(await read(name, [width]));
-  return sequence(await read("transl", [3]), expressions, parts, (i) => {
+  const parts = [];
+  for (const [aliases, start, widths, taken, needed] of PARTS) {
+    const name = aliases.find((alias) => names.includes(alias)) ?? aliases[0];
+    if (needed || names.includes(name)) parts.push({ ...(await read(name, widths)), start, taken });
+  }
+  return sequence(await read(names.includes("transl") ? "transl" : "trans", [3]), expressions, parts, (i) => {
     const joints = Array(POSE_DIM).fill(0);
-    wanted.forEach(([, start, width], part) => joints.splice(start, width, ...parts[part].row(i)));
+    for (const { start, taken, row } of parts) joints.splice(start, taken, ...row(i).slice(0, taken));
     return joints;
-  });
+  }, fps);
 }
 
 function sequence(translations, expressions, parts, joints, fps, frames) {
