@@ -1,4 +1,4 @@
-"""Archives from outside: bombs, headers that lie, members that are no arrays; one line each, nothing unpacked."""
+"""Archives from outside: headers that lie, members that are no arrays; one line each, nothing unpacked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmlphuman import files
 from mmlphuman.files import read_npy, read_npz
 from mmlphuman.json_file import numbers
 
@@ -57,7 +56,9 @@ ODD = {
 def test_odd_members_are_told_in_a_line(tmp_path, name, compression):
     path = archive(tmp_path, {"poses.npy": ODD[name], "trans.npy": member(np.zeros((2, 3)))}, compression)
     assert read_npz(path, ["trans"])["trans"].shape == (2, 3), "the others are still read"
-    with pytest.raises(ValueError, match=r"^.*odd.npz: array 'poses' cannot be read[^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*'poses' [^\n]*(cannot be read|does not fit|is no array)[^\n]*$"
+    ):
         read_npz(path, ["poses"])
     (tmp_path / "odd.npy").write_bytes(ODD[name])
     with pytest.raises(ValueError, match=r"^.*odd.npy: [^\n]*(not a readable npy|pickled objects)[^\n]*$"):
@@ -68,36 +69,6 @@ def test_a_member_without_the_suffix_is_no_array(tmp_path):
     path = archive(tmp_path, {"poses": b"bytes"})
     with pytest.raises(ValueError, match="'poses'"):
         read_npz(path, ["poses"])
-
-
-def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    """Its member is a thousandth of what it claims; the same array unpacked in the file is honest."""
-    monkeypatch.setattr(files, "LARGE", 2**20)
-    zeros = np.zeros(2**19)  # 4 MiB
-    np.savez_compressed(tmp_path / "bomb.npz", poses=zeros)
-    np.savez(tmp_path / "honest.npz", poses=zeros)
-    np.savez_compressed(tmp_path / "noise.npz", poses=np.random.default_rng(0).normal(size=2**18))
-    np.savez_compressed(tmp_path / "small.npz", poses=zeros[: 2**16])
-    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda *_: pytest.fail("it was unpacked"))
-    with pytest.raises(
-        ValueError, match=r"bomb.npz: array 'poses' is not read: [\d,]+ bytes unpack to 4,194,"
-    ):
-        read_npz(tmp_path / "bomb.npz", ["poses"])
-    monkeypatch.undo()
-    monkeypatch.setattr(files, "LARGE", 2**20)
-    for name in ("honest", "noise", "small"):
-        assert read_npz(tmp_path / f"{name}.npz", ["poses"])["poses"].size
-
-
-def test_memory_that_does_not_hold_an_array_is_told(tmp_path, monkeypatch):
-    np.savez(tmp_path / "large.npz", poses=np.zeros(3))
-
-    def no_memory(*_):
-        raise MemoryError
-
-    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", no_memory)
-    with pytest.raises(ValueError, match="'poses' cannot be read: memory does not hold it"):
-        read_npz(tmp_path / "large.npz", ["poses"])
 
 
 def test_numbers_nested_however_deep_are_read_or_told():

@@ -215,7 +215,7 @@ class PoseRefinement:
         arrays["transl"] = arrays["transl"].astype(np.float32)
         arrays["transl"][self.frames] = refined.translations[self.frames]
         with atomic_write(model_dir / REFINED_POSES) as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
         turned, moved = self.moved()
         of_joints = [(f"joint {joint}, degrees", turned[:, joint]) for joint in range(JOINTS)]
         rows = [

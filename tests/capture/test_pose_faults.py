@@ -124,7 +124,7 @@ def test_array_that_claims_more_memory_than_there_is(capture_of):
     with zipfile.ZipFile(root / POSES, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-        assert_one_line(root, [POSES, "array 'transl'", "does not fit"])
+    assert_one_line(root, [POSES, "array 'transl'", "does not fit"])
 
 
 def _header(shape: str) -> bytes:
@@ -202,7 +202,7 @@ def test_a_file_without_face_has_none(capture_of, caplog):
         ("expression", np.zeros((FRAMES + 1, 50)), f"'expression' has {FRAMES + 1} frames but 'transl' has"),
         ("expression", np.full((FRAMES, 10), np.nan), "'expression' holds numbers that are not finite"),
         ("expression", np.array(["smile"] * FRAMES), "'expression' is not numeric"),
-        ("jaw_pose", np.zeros((FRAMES, 4)), f"'jaw_pose' has shape ({FRAMES}, 4), (frames, 3) is needed"),
+        ("jaw_pose", np.zeros((FRAMES, 5)), f"'jaw_pose' has shape ({FRAMES}, 5); (frames, 3) is needed"),
     ],
 )
 def test_a_damaged_face_is_one_line_where_it_is_asked_for(capture_of, key, array, words):

@@ -16,7 +16,7 @@ from mmlphuman.animation.pose_file import PoseOptions, read_pose_file
 from mmlphuman.body.kinematics import apply_transforms, forward_kinematics
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.capture.formats import open_capture
-from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.capture.poses import read_smpl_params, smpl_params_arrays
 from mmlphuman.pose_layout import HANDS_POSE, LEFT_HAND_POSE, RIGHT_HAND_POSE
 from mmlphuman.poses.motion_file import read_motion
 from mmlphuman.synthetic.skeleton import PARENTS, rest_joints
@@ -125,7 +125,7 @@ FORMS = {
     "SMPLer-X's names": (
         {"smplx_root_pose": ROOT, "smplx_body_pose": BODY, "smplx_lhand_pose": LEFT, "smplx_rhand_pose": RIGHT,
          "smplx_expr": np.zeros((FRAMES, 10)), "transl": TRANSL},
-        POSES, "SMPL-X, 7 frames, hands from the file, no expression",
+        POSES, "SMPL-X, 7 frames, hands from the file, expression not used",
     ),
     "smplx's output": ({"full_pose": POSES, "transl": TRANSL}, POSES, "SMPL-X, 7 frames, hands from the file"),
     "hands zero": (PARTS | {key: 0 * hand for key, hand in HANDS.items()}, NO_HANDS, "SMPL-X, 7 frames, hands zero"),
@@ -216,7 +216,7 @@ def test_easymocap_turns_about_the_origin_after_skinning(tmp_path, synthetic_bod
 def test_a_captures_easymocap_parameters_stand_about_its_shaped_pelvis(tmp_path, synthetic_body):
     arrays, hands = easymocap(synthetic_body)
     path = saved(tmp_path, arrays)
-    params = read_smpl_params(path, synthetic_body)
+    params = read_smpl_params(path, model_file=synthetic_body)
     pelvis = load_body(synthetic_body, arrays["shapes"]).joints[0].numpy()
     turns = Rotation.from_rotvec(arrays["Rh"]).as_matrix()
     np.testing.assert_allclose(params.translations, arrays["Th"] + turns @ pelvis - pelvis, atol=1e-5)
@@ -226,7 +226,37 @@ def test_a_captures_easymocap_parameters_stand_about_its_shaped_pelvis(tmp_path,
     with pytest.raises(ValueError, match="the pelvis, whose place the model tells; give its file"):
         read_smpl_params(path)
     with pytest.raises(ValueError, match="no such file"):
-        read_smpl_params(path, tmp_path / "none.npz")
+        read_smpl_params(path, model_file=tmp_path / "none.npz")
+
+
+FACE = {
+    "jaw_pose": ({**PARTS, "jaw_pose": 0.1 + ZERO3}, 0.1),
+    "in one array": ({"poses": np.concatenate([POSES[:, :66], 0.1 + ZERO3, POSES[:, 69:]], 1), "trans": TRANSL}, 0.1),
+    "AMASS parts": ({"root_orient": ROOT, "pose_body": BODY, "pose_jaw": 0.1 + ZERO3, "trans": TRANSL}, 0.1),
+    "EasyMocap": (
+        {"poses": np.concatenate([POSES[:, :66], np.zeros((FRAMES, 12)), 0.1 + ZERO3, np.ones((FRAMES, 6))], 1),
+         "Rh": ZERO3, "Th": TRANSL}, 0.1,
+    ),
+    "SMPL+H has none": ({"poses": SMPLH, "trans": TRANSL}, 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["expression", "expressions", "expr"])
+@pytest.mark.parametrize("form", FACE)
+def test_jaw_and_expression_are_read_where_they_are_asked_for(tmp_path, form, name):
+    arrays, jaw = FACE[form]
+    coefficients = np.random.default_rng(3).normal(size=(FRAMES, 16))
+    path = saved(tmp_path, {**arrays, name: coefficients})
+    with_face, without = read_motion(path, face=True), read_motion(path)
+    np.testing.assert_allclose(with_face.poses[:, 66:69], jaw, atol=1e-6)
+    np.testing.assert_allclose(with_face.expressions, coefficients[:, :10], atol=1e-6)
+    assert not with_face.poses[:, 69:75].any() and not without.poses[:, 66:75].any()
+    assert without.expressions is None and without.told.endswith(", expression not used")
+    assert with_face.told.endswith(", jaw and expression" if jaw else ", expression")
+    arrays = {**arrays, name: coefficients[:, :4]}
+    assert len(read_motion(saved(tmp_path, arrays))) == FRAMES, "what is not asked for is not read"
+    with pytest.raises(ValueError, match=rf"'{name}' has shape \(7, 4\), \(frames, 10\) is needed"):
+        read_motion(path, face=True)
 
 
 def test_clean_up_smooths_turns_and_their_places(tmp_path, synthetic_body):
@@ -291,7 +321,7 @@ def test_easymocaps_folder_of_a_file_a_frame(tmp_path, synthetic_body):
     single = read_motion(folder / "8.json", synthetic_body)
     np.testing.assert_allclose(single.poses, whole.poses[:1], atol=1e-6)
     with pytest.raises(ValueError, match="frame 0 is missing"):
-        read_smpl_params(folder, synthetic_body)
+        read_smpl_params(folder, model_file=synthetic_body)
 
 
 @pytest.mark.parametrize("axis", [True, False])
@@ -446,6 +476,16 @@ def test_json_that_is_refused(tmp_path, text, names):
 
 
 # --- where they are used ------------------------------------------------------------------------------------
+
+
+def test_what_was_read_of_any_form_is_written_as_captures_have_it(tmp_path, synthetic_body):
+    arrays, _ = easymocap(synthetic_body)
+    arrays["expression"] = np.random.default_rng(4).normal(size=(FRAMES, 10))
+    params = read_smpl_params(saved(tmp_path, arrays), face=True, model_file=synthetic_body)
+    np.savez(tmp_path / "plain.npz", **smpl_params_arrays(params))
+    again = read_smpl_params(tmp_path / "plain.npz", face=True)
+    for name in ("betas", "poses", "translations", "expressions"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(params, name))
 
 
 def test_a_capture_may_have_a_folder_or_json_of_poses(capture_of_poses):
