@@ -125,7 +125,7 @@ def test_array_that_claims_more_memory_than_there_is(capture_of):
     with zipfile.ZipFile(root / POSES, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-        assert_one_line(root, [POSES, "array 'transl'", "does not fit"])
+    assert_one_line(root, [POSES, "array 'transl'", "does not fit"])
 
 
 def _header(shape: str) -> bytes:
