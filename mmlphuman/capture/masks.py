@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmlphuman.capture.images import MASK_THRESHOLD, decode_image
+from mmlphuman.capture.images import MASK_THRESHOLD, decode_image, decode_mask
 
 EMPTY_SHARE = 5e-4  # of the picture; a person is never smaller
 FULL_SHARE = 0.85  # of the picture; a person is never larger
@@ -41,14 +41,15 @@ class MaskMeasures:
         return self.share > FULL_SHARE or self.border_share > INVERTED_BORDER
 
 
-def check_masks(paths: Sequence[Path]) -> None:
-    """Looks at the first of one camera's masks, and at a few others if that shows nobody.
+def check_masks(files: Sequence[tuple[Path, Path]]) -> None:
+    """Looks at the first of one camera's masks, and at a few others if that shows nobody. files: of masks and images,
+    which may be the same.
 
     Raises ValueError, one line that names a file, if they are useless.
     """
-    chosen = dict.fromkeys(np.linspace(0, len(paths) - 1, LOOKED_AT).round().astype(int).tolist())
-    for path in [paths[index] for index in chosen]:
-        measures = MaskMeasures.of(decode_image(path, cv2.IMREAD_GRAYSCALE) > MASK_THRESHOLD)
+    chosen = dict.fromkeys(np.linspace(0, len(files) - 1, LOOKED_AT).round().astype(int).tolist())
+    for path, image_path in [files[index] for index in chosen]:
+        measures = MaskMeasures.of(decode_mask(path, image_path) > MASK_THRESHOLD)
         if measures.is_full:
             raise ValueError(
                 f"mask {path} covers the picture or its border ({100 * measures.share:.0f} % of its pixels are above "
@@ -57,13 +58,15 @@ def check_masks(paths: Sequence[Path]) -> None:
         if not measures.is_empty:
             return
     raise ValueError(
-        f"mask {paths[0]} shows nobody: {why_empty(paths[0])}; mend this camera's masks, or leave it out of "
+        f"mask {files[0][0]} shows nobody: {why_empty(*files[0])}; mend this camera's masks, or leave it out of "
         "train_cam_ids"
     )
 
 
-def why_empty(path: Path) -> str:
+def why_empty(path: Path, image_path: Path) -> str:
     """What its file holds in the place of values above the threshold."""
+    if path == image_path:
+        return "its alpha channel is empty"
     pixels = decode_image(path, cv2.IMREAD_UNCHANGED)
     if pixels.dtype != np.uint8:
         return f"its values have {8 * pixels.itemsize} bits and end at {pixels.max()}; write them in 8 bits"

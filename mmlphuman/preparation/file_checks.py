@@ -294,7 +294,9 @@ def _problems(check: str, fine: str, faulty: Sequence[Sampled], what: str) -> Fi
 def _check_empty(layout: CaptureLayout, empty: Sequence[Sampled]) -> Finding:
     if not empty:
         return Finding("empty masks", OK, "none")
-    first = why_empty(layout.mask_path(empty[0].camera, empty[0].frame))
+    first = why_empty(
+        layout.mask_path(empty[0].camera, empty[0].frame), layout.image_path(empty[0].camera, empty[0].frame)
+    )
     what = f"{len(empty)} sampled masks show nobody (of the first: {first}); mend or delete such masks, or leave their "
     what += "frames or cameras out"
     return Finding("empty masks", ERROR, what, where_sampled(layout, empty))

@@ -117,7 +117,10 @@ def read_one_of_each_camera(dataset: CaptureDataset) -> None:
     for camera, of_it in sorted(frames.items()):
         dataset.sample(of_it[0], (camera,))
         try:
-            check_masks([dataset.layout.mask_path(camera, frame) for frame in of_it])
+            layout = dataset.layout
+            check_masks(
+                [(layout.mask_path(camera, frame), layout.image_path(camera, frame)) for frame in of_it]
+            )
         except ValueError as error:
             raise ValueError(f"camera {camera}: {error}") from error
 

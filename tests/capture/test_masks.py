@@ -33,20 +33,20 @@ USELESS = {
 }
 
 
-def write(folder: Path, masks) -> list[Path]:
+def write(folder: Path, masks) -> list[tuple[Path, Path]]:
     paths = [folder / f"{index:08d}.png" for index in range(len(masks))]
     for path, mask in zip(paths, masks, strict=True):
         assert cv2.imwrite(str(path), np.asarray(mask, np.uint16 if mask.dtype == np.uint16 else np.uint8))
-    return paths
+    return [(path, folder / "images" / path.name) for path in paths]
 
 
 @pytest.mark.parametrize("kind", USELESS)
 def test_a_useless_mask_is_one_line(tmp_path, kind):
     change, message = USELESS[kind]
-    paths = write(tmp_path, [change(PERSON)] * 5)
+    files = write(tmp_path, [change(PERSON)] * 5)
     with pytest.raises(ValueError, match=message) as error:
-        check_masks(paths)
-    assert str(paths[0]) in str(error.value) and "\n" not in str(error.value)
+        check_masks(files)
+    assert str(files[0][0]) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
@@ -65,3 +65,12 @@ def test_shares_are_of_the_picture_and_of_its_border():
     measures = MaskMeasures.of(mask)
     assert measures.share == 10 / 200 and measures.border_share == 11 / 60  # the corner counts twice
     assert not measures.is_empty and not measures.is_full
+
+
+def test_a_mask_in_the_images_own_alpha_channel_is_looked_at_there(tmp_path):
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), in_alpha_only(PERSON))
+    check_masks([(path, path)])
+    cv2.imwrite(str(path), in_alpha_only(np.zeros_like(PERSON)))
+    with pytest.raises(ValueError, match="shows nobody: its alpha channel is empty"):
+        check_masks([(path, path)])

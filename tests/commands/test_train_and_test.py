@@ -161,7 +161,7 @@ def test_a_finished_run_resumes_to_itself(files, model):
     [
         (["colour_lr=1"], ["colour_lr", "config/default.yaml"]),
         (["iterations=many"], ["iterations", "many"]),
-        (["iterations=0"], ["iterations: 0", "at least 1"]),
+        (["iterations=0"], ["iterations: 0", "from 1 to"]),
         (["train_cam_ids=[0,9]"], ["camera", "9"]),
         (["test.cam_ids=[4]"], ["camera", "4"]),
         (["begin_ith_frame=500"], ["500"]),

@@ -209,6 +209,7 @@ def test_a_finite_explosion_takes_the_run_back_too(tiny_config, capture, tmp_pat
 @pytest.fixture(autouse=True)
 def handlers_as_before():
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started the tests may have had them ignore it
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -229,6 +230,13 @@ def test_a_signal_is_noted_and_raises_nothing(number):
         os.kill(os.getpid(), signal.SIGTERM)
         assert preemption.asked_by == signal.Signals(number).name
     os.kill(os.getpid(), number)  # while the process comes to its end
+
+
+def test_a_run_under_nohup_outlives_its_terminal():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Preemption() as preemption:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert preemption.asked_by is None
 
 
 def test_the_second_ctrl_c_is_not_waited_for(capfd):
