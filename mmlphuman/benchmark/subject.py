@@ -97,7 +97,7 @@ def trained_subject(trained: TrainedAvatar, size: tuple[int, int]) -> Subject:
         np.arange(len(poses)),
         None,
         "training poses",
-        poses[:, POSE_DIM:],
+        expressions=poses[:, POSE_DIM:],
     )
     return framed(trained, sequence, size)
 
