@@ -189,13 +189,20 @@ def easymocap(synthetic_body: Path) -> tuple[dict, np.ndarray]:
     return arrays, np.concatenate([left, right], 1)
 
 
-def test_easymocap_turns_about_the_origin_after_skinning(tmp_path, synthetic_body):
-    """x = R(Rh) skinning(X) + Th, joint by joint; and the same with the root turned about the pelvis."""
+@pytest.mark.parametrize("up", ["y", "z", "-x"])
+def test_easymocap_turns_about_the_origin_after_skinning(tmp_path, synthetic_body, up):
+    """x = R(Rh) skinning(X) + Th, joint by joint, then the file's up axis to y; the same with the root turned about the
+    pelvis."""
+    axes = {
+        "y": np.eye(3),
+        "z": [[1, 0, 0], [0, 0, 1], [0, -1, 0]],
+        "-x": [[0, 1, 0], [-1, 0, 0], [0, 0, 1]],
+    }[up]
     arrays, _ = easymocap(synthetic_body)
     arrays["poses"][:, :3] = ROOT  # usually zero, but what is there counts
     joints = torch.from_numpy(rest_joints()).float()
     path = saved(tmp_path, arrays)
-    sequence = read_pose_file(path, model_file=synthetic_body)
+    sequence = read_pose_file(path, PoseOptions(up=up), synthetic_body)
     folded = sequence.about_pelvis(rest_joints()[0])
     np.testing.assert_array_equal(folded.rotation, np.eye(3))
     for frame in range(FRAMES):
@@ -204,6 +211,7 @@ def test_easymocap_turns_about_the_origin_after_skinning(tmp_path, synthetic_bod
             apply_transforms(forward_kinematics(pose, joints, PARENTS.tolist()), joints)[:22].double().numpy()
         )
         wanted = skinned @ Rotation.from_rotvec(arrays["Rh"][frame]).as_matrix().T + arrays["Th"][frame]
+        wanted = wanted @ np.transpose(axes)
         for form in (sequence, folded):
             world = apply_transforms(
                 forward_kinematics(form.pose(frame).joints, joints, PARENTS.tolist()), joints
