@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmlphuman.synthetic.body import body_arrays
+from mmlphuman.training.guarding import SIGNALS
 from tests.tiny_run import make_tiny_capture
 
 
@@ -16,6 +17,15 @@ def pytest_configure():
     """A job in the background ignores Ctrl-C, and so would the commands that tests start to interrupt them."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """A run that was asked to stop ignores further signals, and so would the commands that later tests start."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

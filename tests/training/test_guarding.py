@@ -207,12 +207,9 @@ def test_a_finite_explosion_takes_the_run_back_too(tiny_config, capture, tmp_pat
 
 
 @pytest.fixture(autouse=True)
-def handlers_as_before():
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started the tests may have had them ignore it
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+def a_terminal_s_end_is_heard(signals_as_before):
+    """Whoever started the tests may have had them ignore it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_without_a_signal_everything_is_as_before():

@@ -99,6 +99,7 @@ def test_mlps_see_an_expression_that_moves_where_the_face_is_asked_for(
 def test_a_weight_volume_is_made_only_where_it_is_needed(tiny_config, capture):
     """On the body's own mesh exact weights need none; a template, and the published method, do."""
     path, template = capture / "gaussian" / "lbs_weights_grid.npz", capture / "gaussian" / "template.ply"
+    path.unlink(missing_ok=True)  # of other tests
     exact = build_scene(tiny_config, capture)
     assert not path.exists()
     read = build_scene(replace(tiny_config, skinning_weights="volume"), capture)
