@@ -20,13 +20,12 @@ from mmlphuman.animation.arguments import (
     add_render_arguments,
     camera_motion,
     check_render_arguments,
-    pose_options,
     read_cameras,
+    read_poses,
     tell_poses,
     video_fps,
 )
 from mmlphuman.animation.camera_path import make_shots
-from mmlphuman.animation.pose_file import PoseSequence, read_pose_file
 from mmlphuman.animation.render_sequence import Look, tell_out_of_picture
 from mmlphuman.avatar.trained import NOVEL_POSES, TrainedAvatar
 from mmlphuman.backend import choose_backend
@@ -125,19 +124,13 @@ def score_capture(args: argparse.Namespace, config: Config, trained: TrainedAvat
             print(f"images, scores.json and contact_sheet.png: {args.out_dir}")
 
 
-def read_poses(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> PoseSequence:
-    """The poses of --pose_path, placed as those of training."""
-    sequence = read_pose_file(args.pose_path, pose_options(args, trained.config.face), config.smpl_pkl_path)
-    return sequence.about_pelvis(trained.avatar.joints[0].cpu().numpy())
-
-
 def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
     """All that can be refused is read before the processes meet, so that a mistake is told once."""
-    cameras, sequence = read_cameras(args), read_poses(args, config, trained)
+    pelvis = trained.avatar.joints[0].cpu().numpy()
+    cameras = read_cameras(args)
+    sequence = read_poses(args, config.smpl_pkl_path, pelvis, trained.config.face)
     backend = choose_backend(config.rasterizer, config.kernels, choose_device(config.device))
-    shots = make_shots(
-        cameras, sequence, trained.avatar.joints[0].cpu().numpy(), camera_motion(args), args.follow
-    )
+    shots = make_shots(cameras, sequence, pelvis, camera_motion(args), args.follow)
     fps = video_fps(args, sequence)
     misses = tell_out_of_picture(trained, sequence, shots)
     require_writable(args.out_dir)
@@ -164,7 +157,9 @@ def animate(args: argparse.Namespace, config: Config, trained: TrainedAvatar) ->
 def time_frames(args: argparse.Namespace, config: Config, trained: TrainedAvatar) -> None:
     if started_processes() > 1:
         raise ValueError("--test_speed measures one process; start it without torchrun")
-    camera, sequence = read_cameras(args)[0], read_poses(args, config, trained)
+    pelvis = trained.avatar.joints[0].cpu().numpy()
+    camera = read_cameras(args)[0]
+    sequence = read_poses(args, config.smpl_pkl_path, pelvis, trained.config.face)
     device = choose_device(config.device)
     backend = choose_backend(config.rasterizer, config.kernels, device)
     look = Look(torch.tensor(config.background, device=device), backend, args.test)

@@ -18,10 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 DEFAULTS = Path(__file__).resolve().parent.parent / "config" / "default.yaml"  # of the checkout
 NAMED_COLORS = {"white": [1.0, 1.0, 1.0], "black": [0.0, 0.0, 0.0]}
-FILES = {
-    "smpl_pkl_path",
-    "vgg_path",
-}  # looked for here, beside the settings that name them, and in the checkout
+# Looked for here, beside the settings that name them, and in the checkout.
+FILES = {"smpl_pkl_path", "vgg_path"}
 RETIRED = {"gradient_exchange"}  # keys that older versions wrote into model folders
 # What versions did that did not have these keys yet: the published method.
 FORMERLY = {
@@ -253,9 +251,9 @@ def _defaults() -> DictConfig:
     if not DEFAULTS.is_file():
         raise ValueError(f"{DEFAULTS} is missing; install the package in its checkout: pip install -e .")
     try:
-        defaults = OmegaConf.merge(OmegaConf.structured(Config), _read_yaml(DEFAULTS))
+        defaults = OmegaConf.merge(OmegaConf.structured(Config), read_yaml(DEFAULTS))
     except OmegaConfBaseException as error:
-        raise _unfit(DEFAULTS, error) from error
+        raise unfit(DEFAULTS, error) from error
     assert isinstance(defaults, DictConfig), "as its first part"
     if missing := OmegaConf.missing_keys(defaults):
         raise ValueError(f"{DEFAULTS}: {', '.join(sorted(missing))}: no default is given")
@@ -278,23 +276,24 @@ def load_config(
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"config file {path} does not exist; the ones that ship are in config/")
-        user = _read_yaml(path)
+        user = read_yaml(path)
         for key in RETIRED & set(user):
             del user[key]
-        _refuse_references(str(path), user)
         for key in FILES & set(user):
             user[key] = _found(user[key], path.parent)
         layers.append((str(path), user))
-    return _merge([*layers, ("command line", _dotlist(overrides or []))])
+    return _merge([*layers, ("command line", dotlist(overrides or []))])
 
 
-def _read_yaml(path: Path) -> DictConfig:
+def read_yaml(path: Path) -> DictConfig:
+    """Keys and values of a file, all of them written out in it. ValueError, one line."""
     try:
         user = OmegaConf.load(path)
     except Exception as error:  # any YAML error: OmegaConf passes several parsers' types through
         raise ValueError(f"{path}: not a readable YAML file ({_first_line(error)})") from error
     if not isinstance(user, DictConfig):
         raise ValueError(f"{path}: expected `key: value` lines")
+    _refuse_references(str(path), user)
     return user
 
 
@@ -303,7 +302,7 @@ def change_config(config: Config, overrides: list[str], source: str) -> Config:
 
     source: where `config` comes from, for messages.
     """
-    return _merge([(source, OmegaConf.structured(config)), ("command line", _dotlist(overrides))])
+    return _merge([(source, OmegaConf.structured(config)), ("command line", dotlist(overrides))])
 
 
 def config_of_saved(settings: dict[str, Any]) -> Config:
@@ -323,11 +322,14 @@ def save_config(config: Config, path: Path) -> None:
     Path(path).write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
-def _dotlist(overrides: list[str]) -> Any:
+def dotlist(overrides: Sequence[str]) -> DictConfig:
+    """`key=value` words of the command line, all of them written out there. ValueError, one line."""
     for item in overrides:
         if "=" not in item or item.startswith("-"):
             raise ValueError(f"command line: '{item}' is not understood; settings are given as key=value")
-    return OmegaConf.from_dotlist(overrides)
+    settings = OmegaConf.from_dotlist(list(overrides))
+    _refuse_references("command line", settings)
+    return settings
 
 
 def _refuse_references(source: str, settings: DictConfig | dict[str, Any]) -> None:
@@ -345,18 +347,13 @@ def _refuse_references(source: str, settings: DictConfig | dict[str, Any]) -> No
 
 def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of everything inside that holds nothing itself."""
-    children = (
-        node.items()
-        if isinstance(node, dict)
-        else enumerate(node)
-        if isinstance(node, list | tuple)
-        else None
-    )
-    if children is None:
+    if isinstance(node, list | tuple):
+        node = dict(enumerate(node))
+    if not isinstance(node, dict):
         yield key, node
-    else:
-        for name, child in children:
-            yield from _leaves(child, f"{key}.{name}" if key else str(name))
+        return
+    for name, child in node.items():
+        yield from _leaves(child, f"{key}.{name}" if key else str(name))
 
 
 def _merge(layers: list[tuple[str, Any]]) -> Config:
@@ -374,7 +371,7 @@ def _merge(layers: list[tuple[str, Any]]) -> Config:
         try:
             merged = OmegaConf.merge(merged, layer)
         except OmegaConfBaseException as error:
-            raise _unfit(source, error) from error
+            raise unfit(source, error) from error
     config = _typed(merged)
     for key in FILES:
         setattr(config, key, _found(getattr(config, key), DEFAULTS.parent.parent))
@@ -397,9 +394,12 @@ def _typed(merged: Any) -> Config:
     return config
 
 
-def _unfit(source: str | Path, error: OmegaConfBaseException) -> ValueError:
+def unfit(
+    source: str | Path, error: OmegaConfBaseException, documented: str = "config/default.yaml lists every key"
+) -> ValueError:
+    """What OmegaConf said of a key, in one line."""
     key = getattr(error, "full_key", None) or "?"
-    return ValueError(f"{source}: {key}: {_first_line(error)}; config/default.yaml lists every key")
+    return ValueError(f"{source}: {key}: {_first_line(error)}; {documented}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,13 +7,16 @@ named as what it is, with the line of Python by which its owner makes an npz of 
 
 from __future__ import annotations
 
+import csv
+import io
 import lzma
 import math
 import os
 import shlex
+import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
@@ -110,10 +113,6 @@ def npz_names(path: str | Path) -> tuple[str, ...]:
         return tuple(archive.files)
 
 
-class _SaidAlready(ValueError):
-    """A refusal that says all there is to say."""
-
-
 def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], int, int]:
     """(shape, bytes an entry, bytes of the header) of an npy stream; objects count nothing: numpy refuses them."""
     version = np.lib.format.read_magic(stream)
@@ -162,14 +161,12 @@ def read_npy(path: str | Path) -> np.ndarray:
             shape, itemsize, start = _npy_header(stream)
             if start + math.prod(shape) * itemsize > path.stat().st_size:
                 raise ValueError("the header claims more than there is")
-            if itemsize == 0:
-                raise _SaidAlready(_pickled(path, "NumPy"))
             stream.seek(0)
-            array = np.lib.format.read_array(stream, allow_pickle=False)
-    except _SaidAlready:
-        raise
+            array = np.lib.format.read_array(stream, allow_pickle=False) if itemsize else None
     except UNREADABLE_MEMBER as error:
         raise ValueError(f"{path}: not a readable npy file (damaged or another format)") from error
+    if array is None:
+        raise ValueError(_pickled(path, "NumPy"))
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{path}: its array is not numeric (its type is {array.dtype})")
     return array
@@ -220,6 +217,32 @@ def _pickled(path: Path, kind: str) -> str:
         f"{path}: a {kind} file of pickled objects, which can run any code and is never opened here; if you trust it, "
         f"make {path.name}.npz of it: python -c '{code}' {shlex.quote(str(path))}"
     )
+
+
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Replaces the file as a whole: whoever reads it, at any time, sees no half row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A new folder beside `path` to fill; it takes that name when the block ends without an exception, and is gone
+    else. An empty folder of that name may be there."""
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        if path.exists():
+            path.rmdir()
+        unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @contextmanager

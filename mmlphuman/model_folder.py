@@ -33,9 +33,8 @@ FORMAT_VERSION = 2
 FOLDER = "checkpoints"
 NAME = re.compile(r"iteration_(\d{8})")
 AVATAR_FILE = "avatar.pt"
-REFINED_POSES = (
-    "smpl_params.npz"  # of a run that refined the capture's: all frames, those of training corrected
-)
+# Of a run that refined the capture's: all frames, those of training corrected.
+REFINED_POSES = "smpl_params.npz"
 
 FURTHEST_MOVE = 0.1  # metres; refinement moves nobody so far
 

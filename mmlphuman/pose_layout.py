@@ -7,7 +7,8 @@ the 10 numbers of the face's expression.   Imports nothing: viewers have no torc
 NUM_JOINTS = 55
 POSE_DIM = NUM_JOINTS * 3
 EXPRESSION_DIM = 10  # of SMPL-X's expression, the first ones
-BODY_POSE = slice(3, 66)  # the 63 numbers that drive the MLPs
+BODY_POSE = slice(3, 66)  # the 63 numbers that drive the published MLPs
+BODY_DIM = BODY_POSE.stop - BODY_POSE.start
 JAW_POSE = slice(66, 69)
 LEFT_HAND_POSE = slice(75, 120)
 RIGHT_HAND_POSE = slice(120, 165)

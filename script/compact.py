@@ -13,7 +13,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmlphuman.animation.camera_file import read_camera_list
+from mmlphuman.animation.camera_file import cameras_of_folder, read_camera_list
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
 from mmlphuman.capture.dataset import CaptureDataset, test_dataset
@@ -99,12 +99,11 @@ def open_test(args: argparse.Namespace, face: bool) -> Test:
 
 def read_cameras(model_dir: Path) -> list[dict] | None:
     """The content of cameras.json, once it is seen to be sound; None where there is none."""
-    for folder in (model_dir, model_dir.parent.parent):  # one checkpoint's folder
-        path = folder / "cameras.json"
-        if path.is_file():
-            read_camera_list(path)
-            return read_json(path)
-    return None
+    path = cameras_of_folder(model_dir)
+    if path is None:
+        return None
+    read_camera_list(path)
+    return read_json(path)
 
 
 def describe(selection: Selection) -> str:

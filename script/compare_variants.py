@@ -30,7 +30,6 @@ from mmlphuman.backend import choose_backend
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.body.weight_volume import find_or_make_weight_volume
 from mmlphuman.capture.formats import open_capture
-from mmlphuman.capture.loader import available_cores
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import choose_device, require_writable, run_command
 from mmlphuman.config import load_config, save_config
@@ -54,6 +53,7 @@ from mmlphuman.measures.lpips import load_lpips
 from mmlphuman.model_folder import NAME, list_checkpoints, load_model, poses_to_score
 from mmlphuman.picture_files import image_name
 from mmlphuman.processes import started_processes
+from mmlphuman.resources import available_cores
 from mmlphuman.text import ranges
 from mmlphuman.training.guarding import EXIT_STATUS, Preemption
 from mmlphuman.training.resume import check_same_run

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from mmlphuman.animation.arguments import add_pose_arguments, pose_options, tell_poses
-from mmlphuman.animation.pose_file import PoseSequence, read_pose_file
+from mmlphuman.animation.arguments import add_pose_arguments, read_poses, tell_poses
+from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.command import choose_device, require_writable, run_command
@@ -108,9 +108,8 @@ def main() -> None:
     trained = load_model(args.model_dir)
     sequence = None
     if args.pose_path:
-        options = pose_options(args, trained.config.face)
-        sequence = read_pose_file(args.pose_path, options, trained.config.smpl_pkl_path)
-        sequence = sequence.about_pelvis(trained.avatar.joints[0].cpu().numpy())
+        pelvis = trained.avatar.joints[0].cpu().numpy()
+        sequence = read_poses(args, trained.config.smpl_pkl_path, pelvis, trained.config.face)
     paths = choose_outputs(args.out, args.format, sequence)
     template = None if args.format == "ply" else read_template(args.template or template_path(args.model_dir))
     trained = trained.to(device)

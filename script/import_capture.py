@@ -14,7 +14,7 @@ import math
 from pathlib import Path
 
 from mmlphuman.calibrations.forms import read_calibration
-from mmlphuman.capture.layout import POSE_FILES
+from mmlphuman.capture.layout import find_pose_file
 from mmlphuman.command import run_command
 from mmlphuman.preparation.import_capture import fit_to_pictures, import_capture, numbering_of
 from mmlphuman.preparation.metric_scale import factor_of_height, person_height
@@ -79,14 +79,12 @@ def main() -> None:
         found = person_height(fit_to_pictures(calibration, pictures)[0], pictures)
         factor = factor_of_height(args.height, found)
         print(f"scale        {factor:.5g} (the person is {found:.4g} tall in the calibration's unit)")
-    there = (args.data_dir / name for name in POSE_FILES if (args.data_dir / name).exists())
-    poses = args.poses or next(there, None)
     imported = import_capture(
         args.out,
         calibration,
         pictures,
         numbering_of(pictures, args.first, args.step),
-        poses,
+        args.poses or find_pose_file(args.data_dir),
         factor,
         args.copy,
     )

@@ -21,12 +21,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from mmlphuman.files import atomic_folder
 from mmlphuman.synthetic.body import write_body
 from mmlphuman.synthetic.capture_writer import SUBJECTS, make_capture
 from mmlphuman.synthetic.hard_motion import frame_sets
@@ -196,11 +196,9 @@ def build(args: argparse.Namespace, size: tuple[int, int], stamp: dict) -> None:
     """Write body and capture; the capture grows in a sibling folder that is renamed when it is whole."""
     print(f"body     {args.smplx_path}", flush=True)
     put_body(args.smplx_path, args.seed)
-    partial = args.out_dir.with_name(f".{args.out_dir.name}.making-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with atomic_folder(args.out_dir) as folder:
         make_capture(
-            partial,
+            folder,
             args.smplx_path,
             size=size,
             num_cameras=args.cameras,
@@ -216,12 +214,7 @@ def build(args: argparse.Namespace, size: tuple[int, int], stamp: dict) -> None:
             workers=args.workers,
             progress=True,
         )
-        (partial / STAMP).write_text(json.dumps(stamp) + "\n")
-        if args.out_dir.exists():
-            args.out_dir.rmdir()  # empty, or already_made() had refused it
-        partial.rename(args.out_dir)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (folder / STAMP).write_text(json.dumps(stamp) + "\n")
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""Archives from outside: headers that lie, members that are no arrays; one line each, nothing unpacked."""
+"""Archives from outside: headers that lie, members that are no arrays; one line each, nothing unpacked. Folders that
+appear whole."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmlphuman.files import read_npy, read_npz
+from mmlphuman.files import atomic_folder, read_npy, read_npz
 from mmlphuman.json_file import numbers
 
 
@@ -79,3 +80,16 @@ def test_numbers_nested_however_deep_are_read_or_told():
     assert numbers("file", {"K": [[1, [2]], 3]}, "K", 3).tolist() == [1, 2, 3]
     with pytest.raises(ValueError, match="file: K must be 9 numbers"):
         numbers("file", {"K": [deep, "a"]}, "K", 9)
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    final = tmp_path / "inside" / "final"
+    with pytest.raises(RuntimeError), atomic_folder(final) as folder:
+        (folder / "half").touch()
+        raise RuntimeError
+    assert not any((tmp_path / "inside").iterdir())
+    final.mkdir()  # an empty one may wait
+    with atomic_folder(final) as folder:
+        (folder / "whole").touch()
+        assert not (final / "whole").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["inside", "final", "whole"]

@@ -11,6 +11,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from mmlphuman.animation.camera_choice import choose_cameras
 from mmlphuman.animation.camera_file import MAX_SIZE, CameraView
 from mmlphuman.animation.pose_file import (
@@ -21,6 +23,7 @@ from mmlphuman.animation.pose_file import (
     UP_ROTATIONS,
     PoseOptions,
     PoseSequence,
+    read_pose_file,
 )
 from mmlphuman.picture_files import check_fps
 
@@ -156,6 +159,16 @@ def pose_options(args: argparse.Namespace, face: bool) -> PoseOptions:
         face=face,
         units=args.units,
     )
+
+
+def read_poses(
+    args: argparse.Namespace, model_file: str, pelvis: np.ndarray, face: bool = False
+) -> PoseSequence:
+    """The poses of --pose_path, placed as those of training.
+
+    model_file, face: as `read_pose_file` and PoseOptions have them; pelvis: (3,) the root joint of the avatar's T-pose.
+    """
+    return read_pose_file(args.pose_path, pose_options(args, face), model_file).about_pelvis(pelvis)
 
 
 def tell_poses(sequence: PoseSequence) -> None:

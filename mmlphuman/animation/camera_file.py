@@ -133,10 +133,16 @@ def read_model_cameras(model: str | Path) -> dict[int, CameraView]:
                 f"{model}: holds no cameras; make it anew with script/compact.py, or give a camera file"
             )
         return cameras_of_list(content, str(model))
-    for folder in (model, model.parent.parent):  # a checkpoint's folder
-        if (folder / "cameras.json").is_file():
-            return read_camera_list(folder / "cameras.json")
-    raise ValueError(f"{model}: holds no cameras.json; give a camera file")
+    path = cameras_of_folder(model)
+    if path is None:
+        raise ValueError(f"{model}: holds no cameras.json; give a camera file")
+    return read_camera_list(path)
+
+
+def cameras_of_folder(model: Path) -> Path | None:
+    """cameras.json of a model folder, or of the one that a checkpoint's folder is in; None where there is none."""
+    paths = (folder / "cameras.json" for folder in (model, model.parent.parent))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def cameras_of_list(content: object, where: str, trained_only: bool = False) -> dict[int, CameraView]:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mmlphuman.body.kinematics import rotation_matrices
-from mmlphuman.pose_layout import BODY_POSE, EXPRESSION_DIM, POSE_DIM
+from mmlphuman.pose_layout import BODY_DIM, BODY_POSE, EXPRESSION_DIM, POSE_DIM
 
 MIN_SIGMA = 1e-6  # radians: a component that training never moved stays unmoved
-BODY = BODY_POSE.stop - BODY_POSE.start
 
 
 class PoseSpace(nn.Module):
@@ -30,7 +29,7 @@ class PoseSpace(nn.Module):
         training_poses (F, 175), joints and expression; of former versions (F, 165), without expression, or
         (F, 63), the body's alone."""
         super().__init__()
-        if training_poses.shape[1] == BODY:
+        if training_poses.shape[1] == BODY_DIM:
             behind = POSE_DIM - BODY_POSE.stop
             training_poses = nn.functional.pad(training_poses, (BODY_POSE.start, behind))
         if training_poses.shape[1] == POSE_DIM:

@@ -19,19 +19,17 @@ from torch import Tensor
 from mmlphuman.avatar.light import FUNCTIONS
 from mmlphuman.avatar.pose_inputs import EXPRESSION
 from mmlphuman.config import Config
-from mmlphuman.pose_layout import EXPRESSION_DIM, NUM_JOINTS, POSE_DIM
+from mmlphuman.pose_layout import BODY_DIM, EXPRESSION_DIM, NUM_JOINTS, POSE_DIM
 
-PROPERTIES = (
-    11  # of a Gaussian that bases change: degree-0 SH 3 | log-scale 3 | quaternion 4 | opacity logit 1
-)
-BODY = 63  # numbers of a pose that are the body's
-FORMER_POSES = (BODY, POSE_DIM)  # numbers of a training pose that former versions kept
+# Of a Gaussian that bases change: degree-0 SH 3 | log-scale 3 | quaternion 4 | opacity logit 1.
+PROPERTIES = 11
+FORMER_POSES = (BODY_DIM, POSE_DIM)  # numbers of a training pose that former versions kept
 MAX_WEIGHT_ERROR = 0.02  # weights sum to one but for half precision
 TABLES = ("gaussian_to_anchor", "gaussian_to_control", "control_to_anchor")
 
 
 def state_shapes(config: Config) -> dict[str, str]:
-    """Tensor of an avatar's state -> a letter or a number for each dimension."""
+    """Tensor of an avatar's state -> a letter or a number for each dimension, in the order of checking."""
     bank = {}
     for layer, (fan_in, fan_out) in enumerate(pairwise(("I", *map(str, config.hidden_widths), "O"))):
         bank |= {f"bank.weights.{layer}": f"A {fan_out} {fan_in}", f"bank.biases.{layer}": f"A {fan_out}"}
@@ -41,7 +39,10 @@ def state_shapes(config: Config) -> dict[str, str]:
         "light.lowest": "3",
         "light.highest": "3",
     }
-    return {
+    return {  # first what the settings decide most of
+        "mlp_inputs": "A I" if config.pose_inputs == "local" else "I",
+        **(light if config.light != "none" else {}),
+        **bank,
         "xyz": "N 3",
         "xyz_offsets": "N 3",
         "sh0": "N 3",
@@ -64,13 +65,10 @@ def state_shapes(config: Config) -> dict[str, str]:
         "joints": "J 3",
         "canonical_inverse": "J 4 4",
         "parents": "J",
-        "mlp_inputs": "A I" if config.pose_inputs == "local" else "I",
-        **bank,
-        **(light if config.light != "none" else {}),
     }
 
 
-POSE_SPACE_SHAPES = {"mean": f"{BODY}", "components": f"M {BODY}", "sigmas": "M"}
+POSE_SPACE_SHAPES = {"mean": f"{BODY_DIM}", "components": f"M {BODY_DIM}", "sigmas": "M"}
 POINTS_AT = {  # what a tensor of indices is an index of
     "gaussian_to_anchor.index": "A",
     "control_to_anchor.index": "A",

@@ -75,6 +75,11 @@ class CaptureDataset:
             for pair in tqdm(self.pairs, desc="reading images", disable=None):
                 self._views[pair] = self._read_view(*pair)
 
+    @property
+    def seen_frames(self) -> list[int]:
+        """The frames of which some picture is there, in order."""
+        return sorted({frame for frame, _ in self.pairs})
+
     def cameras(self, camera_ids: Sequence[int]) -> Cameras:
         """The cameras, scaled as the images are, all of the widest one's width and the highest one's height: see
         `sample`. Reads no image."""

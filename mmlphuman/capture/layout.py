@@ -97,9 +97,8 @@ class CaptureLayout:
 
     @property
     def pose_path(self) -> Path:
-        """The first of POSE_FILES that is there."""
-        there = (self.root / name for name in POSE_FILES if (self.root / name).exists())
-        return next(there, self.root / POSE_FILES[0])
+        """The first of POSE_FILES that is there, or is missed."""
+        return find_pose_file(self.root) or self.root / POSE_FILES[0]
 
     @property
     def weight_volume_path(self) -> Path:
@@ -108,6 +107,11 @@ class CaptureLayout:
     @property
     def template_path(self) -> Path:
         return self.root / "gaussian" / "template.ply"
+
+
+def find_pose_file(root: Path) -> Path | None:
+    """The first of POSE_FILES that is in a folder."""
+    return next((root / name for name in POSE_FILES if (root / name).exists()), None)
 
 
 def distortion(coefficients: Sequence[float] | np.ndarray = ()) -> np.ndarray:

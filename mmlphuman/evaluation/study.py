@@ -17,15 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmlphuman.capture.dataset import select_frames
-from mmlphuman.config import Config, load_config
+from mmlphuman.config import Config, dotlist, load_config, read_yaml, unfit
 from mmlphuman.evaluation.protocols import Part, training_views
 
-STATIC, CEILING = (
-    "static",
-    "ceiling",
-)  # the variant that others are compared with; the row of the true pictures
+STATIC = "static"  # the variant that others are compared with
+CEILING = "ceiling"  # the row of make_demo's pictures of the true body
 GIVEN = "none"  # the test mode of poses that the MLPs see as they are
 TEST_MODES = ("clamp", "pca", GIVEN)  # what --test does to novel poses, or nothing
+DOCUMENTED = "config/study.yaml shows every key"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # they become folders and columns
 
 
@@ -107,17 +106,17 @@ def load_study(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
     merged: Any = OmegaConf.structured(Study)
     for source, layer in [
         *((str(path), _read(path)) for path in paths),
-        ("command line", _dotlist(overrides)),
+        ("command line", dotlist(overrides)),
     ]:
         try:
             merged = OmegaConf.merge(merged, layer)
         except OmegaConfBaseException as error:
-            raise _unfit(source, error) from error
+            raise unfit(source, error, DOCUMENTED) from error
     named = " + ".join(map(str, paths)) or "command line"
     try:
         study = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise _unfit(named, error) from error
+        raise unfit(named, error, DOCUMENTED) from error
     assert isinstance(study, Study)
     try:
         _check(study)
@@ -266,26 +265,4 @@ def _check_variant(study: Study, name: str, variant: Variant) -> None:
 def _read(path: Path) -> DictConfig:
     if not Path(path).is_file():
         raise ValueError(f"study file {path} does not exist; config/study.yaml is one")
-    try:
-        content = OmegaConf.load(path)
-    except Exception as error:  # any YAML error: OmegaConf passes several parsers' types through
-        raise ValueError(f"{path}: not a readable YAML file ({_first_line(error)})") from error
-    if not isinstance(content, DictConfig):
-        raise ValueError(f"{path}: expected `key: value` lines")
-    return content
-
-
-def _dotlist(overrides: Sequence[str]) -> DictConfig:
-    for item in overrides:
-        if "=" not in item or item.startswith("-"):
-            raise ValueError(f"command line: '{item}' is not understood; give key=value, such as seeds=[0,1]")
-    return OmegaConf.from_dotlist(list(overrides))
-
-
-def _unfit(source: str, error: OmegaConfBaseException) -> ValueError:
-    key = getattr(error, "full_key", None) or "?"
-    return ValueError(f"{source}: {key}: {_first_line(error)}; config/study.yaml shows every key")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return read_yaml(path)

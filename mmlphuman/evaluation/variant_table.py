@@ -9,7 +9,6 @@ same seed; the worst of all frames and seeds stands in the table.
 from __future__ import annotations
 
 import csv
-import io
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from mmlphuman.evaluation.metrics import FrameScore
 from mmlphuman.evaluation.score_table import COLUMNS, ScoreTable
 from mmlphuman.evaluation.study import CEILING, GIVEN, Study
-from mmlphuman.files import atomic_write
+from mmlphuman.files import write_csv
 from mmlphuman.measures.comparison import EDGE_WIDTH
 from mmlphuman.text import aligned
 
@@ -111,17 +110,14 @@ def _over(value: float, other: float) -> float:
 
 
 def write_scores(path: Path, pictures: Iterable[ScoredPicture]) -> None:
-    """A line for each picture, under HEADER; the file is replaced as a whole."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
+    """A line for each picture, under HEADER."""
+    rows = []
     for picture in pictures:
         keys = ["" if getattr(picture, key) is None else getattr(picture, key) for key in KEYS]
         values = asdict(picture.score)
         numbers = ["" if values[name] is None else f"{values[name]:.6f}" for name in NUMBERS]
-        writer.writerow([*keys, picture.score.camera, picture.score.frame, *picture.score.size, *numbers])
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+        rows.append([*keys, picture.score.camera, picture.score.frame, *picture.score.size, *numbers])
+    write_csv(path, HEADER, rows)
 
 
 def read_scores(path: Path) -> list[ScoredPicture]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import safetensors
@@ -27,12 +26,11 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from mmlphuman.avatar.build import CONTROL_NEIGHBOURS, avatar_from_state
-from mmlphuman.avatar.light import FUNCTIONS
 from mmlphuman.avatar.pose_inputs import EXPRESSION, NOTHING
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.state import (
-    BODY,
-    PROPERTIES,
+    POINTS_AT,
+    POSE_SPACE_SHAPES,
     TABLES,
     check_counts,
     check_finite,
@@ -42,10 +40,11 @@ from mmlphuman.avatar.state import (
     check_shape,
     check_weights,
     known_sizes,
+    state_shapes,
 )
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import Config, config_of_saved
-from mmlphuman.pose_layout import EXPRESSION_DIM, NUM_JOINTS, POSE_DIM
+from mmlphuman.pose_layout import BODY_DIM, EXPRESSION_DIM, NUM_JOINTS, POSE_DIM
 from mmlphuman.text import one_line
 
 FORMAT = "mmlphuman compact avatar"
@@ -53,9 +52,12 @@ FORMAT = "mmlphuman compact avatar"
 FORMAT_VERSION = 3
 MAX_INT8 = 127
 NEGLIGIBLE_WEIGHT = 1e-3  # of skinning that a Gaussian's joints beyond the strongest may hold together
-POSE_NUMBERS = {1: BODY, 2: POSE_DIM, 3: POSE_DIM + EXPRESSION_DIM}  # kept of a training pose, by version
-POSE_INDICES = {1: BODY, 2: NOTHING + 1, 3: EXPRESSION.stop}  # that an MLP's inputs can point at
+POSE_NUMBERS = {1: BODY_DIM, 2: POSE_DIM, 3: POSE_DIM + EXPRESSION_DIM}  # kept of a training pose, by version
+POSE_INDICES = {1: BODY_DIM, 2: NOTHING + 1, 3: EXPRESSION.stop}  # that an MLP's inputs can point at
 SCALE = ".scale"  # name of the scales of an int8 tensor
+POSE_SPACE = "pose_space."
+INDEX_OF = POINTS_AT | {"lbs_weights.index": "J"}  # what a tensor of indices is an index of
+FULL = ("xyz", "joints", "canonical_inverse")  # in single precision, with the light's and the pose space's
 
 
 @dataclass(frozen=True)
@@ -69,51 +71,30 @@ class Field:
 
 
 def fields_of(config: Config, version: int = FORMAT_VERSION) -> dict[str, Field]:
-    """Every tensor of a file with these settings."""
-    widths = ("I" if version > 1 else str(BODY), *map(str, config.hidden_widths), "O")
-    bank = {}
-    if version > 1:
-        bank["mlp_inputs"] = Field("A I" if config.pose_inputs == "local" else "I", "index", bound="U")
-    if config.light != "none":
-        bank |= {
-            "normals": Field("N 3"),
-            "light.coefficients": Field(f"{FUNCTIONS[config.light]} 3", "full"),
-            "light.lowest": Field("3", "full"),
-            "light.highest": Field("3", "full"),
-        }
-    for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
-        bank[f"bank.weights.{layer}"] = Field(f"A {fan_out} {fan_in}", "int8")
-        bank[f"bank.biases.{layer}"] = Field(f"A {fan_out}")
-    return bank | {
-        "xyz": Field("N 3", "full"),
-        "sh0": Field("N 3"),
-        "sh1": Field("N 3 3"),
-        "log_scales": Field("N 3"),
-        "quats": Field("N 4"),
-        "opacity_logits": Field("N"),
-        "lbs_weights.index": Field("N S", "index", bound="J"),
-        "lbs_weights.weight": Field("N S"),
-        "gaussian_to_control.index": Field("N 3", "index", bound="C"),
-        "gaussian_to_control.weight": Field("N 3"),
-        "gaussian_to_anchor.index": Field("P 3", "index", bound="A"),
-        "gaussian_to_anchor.weight": Field("P 3"),
-        "property_bases": Field(f"P K {PROPERTIES}", "int8", row=1),  # a scale for each property
-        "sh1_bases": Field("Q K 9", "int8", row=1),
-        "control_offsets": Field("C 3"),
-        "position_bases": Field("C L 3"),
-        "control_to_anchor.index": Field("C 3", "index", bound="A"),
-        "control_to_anchor.weight": Field("C 3"),
-        "joints": Field("J 3", "full"),
-        "canonical_inverse": Field("J 4 4", "full"),
-        "parents": Field("J", "parents"),
-        "pose_space.mean": Field(f"{BODY}", "full"),
-        "pose_space.components": Field(f"M {BODY}", "full"),
-        "pose_space.sigmas": Field("M", "full"),
-        "pose_space.training_poses": Field(f"F {POSE_NUMBERS[version]}", "full"),
-    }
+    """Every tensor of a file with these settings: an avatar's (avatar.state), of its skinning weights the largest."""
+    unstored = {"xyz_offsets", "control_neighbours", "lbs_weights"}
+    if version == 1:
+        unstored.add("mlp_inputs")
+    shapes = {name: shape for name, shape in state_shapes(config).items() if name not in unstored}
+    if version == 1:
+        shapes["bank.weights.0"] = shapes["bank.weights.0"].replace("I", str(BODY_DIM))
+    shapes |= {"lbs_weights.index": "N S", "lbs_weights.weight": "N S"}
+    shapes |= {POSE_SPACE + name: shape for name, shape in POSE_SPACE_SHAPES.items()}
+    shapes[POSE_SPACE + "training_poses"] = f"F {POSE_NUMBERS[version]}"
+    return {name: _field(name, shape) for name, shape in shapes.items()}
 
 
-POSE_SPACE = "pose_space."
+def _field(name: str, shape: str) -> Field:
+    if bound := INDEX_OF.get(name):
+        return Field(shape, "index", bound=bound)
+    if name.startswith("bank.weights."):
+        return Field(shape, "int8")
+    if name in ("property_bases", "sh1_bases"):
+        return Field(shape, "int8", row=1)  # a scale for each property
+    if name == "parents":
+        return Field(shape, "parents")
+    full = name in FULL or name.startswith((POSE_SPACE, "light."))
+    return Field(shape, "full" if full else "half")
 
 
 def pack(

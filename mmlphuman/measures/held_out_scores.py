@@ -6,12 +6,11 @@ Data path: training's Monitor, at each test -> MODEL/scores.csv -> evaluation's 
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmlphuman.files import atomic_write
+from mmlphuman.files import write_csv
 
 FILE_NAME = "scores.csv"
 HEADER = ("iteration", "training_seconds", "psnr", "psnr_inside")
@@ -28,15 +27,11 @@ class HeldOutScore:
 
 
 def write_scores(path: Path, scores: Sequence[HeldOutScore]) -> None:
-    """Replaces the file as a whole: whoever reads it, at any time, sees no half row."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
+    rows = []
     for score in scores:
         inside = "" if score.psnr_inside is None else f"{score.psnr_inside:.4f}"
-        writer.writerow([score.iteration, f"{score.seconds:.3f}", f"{score.psnr:.4f}", inside])
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+        rows.append([score.iteration, f"{score.seconds:.3f}", f"{score.psnr:.4f}", inside])
+    write_csv(path, HEADER, rows)
 
 
 def read_scores(path: Path) -> list[HeldOutScore]:

@@ -44,7 +44,10 @@ def survey_files(layout: CaptureLayout, frames: int) -> Survey:
     """List each folder once and look the frames that the names in it speak of up in the listing: there may be many more
     poses than pictures."""
     listing = FolderListing()
-    numbers = [_numbers_on_disk(layout, camera) for camera in range(len(layout.cameras))]
+    numbers = [
+        _frames_named(layout.image_path, camera) | _frames_named(layout.mask_path, camera)
+        for camera in range(len(layout.cameras))
+    ]
     expected: dict[Path, set[str]] = defaultdict(set)  # stems
     present = {}
     for kind, path_of, find_in in (
@@ -62,9 +65,7 @@ def survey_files(layout: CaptureLayout, frames: int) -> Survey:
         present[kind] = found
     strays, twice = {}, []
     for folder, stems in expected.items():
-        names = (
-            sorted(file.name for file in folder.iterdir() if is_picture(file.name)) if folder.is_dir() else []
-        )
+        names = sorted(_pictures(folder))
         unknown = [name for name in names if Path(name).stem not in stems]
         if unknown:
             strays[folder] = unknown
@@ -76,33 +77,18 @@ def survey_files(layout: CaptureLayout, frames: int) -> Survey:
 
 def frames_on_disk(layout: CaptureLayout) -> int:
     """One more than the highest frame number among the images: for captures whose pose file cannot be read."""
-    last = -1
-    for camera in range(len(layout.cameras)):
-        folder = layout.image_path(camera, 0).parent
-        last = max(
-            [
-                last,
-                *(
-                    number
-                    for number in map(_numbering(layout.image_path, camera), _pictures(folder))
-                    if number is not None
-                ),
-            ]
-        )
-    return last + 1
+    found = (_frames_named(layout.image_path, camera) for camera in range(len(layout.cameras)))
+    return 1 + max((frame for frames in found for frame in frames), default=-1)
 
 
 def _pictures(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir() if is_picture(file.name)] if folder.is_dir() else []
 
 
-def _numbers_on_disk(layout: CaptureLayout, camera: int) -> set[int]:
-    """Frames that the names of a camera's images or masks speak of."""
-    found: set[int] = set()
-    for path_of in (layout.image_path, layout.mask_path):
-        names = _pictures(path_of(camera, 0).parent)
-        found.update(number for number in map(_numbering(path_of, camera), names) if number is not None)
-    return found
+def _frames_named(path_of: Callable[[int, int], Path], camera: int) -> set[int]:
+    """Those that the names in the camera's folder speak of."""
+    names = _pictures(path_of(camera, 0).parent)
+    return {number for number in map(_numbering(path_of, camera), names) if number is not None}
 
 
 def _numbering(path_of: Callable[[int, int], Path], camera: int) -> Callable[[str], int | None]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from mmlphuman.capture.calibration import calibration_content
 from mmlphuman.capture.images import MASK_THRESHOLD, decode_image, decode_mask
 from mmlphuman.capture.layout import CalibratedCamera
 from mmlphuman.capture.poses import betas_of_capture
+from mmlphuman.files import atomic_folder
 from mmlphuman.picture_files import write_png
 from mmlphuman.poses.motion_file import read_motion
 from mmlphuman.preparation.source_pictures import SourcePictures
@@ -92,21 +92,12 @@ def import_capture(
         notes += _check_poses(poses, frames)
     else:
         notes.append("no poses: training needs smpl_params.npz there, a pose for each frame (--poses)")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.unfinished-{os.getpid()}")
-    temporary.mkdir()
-    try:
+    with atomic_folder(out) as folder:
         content = json.dumps(calibration_content(cameras), indent=1)
-        (temporary / thuman4.CALIBRATION_FILE).write_text(content + "\n")
+        (folder / thuman4.CALIBRATION_FILE).write_text(content + "\n")
         if poses is not None:
-            _copy_poses(poses, temporary)
-        notes += _place_pictures(temporary, cameras, pictures, numbering, copy)
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            _copy_poses(poses, folder)
+        notes += _place_pictures(folder, cameras, pictures, numbering, copy)
     return Imported(frames, tuple(notes))
 
 

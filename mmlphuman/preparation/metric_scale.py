@@ -17,6 +17,7 @@ import numpy as np
 
 from mmlphuman.capture.images import MASK_THRESHOLD, decode_mask, opencv_intrinsics
 from mmlphuman.capture.layout import HALF_PIXEL, CalibratedCamera
+from mmlphuman.capture.masks import MaskMeasures
 from mmlphuman.preparation.source_pictures import SourcePictures
 
 FRAMES = 12  # that are looked at
@@ -54,8 +55,8 @@ def _ends(camera: CalibratedCamera, mask: Path, image: Path | None) -> np.ndarra
     """(3, 3) directions in the world through the mask's middle, top and bottom; None where it is cut off or empty."""
     alpha = decode_mask(mask, image or Path())
     person = alpha > MASK_THRESHOLD if alpha.max() > MASK_THRESHOLD else alpha > 0  # or labels of parts
-    border = np.concatenate([person[0], person[-1], person[:, 0], person[:, -1]])
-    if not person.any() or border.any():
+    measures = MaskMeasures.of(person)
+    if not measures.share or measures.border_share:
         return None
     rows, columns = np.nonzero(person)
     return directions(camera, np.array([_middle(rows, columns), *_extremes(rows, columns)]))

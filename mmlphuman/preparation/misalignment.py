@@ -6,6 +6,7 @@ Data path: sampled masks + posed points -> the factor or shift with which bodies
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -50,8 +51,8 @@ def _mean_overlap(views: Sequence[ReducedMask], points: Sequence[np.ndarray], fa
     for view, body in zip(views, points, strict=True):
         w2c = view.w2c.copy()
         w2c[:3, 3] *= factor
-        values.append(overlap(view.mask, project_points(body, w2c, view.K, view.size).silhouette()))
-    return float(np.nan_to_num(values).mean())
+        values.append(_overlap(replace(view, w2c=w2c), body))
+    return float(np.mean(values))
 
 
 def check_shift(
@@ -62,11 +63,11 @@ def check_shift(
     gains: dict[int, list[float]] = {shift: [] for shift in SHIFTS}
     at_zero = []
     for view in views:
-        zero = _overlap_at(view, points_of(view.frame))
+        zero = _overlap(view, points_of(view.frame))
         at_zero.append(zero)
         for shift in SHIFTS:
             if 0 <= view.frame + shift < frames:
-                gains[shift].append(_overlap_at(view, points_of(view.frame + shift)) - zero)
+                gains[shift].append(_overlap(view, points_of(view.frame + shift)) - zero)
     best = max(SHIFTS, key=lambda shift: np.median(gains[shift]) if gains[shift] else -1.0)
     found = np.array(gains[best])
     # Medians and shares: a single frame that is fitted badly says nothing about numbers.
@@ -83,6 +84,6 @@ def check_shift(
     )
 
 
-def _overlap_at(view: ReducedMask, points: np.ndarray) -> float:
+def _overlap(view: ReducedMask, points: np.ndarray) -> float:
     value = overlap(view.mask, project_points(points, view.w2c, view.K, view.size).silhouette())
     return float(np.nan_to_num(value))

@@ -254,7 +254,7 @@ def scene_of_model(path: Path, trained: TrainedAvatar, backend: Backend) -> Live
 def scene_of_run(trainer: Trainer, title: str) -> LiveScene:
     """A run in progress: the trainer's own avatar and the capture that it holds."""
     dataset = trainer.scene.training
-    frames = sorted({frame for frame, _ in dataset.pairs})
+    frames = dataset.seen_frames
     return LiveScene(
         trainer.trained().to(trainer.device),  # its pose space, which training itself does not need there
         trainer.backend,

@@ -257,8 +257,7 @@ class Trainer:
                 terms = {name: means.get(name, 0) + term / len(samples) for name, term in terms.items()}
             means = terms
         self.optimisers.set_rates(self.iteration)
-        finite = self.optimisers.step()
-        return means, finite + self.refinement.step(self.iteration, self.ranks)
+        return means, self.refinement.step(self.iteration, self.ranks, self.optimisers.step())
 
     def add_gradients(self, sample: Sample) -> dict[str, torch.Tensor]:
         """Those of one pose's part in the step's mean loss; returns its loss terms."""

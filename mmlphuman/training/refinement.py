@@ -11,8 +11,6 @@ Shape letters: F training frames, C training cameras, R rows, G groups of three 
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,7 +27,7 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.poses import SmplParams, smpl_params_arrays
 from mmlphuman.config import Config
-from mmlphuman.files import atomic_write, npz_names, read_npz
+from mmlphuman.files import atomic_write, npz_names, read_npz, write_csv
 from mmlphuman.model_folder import REFINED_POSES
 from mmlphuman.pose_layout import BODY_POSE
 from mmlphuman.processes import Ranks
@@ -286,7 +284,7 @@ class Refinement:
         self.poses: PoseRefinement | None = None
         self.colors: CameraColors | None = None
         if config.refine_poses:
-            frames = sorted({frame for frame, _ in dataset.pairs})
+            frames = dataset.seen_frames
             self.poses = PoseRefinement(dataset.poses, frames, config, device)
         if config.refine_camera_colors:
             self.colors = CameraColors(dataset.camera_ids, device)
@@ -307,9 +305,10 @@ class Refinement:
     def with_penalty(self, loss: Tensor, frame: int) -> Tensor:
         return loss if self.poses is None else loss + self.poses.penalty(frame)
 
-    def step(self, iteration: int, ranks: Ranks) -> Tensor | float:
-        """After the backward passes of a step's samples. Returns a number that is finite if all gradients were."""
-        finite, progress = 0.0, iteration / self.config.iterations
+    def step(self, iteration: int, ranks: Ranks, finite: Tensor) -> Tensor:
+        """After the backward passes of a step's samples. finite: a number that is so if the avatar's gradients are;
+        returns one that is so if all are."""
+        progress = iteration / self.config.iterations
         for learnt, name in ((self.poses and self.poses.learnt, "pose"), (self.colors, "camera_color")):
             if learnt is not None:
                 decay = getattr(self.config.lr_decay, name) ** progress
@@ -341,12 +340,3 @@ class Refinement:
         for name, part in (("poses", self.poses), ("colors", self.colors)):
             if part is not None:
                 part.learnt.load_state_dict(state[name])
-
-
-def write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())

@@ -91,7 +91,7 @@ def _pose_difference(dataset: CaptureDataset, model_dir: Path) -> str:
     if not (model_dir / POSES_NAME).is_file():
         return ""
     begun = read_npz(model_dir / POSES_NAME, ("frames", "betas", "poses", "translations"), ("expression",))
-    frames = sorted({frame for frame, _ in dataset.pairs})
+    frames = dataset.seen_frames
     if begun["frames"].tolist() != frames:
         return f"it trains on frames {ranges(frames)}, the run on {ranges(begun['frames'].tolist())}"
     now = dataset.poses

@@ -85,7 +85,7 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
     say(poses.told)
     training, held_out = training_dataset(config, layout, poses), test_dataset(config, layout, poses)
     read_one_of_each_camera(training)
-    frames = sorted({frame for frame, _ in training.pairs})
+    frames = training.seen_frames
     pose_space = PoseSpace.fit(torch.from_numpy(poses.features(frames)), config.pca_components)
     body = load_body(config.smpl_pkl_path, poses.betas)
     template, volume = load_template(layout.template_path, body), None
@@ -178,7 +178,7 @@ def write_run_record(folder: Path, config: Config, data_dir: Path, scene: Scene)
     record = {"data_dir": str(data_dir), "command": sys.argv, **versions(), "lenses": lenses(dataset)}
     (folder / RUN_NAME).write_text(json.dumps(record, indent=2))
     (folder / CAMERAS_NAME).write_text(json.dumps(camera_list(dataset), indent=1))
-    frames = sorted({frame for frame, _ in dataset.pairs})
+    frames = dataset.seen_frames
     poses = dataset.poses
     np.savez(
         folder / POSES_NAME,

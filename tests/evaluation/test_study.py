@@ -104,6 +104,10 @@ def test_only_names_of_the_study_can_be_selected(study_file):
         ("seeds=[1,1]", r"seeds: \[1, 1\]"),
         ("seeds=[]", "seeds: none"),
         ("--seeds", "'--seeds' is not understood"),
+        (
+            "subjects.one.data_dir='${oc.env:HOME}'",
+            r"command line: subjects\.one\.data_dir: .* stands for a value",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(study_file, override, message):
@@ -152,3 +156,12 @@ def test_the_committed_studies(files, tmp_path):
         static = runs[f"{run.subject}/{study.variants[run.variant].against}/seed{run.seed}"].config
         assert static.light == run.config.light, f"{name} is compared under another light"
         assert static.iteration_dxyz_basis > static.iterations < static.iteration_gsparam_basis
+
+
+def test_a_study_file_is_not_interpolated(tmp_path):
+    """It may be a stranger's, and what it comes to is saved beside the scores."""
+    (tmp_path / "sly.yaml").write_text("variants: {default: {settings: {vgg_path: '${oc.env:HOME}'}}}\n")
+    with pytest.raises(
+        ValueError, match=r"sly\.yaml: variants\.default\.settings\.vgg_path: .* stands for a"
+    ):
+        load_study([tmp_path / "sly.yaml"])
