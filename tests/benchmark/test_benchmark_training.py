@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmlphuman.benchmark import training_step
+from mmlphuman.benchmark.clock import wall_milliseconds
 from mmlphuman.benchmark.training_step import (
     FEWEST_STEADY,
     STAGES,
@@ -60,9 +61,14 @@ def test_the_stages_make_the_step(subject, dataset):
     run.measure(5)
     row = run.row().to_json()
     assert list(row["stages_ms"]) == list(STAGES) and row["losses"] == ["l1", "ssim", "smooth", "scaling"]
-    total = sum(stage["median"] for stage in row["stages_ms"].values())
-    assert total == pytest.approx(row["step_ms"]["median"], rel=0.6)  # a busy machine may jump
     assert row["back_to_back_ms"] > 0 and row["peak_gib"] is None
+
+    shares, staged = [], {}
+    for _ in range(10):  # a busy machine may take its turn in between, not every time
+        whole = wall_milliseconds(lambda: staged.update(run.staged_step()), run.device)
+        assert all(spent > 0 for spent in staged.values()) and sum(staged.values()) <= whole
+        shares.append(sum(staged.values()) / whole)
+    assert max(shares) > 0.8
 
 
 def test_every_number_of_views_has_its_row(subject, tmp_path, monkeypatch):
