@@ -15,6 +15,7 @@ from mmlphuman.animation.pose_file import read_pose_file
 from mmlphuman.animation.render_sequence import to_cameras
 from mmlphuman.evaluation.speed import STAGES
 from mmlphuman.model_folder import load_model
+from mmlphuman.output_folder import begin_output
 from mmlphuman.render.rasterize import rasterize
 from tests.commands.runs import call, call_here, one_error_line
 
@@ -240,9 +241,12 @@ def test_places_that_cannot_be_written_are_one_line(animate, tmp_path):
 def test_a_writer_that_fails_stops_the_run_and_leaves_nothing_half(animate, tmp_path):
     """`render` is a file where the folder should be: the first picture fails while the video is under way."""
     (tmp_path / "render").write_text("")
+    begin_output(tmp_path / "of_old", "test.py --pose_path", [])
+    (tmp_path / "of_old" / "output.json").rename(tmp_path / "output.json")  # an earlier output's, with that file in it
+    (tmp_path / "of_old").rmdir()
     status, _, err = animate("--video", out_dir=tmp_path)
     assert status == 1 and "frame00000000.png" in err.splitlines()[-1]
-    assert names(tmp_path) == ["render"]
+    assert names(tmp_path) == ["output.json", "render"]
 
 
 def estimated(folder: Path, files, **changes) -> Path:
