@@ -150,7 +150,8 @@ def refuse_other_settings(run: Run) -> None:
     """ValueError where the run's folder holds one with other settings."""
     recorded = run.model_dir / "config.yaml"
     if recorded.is_file():
-        check_same_run(load_config(recorded), apply_determinism(run.config), run.model_dir)
+        given = apply_determinism(run.config)
+        check_same_run(load_config(recorded), given, run.model_dir, longer=False)  # variants are compared
 
 
 def say_what_there_is(runs: Sequence[Run], jobs: int) -> None:

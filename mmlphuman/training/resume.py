@@ -50,7 +50,6 @@ MAY_CHANGE = {
     "device", "num_workers", "data_in_memory", "test", "test_iterations", "test_every", "log_every",
     "checkpoint_iterations", "checkpoint_every", "checkpoints_kept", "smpl_pkl_path", "vgg_path", "detect_anomaly",
     "viewer_budget", "divergence_factor", "divergence_retries", "kernels", "skinning_weights",
-    "iterations",  # more of them
 }  # fmt: skip
 
 
@@ -130,18 +129,19 @@ def lengthened(before: Config, now: Config, iteration: int) -> str:
     )
 
 
-def check_same_run(saved: Config, given: Config, model_dir: Path) -> None:
-    """Raises ValueError naming the first setting that would make this another run."""
+def check_same_run(saved: Config, given: Config, model_dir: Path, longer: bool = True) -> None:
+    """Raises ValueError naming the first setting that would make this another run. longer: whether one of more
+    iterations is the same."""
     before, now = asdict(saved), asdict(given)
-    if given.iterations < saved.iterations:
+    if longer and given.iterations < saved.iterations:
         raise ValueError(
             f"iterations: {model_dir} is a run of {saved.iterations}, which can be made longer, not shorter to "
             f"{given.iterations}; leave iterations (and the --config that says it) out"
         )
     for key, value in before.items():
-        if key not in MAY_CHANGE and now[key] != value:
+        if key not in MAY_CHANGE | ({"iterations"} if longer else set()) and now[key] != value:
             published = "add --config config/published.yaml, the method of versions before this setting"
-            remedy = published if FORMERLY.get(key) == value else f"resume with {model_dir / 'config.yaml'}"
+            remedy = published if FORMERLY.get(key) == value else f"leave {key} out, --resume knows it"
             raise ValueError(
                 f"{model_dir} was trained with {key}: {value}, now it is {now[key]}; {remedy}, or start another "
                 "--out_dir"
