@@ -170,10 +170,10 @@ def prepare(
         trainer = resume_run(
             config, args.data_dir, args.out_dir, lpips, ranks.device, ranks, args.other_capture
         )
-        if recorded is not None:
-            if ranks.first:
-                update_record(args.out_dir, recorded)
-            ranks.say(f"resuming {args.out_dir} at iteration {trainer.iteration}: {recorded.text()}")
+        if recorded is not None and ranks.first:
+            update_record(args.out_dir, recorded)
+        about = "" if recorded is None else f": {recorded.text()}"
+        ranks.say(f"resuming {args.out_dir} at iteration {trainer.iteration}{about}")
         return trainer
     with ranks.first_before_others():
         if ranks.first:
