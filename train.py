@@ -1,6 +1,8 @@
 """Trains an avatar on a capture.
 
 python train.py --config config/avrex_zzr.yaml --data_dir CAPTURE --out_dir MODEL [--resume [auto]] [key=value ...]
+python train.py --out_dir MODEL --resume [iterations=N]      go on with a run that has begun, or make it longer
+python train.py --config ... --data_dir CAPTURE --out_dir NEW --init_from MODEL     a new run from a trained avatar
 torchrun --nproc_per_node=GPUS train.py ...      one process a GPU; on several hosts with --nnodes and --rdzv_endpoint
 
 Asked to stop (SIGTERM, SIGUSR1, Ctrl-C; SIGHUP, SIGQUIT, SIGXCPU), it finishes its step, saves itself and ends with
@@ -19,28 +21,8 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-import torch
-
 from mmlphuman.command import run_command
-from mmlphuman.config import Config, load_config
-from mmlphuman.measures.lpips import load_lpips
-from mmlphuman.model_folder import list_checkpoints
-from mmlphuman.processes import Ranks
-from mmlphuman.resources import memory_for
-from mmlphuman.streaming.live_training import live_training
 from mmlphuman.streaming.server import ListenAddress, add_viewer_arguments, viewer_address
-from mmlphuman.training.guarding import EXIT_STATUS, Preemption
-from mmlphuman.training.loop import Trainer, poses_per_step
-from mmlphuman.training.monitor import Monitor, NoMonitor
-from mmlphuman.training.resume import resume_run
-from mmlphuman.training.run_setup import (
-    apply_determinism,
-    build_scene,
-    create_model_folder,
-    lock_run,
-    refuse_occupied,
-    write_run_record,
-)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -49,11 +31,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--config",
         type=Path,
-        required=True,
         action="append",
-        help="YAML settings, e.g. config/demo.yaml; given again, over the ones before: config/published.yaml",
+        default=[],
+        help="YAML settings, e.g. config/demo.yaml; given again, over the ones before: config/published.yaml. With "
+        "--resume over the run's own, which --out_dir remembers: what differs is told, or refused if it would make "
+        "another run",
     )
-    parser.add_argument("--data_dir", type=Path, required=True, help="capture folder")
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        help="capture folder; with --resume by default the one that the run began with",
+    )
     parser.add_argument(
         "--out_dir", type=Path, required=True, help="model folder to make (or, with --resume, continue)"
     )
@@ -61,7 +49,19 @@ def parse_arguments() -> argparse.Namespace:
         "--resume",
         choices=["auto"],
         metavar="[auto]",
-        help="continue the run in --out_dir at its newest whole checkpoint; start it if there is none",
+        help="continue the run in --out_dir at its newest whole checkpoint, with its own settings and capture; start "
+        "it if there is none, which takes --config and --data_dir. iterations=N makes a run longer, a finished one, "
+        "too: learning rates go on as those of a run of N iterations",
+    )
+    parser.add_argument(
+        "--init_from",
+        type=Path,
+        metavar="MODEL",
+        help="start a new run from a trained avatar: a model folder, an avatar.pt, or a compact .safetensors file. "
+        "Its Gaussians, bases and MLPs are the start, and its light where people stand in the same place. The "
+        "settings must describe an avatar of the same make (--config MODEL/config.yaml does), the capture the same "
+        "body. Parts that were switched on stay so (their iteration_* become 0); losses follow the schedule from 0; "
+        "optimisers, learning rates, corrections of the capture and the range of training's poses are new",
     )
     parser.add_argument(
         "--other_capture",
@@ -71,7 +71,12 @@ def parse_arguments() -> argparse.Namespace:
     add_viewer_arguments(parser)
     parser.add_argument("--no_viewer", action="store_true", help="serve no live viewer")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
-    return parser.parse_intermixed_args(spell_out_resume(sys.argv[1:]))  # settings may stand between flags
+    args = parser.parse_intermixed_args(spell_out_resume(sys.argv[1:]))  # settings may stand between flags
+    if not args.resume and not (args.config and args.data_dir):
+        raise ValueError(
+            "a new run needs --config and --data_dir; only one that has begun goes on (--resume) without"
+        )
+    return args
 
 
 def spell_out_resume(words: list[str]) -> list[str]:
@@ -84,9 +89,47 @@ def spell_out_resume(words: list[str]) -> list[str]:
     return spelled
 
 
-def main() -> None:
-    args = parse_arguments()
-    config = apply_determinism(load_config(args.config, args.overrides))
+if __name__ == "__main__":  # wrong words end here, before torch is loaded, which takes seconds
+    ARGUMENTS = run_command(parse_arguments)
+
+import torch
+
+from mmlphuman.config import Config, load_config
+from mmlphuman.measures.lpips import load_lpips
+from mmlphuman.model_folder import list_checkpoints
+from mmlphuman.processes import Ranks
+from mmlphuman.resources import memory_for
+from mmlphuman.streaming.live_training import live_training
+from mmlphuman.training.guarding import EXIT_STATUS, Preemption
+from mmlphuman.training.loop import Trainer, poses_per_step
+from mmlphuman.training.monitor import Monitor, NoMonitor
+from mmlphuman.training.resume import RecordedRun, resume_run, update_record
+from mmlphuman.training.run_setup import (
+    apply_determinism,
+    build_scene,
+    create_model_folder,
+    lock_run,
+    refuse_occupied,
+    write_run_record,
+)
+from mmlphuman.training.starting_avatar import StartingAvatar
+
+
+def main(args: argparse.Namespace) -> None:
+    recorded, start = None, None
+    if args.resume and list_checkpoints(args.out_dir):
+        recorded = RecordedRun.read(args.out_dir, args.config, args.overrides, args.data_dir, args.init_from)
+        config, args.data_dir = recorded.config, recorded.data_dir
+    elif args.config and args.data_dir:
+        config = load_config(args.config, args.overrides)
+        if args.init_from is not None:
+            start = StartingAvatar.load(args.init_from, config)
+            config = start.settings(config)
+    else:
+        raise ValueError(
+            f"--out_dir {args.out_dir} holds no checkpoint to go on from; to start a run give --config and --data_dir"
+        )
+    config = apply_determinism(config)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.allow_tf32
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     # Of recorded steps, whose parameters' gradients are added up on the stream that they were recorded on.
@@ -101,7 +144,7 @@ def main() -> None:
         with memory_for(
             "the run does not fit; lower init_num_gs, image_scaling, views_per_pose or num_workers"
         ):
-            trainer = prepare(args, config, lpips, ranks)
+            trainer = prepare(args, config, lpips, ranks, recorded, start)
             finished = train(args.out_dir, trainer, viewers, preemption)
     if not finished:
         if ranks.first:
@@ -111,24 +154,35 @@ def main() -> None:
         sys.exit(EXIT_STATUS)
 
 
-def prepare(args: argparse.Namespace, config: Config, lpips: Callable | None, ranks: Ranks) -> Trainer:
-    """A new run with its model folder, or the one to be continued; rank 0 decides which."""
+def prepare(
+    args: argparse.Namespace,
+    config: Config,
+    lpips: Callable | None,
+    ranks: Ranks,
+    recorded: RecordedRun | None,
+    start: StartingAvatar | None,
+) -> Trainer:
+    """A new run with its model folder, or the one to be continued; rank 0 decides which. recorded: of the latter, as
+    this rank found it; start: what a new one begins with."""
     if args.resume and ranks.any_rank(ranks.first and bool(list_checkpoints(args.out_dir))):
         if ranks.first:
             lock_run(args.out_dir)
         trainer = resume_run(
             config, args.data_dir, args.out_dir, lpips, ranks.device, ranks, args.other_capture
         )
-        ranks.say(f"resuming {args.out_dir} at iteration {trainer.iteration}")
+        if recorded is not None and ranks.first:
+            update_record(args.out_dir, recorded)
+        about = "" if recorded is None else f": {recorded.text()}"
+        ranks.say(f"resuming {args.out_dir} at iteration {trainer.iteration}{about}")
         return trainer
     with ranks.first_before_others():
         if ranks.first:
             refuse_occupied(args.out_dir)  # before the long part
-        scene = build_scene(config, args.data_dir, ranks.say)
+        scene = build_scene(config, args.data_dir, ranks.say, start)
     trainer = Trainer(config, scene, lpips, ranks.device, ranks=ranks)
 
     def fill(folder: Path) -> None:
-        write_run_record(folder, config, args.data_dir, scene)
+        write_run_record(folder, config, args.data_dir, scene, start)
         trainer.save(folder)
 
     if ranks.first:
@@ -164,4 +218,4 @@ def train(model_dir: Path, trainer: Trainer, viewers: ListenAddress | None, pree
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, ARGUMENTS)

@@ -10,10 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmlphuman.backend import RASTERIZERS, choose_backend
 from mmlphuman.command import choose_device, run_command
-from mmlphuman.model_folder import load_model
-from mmlphuman.streaming.live_scene import Answers, scene_of_model
 from mmlphuman.streaming.server import add_viewer_arguments, viewer_address
 
 WAIT_SECONDS = 1.0  # asleep at a time while nobody asks for a picture
@@ -27,12 +24,19 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_viewer_arguments(parser)
     parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:N")
-    parser.add_argument("--rasterizer", default="auto", choices=("auto", *RASTERIZERS))
+    parser.add_argument("--rasterizer", default="auto", choices=("auto", "gsplat", "torch"))
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_arguments()
+if __name__ == "__main__":  # wrong words end here, before torch is loaded, which takes seconds
+    ARGUMENTS = run_command(parse_arguments)
+
+from mmlphuman.backend import choose_backend
+from mmlphuman.model_folder import load_model
+from mmlphuman.streaming.live_scene import Answers, scene_of_model
+
+
+def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     backend = choose_backend(args.rasterizer, "auto", device)
     viewer_address(args).check()
@@ -52,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, ARGUMENTS)

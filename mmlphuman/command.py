@@ -1,4 +1,7 @@
-"""What all commands share: errors as one line, the device, a folder for results, the versions for their record."""
+"""What all commands share: errors as one line, the device, a folder for results, the versions for their record.
+
+Without torch until something of it is asked for: a command reads its words first and loads what takes seconds then.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,7 @@ import traceback
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import NoReturn
-
-import torch
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from mmlphuman.resources import (
     OutOfMemory,
@@ -25,6 +26,10 @@ from mmlphuman.resources import (
 )
 from mmlphuman.text import one_line
 
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
 LESS_MEMORY = "give the machine or container more, or lower num_workers, image_scaling or init_num_gs"
 RECORDED_PACKAGES = ("torch", "gsplat", "numpy", "smplx", "opencv-python-headless", "opencv-python")
 
@@ -33,9 +38,10 @@ class ErrorOfOneProcess(ValueError):
     """Of one among several processes of a command (processes.Ranks); the others do not know it."""
 
 
-def run_command(main: Callable[[], None]) -> None:
-    """Calls `main`; an expected error becomes one line on stderr and exit status 1.
+def run_command(main: Callable[..., T], *arguments: object) -> T:
+    """What `main` returns of the arguments; an expected error becomes one line on stderr and exit status 1.
 
+    Commands call it twice: for reading their words, before torch is loaded, and for their work.
     Of several processes the first on each host says what all of them meet, such as a wrong setting.
     """
     open_streams()
@@ -44,9 +50,9 @@ def run_command(main: Callable[[], None]) -> None:
         if sys.flags.optimize > 1:
             raise ValueError("PYTHONOPTIMIZE=2 (-OO) takes out the texts that commands need; unset it")
         require_open_files()
-        if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
-        main()
+        if (loaded := sys.modules.get("torch")) and "OMP_NUM_THREADS" not in os.environ:
+            loaded.set_num_threads(min(loaded.get_num_threads(), available_cores()))
+        return main(*arguments)
     except (ValueError, OSError) as error:
         if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
             error = OutOfMemory(f"out of memory ({reason(error)}); {LESS_MEMORY}")
@@ -99,6 +105,8 @@ def leave_at_once(status: int = 1) -> NoReturn:
 
 def choose_device(name: str) -> torch.device:
     """`auto` is the GPU if there is one. Raises ValueError for a device that is not there."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -124,6 +132,8 @@ def require_writable(folder: Path, flag: str = "--out_dir") -> None:
 
 def versions() -> dict:
     """Python, packages, GPU and the commit of this checkout, as far as they are known."""
+    import torch
+
     packages = {}
     for package in RECORDED_PACKAGES:
         try:

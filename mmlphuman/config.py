@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ DEFAULTS = Path(__file__).resolve().parent.parent / "config" / "default.yaml"  #
 NAMED_COLORS = {"white": [1.0, 1.0, 1.0], "black": [0.0, 0.0, 0.0]}
 # Looked for here, beside the settings that name them, and in the checkout.
 FILES = {"smpl_pkl_path", "vgg_path"}
+LISTS = "lists are written in brackets and without blanks, or in quotes: train_cam_ids=[0,2]"
 RETIRED = {"gradient_exchange"}  # keys that older versions wrote into model folders
 # What versions did that did not have these keys yet: the published method.
 FORMERLY = {
@@ -268,6 +269,11 @@ def load_config(
 
     Raises ValueError with one line that names the file and the field.
     """
+    return _merge([*_layers(paths), ("command line", dotlist(overrides or []))])
+
+
+def _layers(paths: Path | Sequence[Path | tuple[str, dict[str, Any]]]) -> list[tuple[str, Any]]:
+    """(where from, keys and values) of each."""
     layers = []
     for path in [paths] if isinstance(paths, Path | str) else paths:
         if isinstance(path, tuple):
@@ -282,7 +288,7 @@ def load_config(
         for key in FILES & set(user):
             user[key] = _found(user[key], path.parent)
         layers.append((str(path), user))
-    return _merge([*layers, ("command line", dotlist(overrides or []))])
+    return layers
 
 
 def read_yaml(path: Path) -> DictConfig:
@@ -297,12 +303,46 @@ def read_yaml(path: Path) -> DictConfig:
     return user
 
 
-def change_config(config: Config, overrides: list[str], source: str) -> Config:
-    """`key=value` overrides over settings that are there already, such as a trained model's; validated again.
+def change_config(
+    config: Config, overrides: list[str], source: str, paths: Path | Sequence[Path] = ()
+) -> Config:
+    """YAML files and, over them, `key=value` overrides over settings that are there already, such as a trained
+    model's; validated again.
 
     source: where `config` comes from, for messages.
     """
-    return _merge([(source, OmegaConf.structured(config)), ("command line", dotlist(overrides))])
+    changes = [*_layers(paths), ("command line", dotlist(overrides))]
+    return _merge([(source, OmegaConf.structured(config)), *changes])
+
+
+def differences(before: Config, now: Config, keys: Iterable[str] | None = None) -> list[str]:
+    """`test.cam_ids: [0] instead of [3, 1]` for each setting that differs. keys: of Config's fields, default all."""
+    found = []
+
+    def compare(key: str, was: Any, value: Any) -> None:
+        if isinstance(was, dict):
+            for part in was:
+                compare(f"{key}.{part}", was[part], value[part])
+        elif was != value:
+            found.append(f"{key}: {value} instead of {was}")
+
+    settings_before, settings_now = asdict(before), asdict(now)
+    for key in settings_before if keys is None else keys:
+        compare(key, settings_before[key], settings_now[key])
+    return found
+
+
+def saved_config(path: Path) -> Config:
+    """The config.yaml of a model folder; what its version did not have yet is what it did.
+
+    A file that lies elsewhere on this machine is the default's, where that is there.
+    """
+    config = load_config([("former versions", FORMERLY), path])
+    for key in FILES:
+        usual = _found(getattr(default_config(), key), DEFAULTS.parent.parent)
+        if not Path(getattr(config, key)).exists() and Path(usual).exists():
+            setattr(config, key, usual)
+    return config
 
 
 def config_of_saved(settings: dict[str, Any]) -> Config:
@@ -319,14 +359,24 @@ def config_of_saved(settings: dict[str, Any]) -> Config:
 
 
 def save_config(config: Config, path: Path) -> None:
-    Path(path).write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    Path(path).write_text(settings_text(config))
+
+
+def settings_text(config: Config) -> str:
+    """As YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
 def dotlist(overrides: Sequence[str]) -> DictConfig:
     """`key=value` words of the command line, all of them written out there. ValueError, one line."""
     for item in overrides:
         if "=" not in item or item.startswith("-"):
-            raise ValueError(f"command line: '{item}' is not understood; settings are given as key=value")
+            hint = LISTS if item.endswith("]") else "settings are given as key=value"
+            raise ValueError(f"command line: '{item}' is not understood; {hint}")
+        try:
+            OmegaConf.from_dotlist([item])
+        except Exception as error:  # OmegaConf passes several parsers' types through
+            raise ValueError(f"command line: '{item}' is not understood; {LISTS}") from error
     settings = OmegaConf.from_dotlist(list(overrides))
     _refuse_references("command line", settings)
     return settings
@@ -399,6 +449,8 @@ def unfit(
 ) -> ValueError:
     """What OmegaConf said of a key, in one line."""
     key = getattr(error, "full_key", None) or "?"
+    if source == "command line" and "ListConfig" in str(error):
+        return ValueError(f"{source}: {key}: a list is needed; {LISTS}")
     return ValueError(f"{source}: {key}: {_first_line(error)}; {documented}")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.state import check_state
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
-from mmlphuman.config import Config, config_of_saved
+from mmlphuman.config import Config, change_config, config_of_saved, differences, saved_config
 from mmlphuman.files import UNREADABLE_MEMBER, require_plain
 from mmlphuman.resources import is_out_of_memory
 from mmlphuman.text import one_line, ranges
@@ -33,6 +33,7 @@ FORMAT_VERSION = 2
 FOLDER = "checkpoints"
 NAME = re.compile(r"iteration_(\d{8})")
 AVATAR_FILE = "avatar.pt"
+SETTINGS_FILE = "config.yaml"
 # Of a run that refined the capture's: all frames, those of training corrected.
 REFINED_POSES = "smpl_params.npz"
 
@@ -66,14 +67,17 @@ def newest_checkpoint(model_dir: Path) -> Path:
 
 
 def load_model(path: str | Path) -> TrainedAvatar:
-    """Loads what rendering needs, on the CPU, from a model folder (its newest checkpoint), one checkpoint's folder
-    or a compact file."""
+    """Loads what rendering needs, on the CPU, from a model folder (its newest checkpoint), one checkpoint's folder or
+    avatar.pt, or a compact file."""
     path = Path(path)
+    if path.name == AVATAR_FILE:
+        path = path.parent
     if path.suffix == ".safetensors":
         from mmlphuman.export.compact import load_compact  # only those who have such a file need safetensors
 
         return load_compact(path)
-    checkpoint = path if NAME.fullmatch(path.name) else newest_checkpoint(path)
+    is_checkpoint = NAME.fullmatch(path.name) or (path / AVATAR_FILE).is_file()
+    checkpoint = path if is_checkpoint else newest_checkpoint(path)
     try:
         check_file(checkpoint / AVATAR_FILE)
     except DamagedCheckpoint as error:
@@ -103,6 +107,28 @@ def load_avatar(checkpoint: Path) -> TrainedAvatar:
         check_state(config, state, content["pose_space"])
         avatar, pose_space = avatar_from_state(config, state), PoseSpace(**content["pose_space"])
     return TrainedAvatar(avatar, pose_space, config, iteration)
+
+
+def settings_of(path: str | Path) -> Config | None:
+    """Those in a model folder's config.yaml; None where there is none, as for a compact file: then those that the model
+    was loaded with are its own."""
+    file = Path(path) / SETTINGS_FILE
+    return saved_config(file) if file.is_file() else None
+
+
+def with_settings(
+    trained: TrainedAvatar, path: Path, files: Sequence[Path], overrides: list[str], deciding: Sequence[str]
+) -> tuple[TrainedAvatar, Config, list[str]]:
+    """The settings to draw or score a model by: its own, over them YAML files, over all `key=value`.
+
+    path: as `load_model` took it. Returns the model with these settings' way of `--test`; the settings; and a line
+    where some of `deciding` (keys of Config) are not the model's own.
+    """
+    own = settings_of(path) or trained.config
+    config = change_config(own, overrides, str(path), files)
+    changed = differences(own, config, deciding)
+    notes = [f"not by {path}'s own settings: {', '.join(changed)}"] if changed else []
+    return trained.with_novel_poses_of(config), config, notes
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -41,16 +41,22 @@ def image_name(kind: str, camera: int, frame: int) -> Path:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write RGB (H, W, 3) uint8, grey (H, W) uint8 or a bool mask (H, W), whole or not at all.
+    """Write RGB (H, W, 3) or RGBA (H, W, 4) uint8, grey (H, W) uint8 or a bool mask (H, W), whole or not at all.
 
     The picture takes its name only when it is complete, so a killed run leaves no half picture under it.
     """
     if image.dtype == np.bool_:
         image = image.astype(np.uint8) * 255
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise ValueError(f"{path}: a PNG is written from uint8 RGB or grey, not {image.dtype} {image.shape}")
+    if (
+        image.dtype != np.uint8
+        or image.ndim not in (2, 3)
+        or (image.ndim == 3 and image.shape[2] not in (3, 4))
+    ):
+        raise ValueError(
+            f"{path}: a PNG is written from uint8 RGB, RGBA or grey, not {image.dtype} {image.shape}"
+        )
     if image.ndim == 3:
-        image = image[..., ::-1]  # OpenCV keeps blue first
+        image = image[..., [2, 1, 0, 3][: image.shape[2]]]  # OpenCV keeps blue first
     encoded, data = cv2.imencode(
         ".png", np.ascontiguousarray(image), [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION]
     )
@@ -63,6 +69,18 @@ def write_png(path: Path, image: np.ndarray) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def laid_on(picture: np.ndarray, background: Sequence[float]) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture (H, W, 4) uint8 with straight colour; one without alpha is returned as it is.
+
+    background: RGB in [0, 1].
+    """
+    if picture.shape[2] == 3:
+        return picture
+    alpha = picture[..., 3:].astype(np.float32) / 255
+    below = np.array(background, np.float32) * 255
+    return (picture[..., :3] * alpha + below * (1 - alpha)).round().astype(np.uint8)
 
 
 class BackgroundWriter:

@@ -14,15 +14,6 @@ import sys
 from pathlib import Path
 
 from mmlphuman.command import run_command
-from mmlphuman.preparation.capture_check import check_capture
-from mmlphuman.preparation.findings import (
-    EXIT_STATUS,
-    closing_line,
-    format_table,
-    overall,
-    write_report,
-)
-from mmlphuman.preparation.overlays import choose_cells, write_body_sheet
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,25 +28,47 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--frames", type=int, default=SAMPLED_FRAMES, help="frames to look at, in all cameras; 0: every one"
     )
-    parser.add_argument("--out", type=Path, help="folder of the report; default output/check_CAPTURE")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the report: a new one, or that of an earlier check, "
+        "which goes first; default output/check_CAPTURE",
+    )
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_arguments()
+if __name__ == "__main__":  # wrong words end here, before what takes seconds is loaded
+    ARGUMENTS = run_command(parse_arguments)
+
+from mmlphuman.output_folder import begin_output, require_output
+from mmlphuman.preparation.capture_check import check_capture
+from mmlphuman.preparation.findings import (
+    EXIT_STATUS,
+    closing_line,
+    format_table,
+    overall,
+    write_report,
+)
+from mmlphuman.preparation.overlays import choose_cells, write_body_sheet
+
+PROGRAM, REPORT, SHEET = "check_capture.py", "report.json", "contact_sheet.png"
+
+
+def main(args: argparse.Namespace) -> None:
     data_dir = args.data_dir.resolve()
     out = (args.out or ROOT / "output" / f"check_{data_dir.name}").resolve()
     if args.frames < 0:
         raise ValueError(f"--frames {args.frames}: must not be negative")
     if out.is_relative_to(data_dir):
         raise ValueError(f"--out {out}: lies in the capture, where nothing is written; name another folder")
+    require_output(out, PROGRAM, "--out")
     checked = check_capture(data_dir, args.smpl_path, args.frames, progress=True)
     print(format_table(checked.findings))
-    write_report(out / "report.json", data_dir, checked.findings, checked.measures())
-    print(f"report         {out / 'report.json'}")
+    begin_output(out, PROGRAM, [REPORT, SHEET])
+    write_report(out / REPORT, data_dir, checked.findings, checked.measures())
+    print(f"report         {out / REPORT}")
     cells = choose_cells(checked.samples)
-    path = out / "contact_sheet.png"
-    path.unlink(missing_ok=True)  # one of an earlier run would mislead
+    path = out / SHEET
     if cells:
         layout, params, body = checked.layout, checked.params, checked.body
         assert layout and params and body, "cells show how the posed body fits"
@@ -66,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, ARGUMENTS)

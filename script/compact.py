@@ -1,7 +1,7 @@
 """Makes a compact model: one safe file that test.py and visualize.py load like a model folder.
 
     python script/compact.py --model_dir MODEL --out avatar.safetensors [--keep 0.3]
-    python script/compact.py ... --data_dir CAPTURE --config config/SUBJECT.yaml [--test]    also scores both
+    python script/compact.py ... --data_dir CAPTURE [--test] [--config FILE] [key=value ...]    also scores both
 
 MLPs and bases are stored in 8 bits, the rest in half precision (places in full); Gaussians whose colour, shape and
 opacity hardly change over the training poses lose their bases. Prints what it saves and what it costs.
@@ -13,29 +13,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmlphuman.animation.camera_file import cameras_of_folder, read_camera_list
-from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.backend import choose_backend
-from mmlphuman.capture.dataset import CaptureDataset, test_dataset
-from mmlphuman.capture.formats import open_capture
-from mmlphuman.capture.poses import read_smpl_params
-from mmlphuman.command import choose_device, run_command, versions
-from mmlphuman.config import load_config
-from mmlphuman.evaluation.metrics import score_picture
-from mmlphuman.evaluation.render_to_files import rendered_pictures
-from mmlphuman.evaluation.score_table import ScoreTable, comparison
-from mmlphuman.export.compact import encode, load_compact, pack
-from mmlphuman.export.compact_report import (
-    MEGABYTE,
-    compare,
-    full_tensors,
-    part_sizes,
-    size_table,
-)
-from mmlphuman.export.pruning import MIN_PSNR, Selection, prune, select, visible_change
-from mmlphuman.files import atomic_write
-from mmlphuman.json_file import read_json
-from mmlphuman.model_folder import load_model
+from mmlphuman.command import run_command
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -47,19 +25,32 @@ def parse_arguments() -> argparse.Namespace:
         "--keep",
         type=float,
         metavar="SHARE",
-        help="of the Gaussians that keep their bases, 0 to 1; default: the fewest that leave an estimated "
-        f"{MIN_PSNR:g} dB between the pruned and the full avatar, on the person in training poses",
+        help="of the Gaussians that keep their bases, 0 to 1; default: the fewest that leave the person in training "
+        "poses as it is to the eye (MIN_PSNR in mmlphuman/export/pruning.py)",
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     scores = parser.add_argument_group("scores of both models on a capture (optional)")
     scores.add_argument("--data_dir", type=Path, help="capture folder")
-    scores.add_argument("--config", type=Path, help="settings; its `test` part selects the images")
+    scores.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        default=[],
+        help="settings over the model's own, whose `test` part selects the images; what differs is told",
+    )
     scores.add_argument(
         "--test", action="store_true", help="bring novel poses into training's range, as test.py --test does"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
-    return parser.parse_intermixed_args()  # settings may stand between flags
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings over the model's own and those of --config",
+    )
+    args = parser.parse_intermixed_args()  # settings may stand between flags
+    check_arguments(args)
+    return args
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -69,10 +60,40 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(f"--out {args.out} exists; give --overwrite to replace it, or another name")
     if args.keep is not None and not 0 <= args.keep <= 1:
         raise ValueError(f"--keep {args.keep:g}: it is a share of the Gaussians, 0 to 1")
-    if (args.data_dir is None) != (args.config is None):
-        raise ValueError("scores need both --data_dir and --config")
-    if args.overrides and args.config is None:
-        raise ValueError(f"'{args.overrides[0]}': settings are for scores; give --data_dir and --config")
+    if args.data_dir is None and (args.config or args.overrides):
+        raise ValueError(
+            f"'{[*args.config, *args.overrides][0]}': settings are for scores; give --data_dir, too"
+        )
+
+
+if __name__ == "__main__":  # wrong words end here, before torch is loaded, which takes seconds
+    ARGUMENTS = run_command(parse_arguments)
+
+from mmlphuman.animation.camera_file import cameras_of_folder, read_camera_list
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.backend import choose_backend
+from mmlphuman.capture.dataset import CaptureDataset, test_dataset
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.command import choose_device, versions
+from mmlphuman.config import Config
+from mmlphuman.evaluation.metrics import score_picture
+from mmlphuman.evaluation.render_to_files import rendered_pictures
+from mmlphuman.evaluation.score_table import ScoreTable, comparison
+from mmlphuman.export.compact import encode, load_compact, pack
+from mmlphuman.export.compact_report import (
+    MEGABYTE,
+    compare,
+    full_tensors,
+    part_sizes,
+    size_table,
+)
+from mmlphuman.export.pruning import Selection, prune, select, visible_change
+from mmlphuman.files import atomic_write
+from mmlphuman.json_file import read_json
+from mmlphuman.model_folder import load_model, with_settings
+
+DECIDING = ("test", "background", "novel_poses", "pca_sigmas")  # settings that decide what is scored
 
 
 @dataclass(frozen=True)
@@ -80,21 +101,23 @@ class Test:
     """Pictures of a capture to score models on."""
 
     dataset: CaptureDataset
-    background: list[float]
+    config: Config
     project_pose: bool
 
     def score(self, trained: TrainedAvatar) -> ScoreTable:
         backend = choose_backend(trained.config.rasterizer, trained.config.kernels, trained.device)
-        pictures = rendered_pictures(trained, self.dataset, self.background, self.project_pose, backend)
+        asked = trained.with_novel_poses_of(self.config)
+        pictures = rendered_pictures(asked, self.dataset, self.config.background, self.project_pose, backend)
         return ScoreTable.of([score_picture(picture, device=trained.device) for picture in pictures])
 
 
-def open_test(args: argparse.Namespace, face: bool) -> Test:
-    """face: as the avatar was trained."""
-    config = load_config(args.config, args.overrides)
+def open_test(args: argparse.Namespace, trained: TrainedAvatar) -> Test:
+    _, config, notes = with_settings(trained, args.model_dir, args.config, args.overrides, DECIDING)
+    for note in notes:
+        print(f"note: {note}")
     layout = open_capture(args.data_dir)
-    dataset = test_dataset(config, layout, read_smpl_params(layout.pose_path, face, config.smpl_pkl_path))
-    return Test(dataset, config.background, args.test)
+    poses = read_smpl_params(layout.pose_path, trained.config.face, config.smpl_pkl_path)
+    return Test(test_dataset(config, layout, poses), config, args.test)
 
 
 def read_cameras(model_dir: Path) -> list[dict] | None:
@@ -114,14 +137,12 @@ def describe(selection: Selection) -> str:
     )
 
 
-def main() -> None:
-    args = parse_arguments()
-    check_arguments(args)
+def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     full = load_model(args.model_dir).to(device)
     if full.avatar.is_compact:
         raise ValueError(f"--model_dir {args.model_dir}: is a compact model already; give the model folder")
-    test = open_test(args, full.config.face) if args.data_dir else None
+    test = open_test(args, full) if args.data_dir else None
     cameras = read_cameras(args.model_dir)
     with atomic_write(args.out) as file:  # opened now: a folder that cannot be written to is no late surprise
         selection = select(visible_change(full), args.keep)
@@ -139,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, ARGUMENTS)

@@ -20,50 +20,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from omegaconf import OmegaConf
-
-from mmlphuman.backend import choose_backend
-from mmlphuman.body.smplx_model import load_body
-from mmlphuman.body.weight_volume import find_or_make_weight_volume
-from mmlphuman.capture.formats import open_capture
-from mmlphuman.capture.poses import read_smpl_params
-from mmlphuman.command import choose_device, require_writable, run_command
-from mmlphuman.config import load_config, save_config
-from mmlphuman.evaluation.image_folders import read_mask, read_picture
-from mmlphuman.evaluation.metrics import ImagePair, score_picture
-from mmlphuman.evaluation.protocols import Protocol, novelty_notes, part_dataset, training_views
-from mmlphuman.evaluation.render_to_files import render_capture
-from mmlphuman.evaluation.study import CEILING, GIVEN, Run, Study, load_study, runs_of, select
-from mmlphuman.evaluation.variant_table import (
-    HEADER,
-    ScoredPicture,
-    StudyScores,
-    as_markdown,
-    as_text,
-    read_scores,
-    write_scores,
-)
-from mmlphuman.files import atomic_write
-from mmlphuman.json_file import read_json
-from mmlphuman.measures.lpips import load_lpips
-from mmlphuman.model_folder import NAME, list_checkpoints, load_model, poses_to_score
-from mmlphuman.picture_files import image_name
-from mmlphuman.processes import started_processes
-from mmlphuman.resources import available_cores
-from mmlphuman.text import ranges
-from mmlphuman.training.guarding import EXIT_STATUS, Preemption
-from mmlphuman.training.resume import check_same_run
-from mmlphuman.training.run_setup import apply_determinism
-
-ROOT = Path(__file__).resolve().parent.parent
-SCORES, STAMP, LOG, PICTURES = "scores.csv", "scored.json", "log.txt", "pictures"
-POLL_SECONDS, STATUS_SECONDS = 0.2, 60
-LOG_END = 2000  # bytes, in which a log's last line is looked for
-PROTOCOL = Protocol("study", "the study's sets", ())  # on white, at full size
+from mmlphuman.command import run_command
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -99,8 +59,55 @@ def seed_list(words: str) -> list[int]:
     return [int(word) for word in words.split(",")]
 
 
-def main() -> None:
-    args = parse_arguments()
+if __name__ == "__main__":  # wrong words end here, before torch is loaded, which takes seconds
+    ARGUMENTS = run_command(parse_arguments)
+
+import torch
+from omegaconf import OmegaConf
+
+from mmlphuman.backend import choose_backend
+from mmlphuman.body.smplx_model import load_body
+from mmlphuman.body.weight_volume import find_or_make_weight_volume
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.command import choose_device
+from mmlphuman.config import load_config, save_config
+from mmlphuman.evaluation.image_folders import read_mask, read_picture
+from mmlphuman.evaluation.metrics import ImagePair, score_picture
+from mmlphuman.evaluation.protocols import Protocol, novelty_notes, part_dataset, training_views
+from mmlphuman.evaluation.render_to_files import render_capture
+from mmlphuman.evaluation.study import CEILING, GIVEN, Run, Study, load_study, runs_of, select
+from mmlphuman.evaluation.variant_table import (
+    HEADER,
+    ScoredPicture,
+    StudyScores,
+    as_markdown,
+    as_text,
+    read_scores,
+    write_scores,
+)
+from mmlphuman.files import atomic_write
+from mmlphuman.json_file import read_json
+from mmlphuman.measures.lpips import load_lpips
+from mmlphuman.model_folder import NAME, list_checkpoints, load_model, poses_to_score
+from mmlphuman.output_folder import require_output
+from mmlphuman.picture_files import image_name
+from mmlphuman.processes import started_processes
+from mmlphuman.resources import available_cores
+from mmlphuman.text import ranges
+from mmlphuman.training.guarding import EXIT_STATUS, Preemption
+from mmlphuman.training.resume import check_same_run
+from mmlphuman.training.run_setup import apply_determinism
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORD = "study.yaml"
+SCORES, STAMP, LOG, PICTURES = "scores.csv", "scored.json", "log.txt", "pictures"
+POLL_SECONDS, STATUS_SECONDS = 0.2, 60
+LOG_END = 2000  # bytes, in which a log's last line is looked for
+PROTOCOL = Protocol("study", "the study's sets", ())  # on white, at full size
+
+
+def main(args: argparse.Namespace) -> None:
     if args.jobs < 1:
         raise ValueError(f"--jobs {args.jobs}: must be at least 1")
     if started_processes() > 1:
@@ -113,8 +120,8 @@ def main() -> None:
     say_what_there_is(runs, args.jobs)
     if args.list:
         return
-    require_writable(out_dir)
-    OmegaConf.save(OmegaConf.structured(study), out_dir / "study.yaml")
+    require_output(out_dir, "compare_variants.py", mark=RECORD)
+    OmegaConf.save(OmegaConf.structured(study), out_dir / RECORD)
     torch.backends.cudnn.allow_tf32 = False  # scores in full single precision
     for name in study.subjects:
         own = [run for run in runs if run.subject == name]  # one that needs a weight volume, if any does
@@ -143,7 +150,8 @@ def refuse_other_settings(run: Run) -> None:
     """ValueError where the run's folder holds one with other settings."""
     recorded = run.model_dir / "config.yaml"
     if recorded.is_file():
-        check_same_run(load_config(recorded), apply_determinism(run.config), run.model_dir)
+        given = apply_determinism(run.config)
+        check_same_run(load_config(recorded), given, run.model_dir, longer=False)  # variants are compared
 
 
 def say_what_there_is(runs: Sequence[Run], jobs: int) -> None:
@@ -300,9 +308,9 @@ def score_run(run: Run) -> None:
     shutil.rmtree(run.folder / PICTURES, ignore_errors=True)  # of sets as they were before
     pictures = []
     for part in run.parts:
-        mode = [] if part.test_mode == GIVEN else [f"novel_poses={part.test_mode}"]
+        mode = trained.config.novel_poses if part.test_mode == GIVEN else part.test_mode
         table = render_capture(
-            trained.with_novel_poses_of(mode).prepared(device, backend),
+            trained.with_novel_poses_of(replace(trained.config, novel_poses=mode)).prepared(device, backend),
             part_dataset(part.part, PROTOCOL, layout, poses),
             training_cameras=trained.config.train_cam_ids or range(len(layout.cameras)),
             out_dir=run.folder / PICTURES / part.folder,
@@ -384,4 +392,4 @@ def write_tables(study: Study, runs: Sequence[Run], out_dir: Path) -> str:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, ARGUMENTS)

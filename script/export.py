@@ -2,14 +2,15 @@
 
     python script/export.py --model_dir MODEL --out avatar.ply
     python script/export.py --model_dir MODEL --out FOLDER --pose_path POSES.npz [--begin 10 --count 50] [--test]
-    python script/export.py --model_dir MODEL --out avatar.glb --format glb --pose_path POSES.npz
+    python script/export.py --model_dir MODEL --out avatar.glb --pose_path POSES.npz
 
 ply       3D Gaussian splatting PLY (SuperSplat and others), one file a frame
 mesh_ply  the template mesh, coloured and posed, one file a frame
 glb       the template mesh with its skeleton of 55 SMPL-X joints, one file, animated if there are several frames
 
 Without --pose_path the avatar stands in the canonical pose and looks as in the mean of the training poses. Several
-frames of ply or mesh_ply go to FOLDER/frame00000012.ply, numbered as in the pose file. Existing files are replaced.
+frames of ply or mesh_ply go to FOLDER/frame00000012.ply, numbered as in the pose file. An existing file is replaced; a
+folder is a new one, or that of an earlier call, whose files go first.
 """
 
 from __future__ import annotations
@@ -18,26 +19,8 @@ import mmlphuman  # isort: skip  # noqa: F401  before torch: see there
 import argparse
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-
 from mmlphuman.animation.arguments import add_pose_arguments, read_poses, tell_poses
-from mmlphuman.animation.pose_file import PoseSequence
-from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.command import choose_device, require_writable, run_command
-from mmlphuman.export.gltf import write_glb
-from mmlphuman.export.mesh import (
-    attach_mesh,
-    dress_mesh,
-    pose_vertices,
-    read_template,
-    template_path,
-    write_mesh_ply,
-)
-from mmlphuman.export.ply import write_gaussian_ply
-from mmlphuman.model_folder import load_model
-from mmlphuman.types import Pose
 
 SUFFIXES = {"ply": ".ply", "mesh_ply": ".ply", "glb": ".glb"}
 
@@ -51,8 +34,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model_dir", type=Path, required=True, help="what train.py wrote, or a compact .safetensors file"
     )
-    parser.add_argument("--out", type=Path, required=True, help="file, or folder for several frames")
-    parser.add_argument("--format", choices=SUFFIXES, default="ply", help="default ply")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="FILE.ply, FILE.glb, or folder for several frames"
+    )
+    parser.add_argument("--format", choices=SUFFIXES, help="default: by the name of --out; a folder's is ply")
     parser.add_argument("--pose_path", type=Path, help="poses in any form that test.py takes")
     parser.add_argument(
         "--test",
@@ -63,7 +48,45 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--template", type=Path, help="template mesh; default MODEL/template.ply")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add_pose_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.format = args.format or format_of(args.out)
+    return args
+
+
+def format_of(out: Path) -> str:
+    """By the file's name. ValueError for an ending that is nobody's; "scan.2" is a folder."""
+    ending = out.suffix.lower()
+    if out.is_dir() or not ending[1:].isalpha() or ending == ".ply":
+        return "ply"
+    if ending == ".glb":
+        return "glb"
+    raise ValueError(f"--out {out}: no format ends in {ending}; name a .ply or .glb file, or a folder")
+
+
+if __name__ == "__main__":  # wrong words end here, before torch is loaded, which takes seconds
+    ARGUMENTS = run_command(parse_arguments)
+
+import torch
+from tqdm import tqdm
+
+from mmlphuman.animation.pose_file import PoseSequence
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.body.kinematics import canonical_pose
+from mmlphuman.export.gltf import write_glb
+from mmlphuman.export.mesh import (
+    attach_mesh,
+    dress_mesh,
+    pose_vertices,
+    read_template,
+    template_path,
+    write_mesh_ply,
+)
+from mmlphuman.export.ply import write_gaussian_ply
+from mmlphuman.model_folder import load_model
+from mmlphuman.output_folder import begin_output, require_output
+from mmlphuman.types import Pose
+
+PROGRAM = "export.py"  # whose folders are whose: output_folder
 
 
 def choose_outputs(out: Path, kind: str, sequence: PoseSequence | None) -> list[Path]:
@@ -102,8 +125,7 @@ def posed_frame(trained: TrainedAvatar, sequence: PoseSequence | None, index: in
 
 
 @torch.inference_mode()
-def main() -> None:
-    args = parse_arguments()
+def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     trained = load_model(args.model_dir)
     sequence = None
@@ -114,7 +136,11 @@ def main() -> None:
     template = None if args.format == "ply" else read_template(args.template or template_path(args.model_dir))
     trained = trained.to(device)
     attached = None if template is None else attach_mesh(template, trained.avatar)
-    require_writable(paths[0].parent, "--out")
+    if paths == [args.out]:
+        require_writable(args.out.parent, "--out")
+    else:
+        require_output(args.out, PROGRAM, "--out")
+        begin_output(args.out, PROGRAM, [path.name for path in paths])
     if sequence is not None:
         tell_poses(sequence)
 
@@ -137,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, ARGUMENTS)

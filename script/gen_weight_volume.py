@@ -12,11 +12,6 @@ import resource
 import time
 from pathlib import Path
 
-from mmlphuman.body.smplx_model import load_body
-from mmlphuman.body.volume_report import measure_weight_volume
-from mmlphuman.body.weight_volume import find_or_make_weight_volume
-from mmlphuman.capture.formats import open_capture
-from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,8 +34,17 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_arguments()
+if __name__ == "__main__":  # wrong words end here, before torch is loaded, which takes seconds
+    ARGUMENTS = run_command(parse_arguments)
+
+from mmlphuman.body.smplx_model import load_body
+from mmlphuman.body.volume_report import measure_weight_volume
+from mmlphuman.body.weight_volume import find_or_make_weight_volume
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
+
+
+def main(args: argparse.Namespace) -> None:
     layout = open_capture(args.data_dir)
     body = load_body(args.smpl_path, read_smpl_params(layout.pose_path, model_file=args.smpl_path).betas)
     path = args.out or layout.weight_volume_path
@@ -54,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, ARGUMENTS)

@@ -51,3 +51,41 @@ def test_commands_decide_how_threads_wait_before_torch_is_loaded():
     for path in with_torch:
         text = path.read_text()
         assert 0 < text.find("\nimport mmlphuman") < text.find("\nimport torch"), path
+
+
+# These take defaults or choices from modules that need torch.
+WORDS_AFTER_TORCH = {"benchmark.py", "gen_template.py", "make_demo.py", "plot_runs.py"}
+WITHOUT_TORCH = """
+import contextlib, io, runpy, sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise AssertionError("torch was loaded")
+sys.meta_path.insert(0, NoTorch())
+for script in sys.argv[1:]:
+    for word in ("--help", "--nonsense"):
+        sys.argv = [script, word]
+        said, complained = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            try:
+                runpy.run_path(script, run_name="__main__")
+                status = None
+            except SystemExit as end:
+                status = end.code
+        assert status == (0 if word == "--help" else 2), (script, word, status, complained.getvalue())
+        assert "usage" in said.getvalue() + complained.getvalue(), (script, word)
+"""
+
+
+def test_help_and_wrong_words_do_not_wait_for_torch():
+    root = Path(__file__).parent.parent
+    commands = [
+        str(path.relative_to(root))
+        for path in [*root.glob("*.py"), *(root / "script").glob("*.py")]
+        if path.name not in WORDS_AFTER_TORCH
+    ]
+    assert {"train.py", "test.py", "visualize.py", "script/eval.py", "script/export.py"} <= set(commands)
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *commands], cwd=root, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr

@@ -11,7 +11,15 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmlphuman import config
-from mmlphuman.config import change_config, config_of_saved, default_config, load_config, save_config
+from mmlphuman.config import (
+    change_config,
+    config_of_saved,
+    default_config,
+    differences,
+    load_config,
+    save_config,
+    saved_config,
+)
 
 PUBLISHED_KEYS = """
 seed background random_background train_cam_ids num_train_frame begin_ith_frame frame_interval
@@ -183,6 +191,50 @@ def test_settings_of_no_file_lie_between_files(tmp_path):
     assert (read.num_features, read.num_verts, read.light, read.seed) == (12, 40, "none", 5)
     with pytest.raises(ValueError, match="^study: num_feature: .*"):
         load_config([tmp_path / "a.yaml", ("study", {"num_feature": 12})])
+
+
+def test_a_list_is_written_without_blanks_and_what_is_not_says_so():
+    subject = Path("config/demo.yaml")
+    for words in (["train_cam_ids=0,2"], ["train_cam_ids=[0,", "2]"], ["train_cam_ids=[0,"], ["2]"]):
+        with pytest.raises(ValueError, match=r"^command line: .*train_cam_ids=\[0,2\]$") as error:
+            load_config(subject, words)
+        assert "\n" not in str(error.value)
+    for word in ("train_cam_ids=[0,2]", "train_cam_ids=[0, 2]"):  # the latter in the shell's quotes
+        assert load_config(subject, [word]).train_cam_ids == [0, 2]
+    with pytest.raises(ValueError, match="settings are given as key=value$"):
+        load_config(subject, ["seed"])
+
+
+def test_differences_are_named_with_both_values_as_deep_as_they_lie():
+    before = default_config()
+    now = replace(before, seed=3, test=replace(before.test, cam_ids=[2]), background=[0.0, 0.0, 0.0])
+    named = ["seed: 3 instead of 0", "test.cam_ids: [2] instead of [1]"]
+    assert differences(before, now, ["seed", "test", "light"]) == named
+    assert len(differences(before, now)) == 3 and differences(now, now) == []
+
+
+def test_a_model_folder_s_settings_are_read_as_its_version_meant_them(tmp_path, monkeypatch):
+    """Keys that the version did not have mean what it did; weights that lie elsewhere on this machine are found."""
+    (tmp_path / "config.yaml").write_text("seed: 4\nvgg_path: /nowhere/vgg.pth\n")
+    read = saved_config(tmp_path / "config.yaml")
+    assert (read.seed, read.novel_poses, read.light) == (4, "pca", "none")
+    assert read.vgg_path == "/nowhere/vgg.pth", "there is none here either: what was asked for is named"
+    weights = tmp_path / "default.pth"
+    weights.write_text("")
+    monkeypatch.setattr(config, "default_config", lambda: replace(default_config(), vgg_path=str(weights)))
+    assert saved_config(tmp_path / "config.yaml").vgg_path == str(weights)
+    save_config(default_config(), tmp_path / "config.yaml")
+    assert saved_config(tmp_path / "config.yaml").novel_poses == "clamp"
+
+
+def test_files_go_over_settings_that_are_there_and_the_command_line_over_both(tmp_path):
+    (tmp_path / "a.yaml").write_text("seed: 7\nnum_verts: 90\n")
+    own = default_config(light="normal", num_verts=30)
+    changed = change_config(own, ["seed=8"], "the model", [tmp_path / "a.yaml"])
+    assert (changed.light, changed.num_verts, changed.seed) == ("normal", 90, 8)
+    with pytest.raises(ValueError, match="a.yaml: num_verts: 1 is not allowed"):
+        (tmp_path / "a.yaml").write_text("num_verts: 1\n")
+        change_config(own, [], "the model", [tmp_path / "a.yaml"])
 
 
 def number_settings() -> dict[str, type]:

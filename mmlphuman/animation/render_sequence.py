@@ -24,7 +24,7 @@ from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import Backend
 from mmlphuman.body.kinematics import forward_kinematics
-from mmlphuman.render.rasterize import rasterize
+from mmlphuman.render.rasterize import cut_out, rasterize
 from mmlphuman.text import cut_ranges
 from mmlphuman.types import Cameras, Pose
 
@@ -40,13 +40,14 @@ class Look:
     background: Tensor  # (3,) on the avatar's device
     backend: Backend
     project_pose: bool = False  # novel poses into training's range (`--test`)
+    transparent: bool = False  # RGBA with straight colour, on no background
 
 
 @dataclass(frozen=True)
 class RenderedFrame:
     shot: int  # which of the shots
     index: int  # which of the sequence's poses
-    image: np.ndarray  # (H, W, 3) uint8 RGB, nobody else's
+    image: np.ndarray  # (H, W, 3) uint8 RGB, or RGBA of a transparent look; nobody else's
 
 
 def render_sequence(
@@ -126,8 +127,11 @@ def tell_out_of_picture(trained: TrainedAvatar, sequence: PoseSequence, shots: S
 
 @torch.no_grad()
 def draw(trained: TrainedAvatar, pose: Pose, cameras: Sequence[Cameras], look: Look) -> list[Tensor]:
-    """Poses the avatar once; (H, W, 3) uint8 pictures on its device, of the one view of each of `cameras`."""
+    """Poses the avatar once; (H, W, 3) uint8 pictures on its device, or (H, W, 4) of a transparent look, of the one
+    view of each of `cameras`."""
     posed = trained.pose(pose, look.project_pose)
+    if look.transparent:
+        return [cut_out(posed, camera, look.backend)[0] for camera in cameras]
     if trained.drawer is not None:
         return [trained.drawer(posed, camera, look.background) for camera in cameras]
     renders = (rasterize(posed, camera, look.background, look.backend) for camera in cameras)

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmlphuman.avatar.avatar import ActiveParts, Avatar
 from mmlphuman.avatar.pose_inputs import largest_seen
 from mmlphuman.avatar.pose_space import PoseSpace, angles_between
-from mmlphuman.config import Config, change_config
+from mmlphuman.config import Config
 from mmlphuman.pose_layout import POSE_DIM
 from mmlphuman.types import Cameras, Pose, PosedGaussians
 
@@ -66,9 +66,8 @@ class TrainedAvatar:
         poser = backend.frame_poser(self.avatar, self.active, self.features)
         return replace(self, poser=poser, drawer=backend.frame_drawer())
 
-    def with_novel_poses_of(self, overrides: list[str]) -> TrainedAvatar:
-        """What `--test` does, as `key=value` of the command line have it; everything else stays the model's own."""
-        asked = change_config(self.config, overrides, "the model's settings")
+    def with_novel_poses_of(self, asked: Config) -> TrainedAvatar:
+        """What `--test` does, as these settings have it; everything else stays the model's own."""
         mine = replace(self.config, novel_poses=asked.novel_poses, pca_sigmas=asked.pca_sigmas)
         return replace(self, config=mine)
 

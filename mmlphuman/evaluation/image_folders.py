@@ -21,6 +21,7 @@ import numpy as np
 from mmlphuman.capture.images import MASK_THRESHOLD, decode_image
 from mmlphuman.capture.picture_names import ENDINGS, is_picture
 from mmlphuman.evaluation.metrics import ImagePair
+from mmlphuman.picture_files import laid_on
 
 OUR_NAME = re.compile(r"cam(\d+)_frame(\d+)")  # picture_files.image_name
 NAMED_AT_MOST = 3  # of the files without a match
@@ -102,13 +103,18 @@ def list_pictures(folder: Path) -> dict[str, Path]:
     return files
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB. ValueError, naming the file, for anything but 8-bit colour without transparency."""
+def read_picture(path: Path, background: Sequence[float] | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB. ValueError, naming the file, for anything but 8-bit colour without transparency.
+
+    background: RGB in [0, 1] to lay a transparent one on; None refuses it.
+    """
     pixels = decode_image(path, cv2.IMREAD_UNCHANGED)
     if pixels.dtype != np.uint8:
         raise ValueError(f"{path}: has {pixels.dtype} pixels; write it with 8 bits a channel")
     if pixels.ndim == 3 and pixels.shape[2] == 4 and (pixels[..., 3] == 255).all():
         pixels = pixels[..., :3]
+    if pixels.ndim == 3 and pixels.shape[2] == 4 and background is not None:
+        pixels = laid_on(pixels, background[::-1])
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         raise ValueError(f"{path}: is partly transparent; lay it on white and write it without alpha")
     if pixels.ndim != 3:

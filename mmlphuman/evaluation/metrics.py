@@ -34,6 +34,9 @@ class ImagePair:
     ground_truth: np.ndarray  # (H, W, 3) uint8 RGB on white
     render: np.ndarray  # (H, W, 3) uint8 RGB on white
     mask: np.ndarray | None = None  # (H, W) bool, True on the person; None where it is not known
+    cut_out: np.ndarray | None = (
+        None  # (H, W, 4) uint8 the render without background, straight colour; not scored
+    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +35,20 @@ from mmlphuman.evaluation.shares import Scored, gathered, share_of, shown
 from mmlphuman.files import atomic_write
 from mmlphuman.measures.comparison import paint
 from mmlphuman.measures.lpips import LPIPS
-from mmlphuman.picture_files import IMAGE_KINDS, ImageWriter, VideoWriter, image_name
+from mmlphuman.picture_files import IMAGE_KINDS, ImageWriter, VideoWriter, image_name, laid_on
 from mmlphuman.processes import Ranks
 from mmlphuman.types import Sample
 
+SCORES, SHEET, POSES = "scores.json", "contact_sheet.png", "poses.json"
+WHITE = (1.0, 1.0, 1.0)
 SHEET_CELLS = 8
 WORST_FRAMES = 5
 MAX_PNG_THREADS = 8  # more wait for the disk
 
 
 @torch.no_grad()
-def render_sample(
-    trained: TrainedAvatar, sample: Sample, background: torch.Tensor, project_pose: bool, backend: Backend
-) -> np.ndarray:
-    """(H, W, 3) uint8 render of a sample with one view, on the CPU."""
-    look = Look(background, backend, project_pose)
+def render_sample(trained: TrainedAvatar, sample: Sample, look: Look) -> np.ndarray:
+    """(H, W, 3) uint8 render of a sample with one view, or (H, W, 4) of a transparent look, on the CPU."""
     return draw(trained, sample.pose, [sample.cameras], look)[0].cpu().numpy()
 
 
@@ -60,14 +59,17 @@ def rendered_pictures(
     project_pose: bool,
     backend: Backend,
     pairs: Sequence[tuple[int, int]] | None = None,
+    cut_out: bool = False,
 ) -> Iterator[ImagePair]:
     """Every (frame, camera) of `dataset`, rendered; the ground truth on `background` outside its mask.
 
-    background: RGB in [0, 1]; pairs: only these of the dataset's.
+    background: RGB in [0, 1]; pairs: only these of the dataset's; cut_out: whether ImagePair has it.
     Works on the avatar's device.
     """
     device = trained.device
     color = torch.tensor(background, device=device)
+    look = Look(color, backend, project_pose)
+    alone = replace(look, transparent=True)
     for frame, camera in dataset.pairs if pairs is None else pairs:
         sample = dataset.sample(frame, (camera,)).to(device)
         truth = paint(sample.images.float() / 255, sample.masks, color)[0]
@@ -75,8 +77,9 @@ def rendered_pictures(
             camera=camera,
             frame=frame,
             ground_truth=backend.to_bytes(truth).cpu().numpy(),
-            render=render_sample(trained, sample, color, project_pose, backend),
+            render=render_sample(trained, sample, look),
             mask=sample.masks[0].cpu().numpy(),
+            cut_out=render_sample(trained, sample, alone) if cut_out else None,
         )
 
 
@@ -89,21 +92,26 @@ def render_capture(
     background: list[float],
     backend: Backend,
     project_pose: bool = False,
+    transparent: bool = False,
     title: str = "",
     lpips: LPIPS | None = None,
     ranks: Ranks | None = None,
     quiet: bool = False,
 ) -> ScoreTable | None:
     """Renders and scores every (frame, camera) of `dataset`; writes gt/, render/, mask/, scores.json and
-    contact_sheet.png into `out_dir`. Of several ranks each renders its share, and rank 0 alone gets the table."""
+    contact_sheet.png into `out_dir`. Of several ranks each renders its share, and rank 0 alone gets the table.
+
+    transparent: render/ is written as RGBA with straight colour; scores and sheet are those on `background`.
+    """
     ranks = ranks or Ranks(trained.device)
     pairs = share_of(dataset.pairs, ranks)
-    pictures = rendered_pictures(trained, dataset, background, project_pose, backend, pairs)
+    pictures = rendered_pictures(trained, dataset, background, project_pose, backend, pairs, transparent)
     share = []
     with ImageWriter(out_dir) as writer:
         for picture in shown(pictures, len(pairs), "rendering", ranks, quiet):
             assert picture.mask is not None, "a capture has masks"
-            kinds = (("gt", picture.ground_truth), ("render", picture.render), ("mask", picture.mask))
+            render = picture.render if picture.cut_out is None else picture.cut_out
+            kinds = (("gt", picture.ground_truth), ("render", render), ("mask", picture.mask))
             for kind, image in kinds:
                 writer.write(_file_name(kind, picture), image)
             share.append(Scored(score_picture(picture, lpips, trained.device)))
@@ -112,12 +120,21 @@ def render_capture(
         return None
     scores = [scored.score for scored in everybodys]
     table = ScoreTable.of(scores, training_cameras)
-    with atomic_write(out_dir / "scores.json") as file:
+    with atomic_write(out_dir / SCORES) as file:
         file.write(json.dumps(table.to_json(), indent=1).encode())
     spread = np.linspace(0, len(scores) - 1, min(SHEET_CELLS, len(scores))).round().astype(int)
-    rows = [sheet_row(scores[index], out_dir) for index in spread]
-    contact_sheet(rows, out_dir / "contact_sheet.png", title, [table.summary()])
+    rows = [sheet_row(scores[index], out_dir, background) for index in spread]
+    contact_sheet(rows, out_dir / SHEET, title, [table.summary()])
     return table
+
+
+def files_of_capture(dataset: CaptureDataset) -> list[Path]:
+    """All that `render_capture` writes."""
+    return [
+        Path(SCORES),
+        Path(SHEET),
+        *(image_name(kind, camera, frame) for kind in IMAGE_KINDS for frame, camera in dataset.pairs),
+    ]
 
 
 def _file_name(kind: str, picture: ImagePair | FrameScore) -> Path:
@@ -125,10 +142,10 @@ def _file_name(kind: str, picture: ImagePair | FrameScore) -> Path:
     return image_name(kind, picture.camera, picture.frame)
 
 
-def sheet_row(score: FrameScore, out_dir: Path) -> SheetRow:
-    """Of the files that `render_capture` wrote."""
+def sheet_row(score: FrameScore, out_dir: Path, background: Sequence[float]) -> SheetRow:
+    """Of the files that `render_capture` wrote; background: of what is transparent."""
     truth, render, mask = (out_dir / _file_name(kind, score) for kind in IMAGE_KINDS)
-    return SheetRow(score.label(), read_picture(truth), read_picture(render), read_mask(mask))
+    return SheetRow(score.label(), read_picture(truth), read_picture(render, background), read_mask(mask))
 
 
 @dataclass(frozen=True)
@@ -186,10 +203,10 @@ def render_animation(
 ) -> PoseDistances:
     """Writes every picture (names: Shot.picture), poses.json and, with video_fps, a video of each shot.
 
-    show_distance: puts the pose bar under the video's pictures. Pictures of an earlier run are replaced where
-    they have the same name. The first picture or video that cannot be written stops all (OSError naming it);
-    files that are there are whole. Of several ranks each draws its share of the poses; when all are written, each
-    makes its share of the videos from the files.
+    show_distance: puts the pose bar under the video's pictures. Transparent pictures are laid on white in videos.
+    Files of the same names are replaced. The first picture or video that cannot be written stops all (OSError
+    naming it); files that are there are whole. Of several ranks each draws its share of the poses; when all are
+    written, each makes its share of the videos from the files.
     """
     ranks = ranks or Ranks(trained.device)
     distances = pose_distances(trained, sequence)
@@ -210,9 +227,15 @@ def render_animation(
         for shot in share_of(shots, ranks):
             film.from_files(shot)
     if ranks.first:
-        with atomic_write(out_dir / "poses.json") as file:
+        with atomic_write(out_dir / POSES) as file:
             file.write(json.dumps(distances.to_json(), indent=1).encode())
     return distances
+
+
+def files_of_animation(sequence: PoseSequence, shots: Sequence[Shot], video: bool) -> list[Path]:
+    """All that `render_animation` writes."""
+    pictures = [shot.picture(frame) for shot in shots for frame in sequence.frames]
+    return [Path(POSES), *pictures, *(Path(shot.video) for shot in shots if video)]
 
 
 @dataclass(frozen=True)
@@ -234,10 +257,11 @@ class Film:
 
     def image(self, picture: np.ndarray, index: int) -> np.ndarray:
         """A frame of the video from the picture of the sequence's pose `index`."""
+        picture = laid_on(picture, WHITE)
         return add_pose_bar(picture, float(self.distances.degrees[index])) if self.show_distance else picture
 
     def from_files(self, shot: Shot) -> None:
         """Writes a shot's video from its pictures' files."""
         with self.video(shot) as video:
             for index, frame in enumerate(self.distances.frames):
-                video.write(self.image(read_picture(self.folder / shot.picture(frame)), index))
+                video.write(self.image(read_picture(self.folder / shot.picture(frame), WHITE), index))

@@ -6,13 +6,16 @@ compares them, values and gradients.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mmlphuman.backend import PYTORCH, Backend
 from mmlphuman.render.gsplat_rasterizer import FindPairs, rasterize_gsplat
-from mmlphuman.render.shading import view_colors
+from mmlphuman.render.shading import to_bytes, view_colors
 from mmlphuman.render.torch_rasterizer import rasterize_torch
 from mmlphuman.types import Cameras, PosedGaussians, Render
+
+LEAST_ALPHA = 1e-6
 
 
 def rasterize(
@@ -36,3 +39,13 @@ def rasterize(
     if background.dim() == 2:
         background = background[:, None, None]
     return Render(colors=colors + (1 - alphas[..., None]) * background, alphas=alphas)
+
+
+def cut_out(gaussians: PosedGaussians, cameras: Cameras, backend: Backend = PYTORCH) -> Tensor:
+    """(V, H, W, 4) uint8 RGBA: the Gaussians alone, to be laid on anything.
+
+    Straight colour, as PNG has it: what is drawn on black, divided by alpha. Black where nothing is.
+    """
+    render = rasterize(gaussians, cameras, torch.zeros(3, device=gaussians.xyz.device), backend)
+    alphas = render.alphas[..., None]
+    return to_bytes(torch.cat([render.colors / alphas.clamp_min(LEAST_ALPHA), alphas], -1))

@@ -1,9 +1,14 @@
-"""Continuing a run exactly where its newest whole checkpoint stands."""
+"""Continuing a run exactly where its newest whole checkpoint stands, with what its folder remembers of it.
+
+Data path: MODEL/config.yaml, run.json [+ what is given again] -> RecordedRun -> resume_run -> Trainer -> the record of
+what was changed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +18,30 @@ from mmlphuman.animation.camera_file import read_camera_list
 from mmlphuman.capture.dataset import CaptureDataset, test_dataset, training_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
-from mmlphuman.config import FORMERLY, Config
-from mmlphuman.files import read_npz
+from mmlphuman.config import FORMERLY, Config, change_config, differences, settings_text
+from mmlphuman.files import atomic_write, read_npz
 from mmlphuman.json_file import read_json
-from mmlphuman.model_folder import content_of, load_avatar
+from mmlphuman.model_folder import (
+    SETTINGS_FILE,
+    content_of,
+    load_avatar,
+    newest_checkpoint,
+    settings_of,
+)
 from mmlphuman.processes import Ranks
 from mmlphuman.text import ranges
 from mmlphuman.training.checkpoint import TRAINING_FILE, agreed_whole, load_training_state
 from mmlphuman.training.loop import Trainer
-from mmlphuman.training.run_setup import CAMERAS_NAME, POSES_NAME, RUN_NAME, Scene, lenses
+from mmlphuman.training.run_setup import (
+    CAMERAS_NAME,
+    DATA_DIR,
+    POSES_NAME,
+    RUN_NAME,
+    STARTED_FROM,
+    Scene,
+    lenses,
+)
+from mmlphuman.training.starting_avatar import with_switched_on
 
 SAME_PLACE = 1e-5  # metres, and entries of a rotation: what rounding does to a record
 SAME_PIXEL = 1e-3
@@ -33,13 +53,95 @@ MAY_CHANGE = {
 }  # fmt: skip
 
 
-def check_same_run(saved: Config, given: Config, model_dir: Path) -> None:
-    """Raises ValueError naming the first setting that would make this another run."""
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a model folder tells of its run, and what was given besides."""
+
+    config: Config
+    data_dir: Path
+    changed: tuple[str, ...]  # settings that are not as recorded
+
+    @classmethod
+    def read(
+        cls,
+        model_dir: Path,
+        files: Sequence[Path],
+        overrides: list[str],
+        data_dir: Path | None,
+        init_from: Path | None,
+    ) -> RecordedRun:
+        """files, overrides: settings over the recorded ones. ValueError, one line, for what disagrees, or where the
+        folder does not tell what is not given."""
+        record = _run_record(model_dir)
+        own = settings_of(model_dir) or load_avatar(newest_checkpoint(model_dir)).config
+        config = change_config(own, overrides, f"{model_dir}/{SETTINGS_FILE}", files)
+        started = record.get(STARTED_FROM)
+        begun_from, switched_on = None, []
+        if isinstance(started, dict):
+            begun_from, switched_on = started.get("path"), list(started.get("switched_on") or [])
+        config = with_switched_on(config, switched_on)
+        if init_from is not None and begun_from != str(init_from.absolute()):
+            begun = "without it" if begun_from is None else f"from {begun_from}"
+            raise ValueError(f"--init_from {init_from}: {model_dir} was begun {begun}; leave --init_from out")
+        if data_dir is None:
+            recorded = record.get(DATA_DIR)
+            if not isinstance(recorded, str):
+                raise ValueError(f"{model_dir}/{RUN_NAME} does not tell the capture; give --data_dir")
+            data_dir = Path(recorded)
+            if not data_dir.is_dir():
+                raise ValueError(f"{data_dir}, the capture of {model_dir}, is not there; give --data_dir")
+        return cls(config, data_dir, tuple(differences(own, config)))
+
+    def text(self) -> str:
+        """What is taken from where."""
+        but = f" but {', '.join(self.changed)}" if self.changed else ""
+        return f"its settings{but}; capture {self.data_dir}"
+
+
+def _run_record(model_dir: Path) -> dict:
+    record = read_json(model_dir / RUN_NAME) if (model_dir / RUN_NAME).is_file() else {}
+    return record if isinstance(record, dict) else {}
+
+
+def update_record(model_dir: Path, run: RecordedRun) -> None:
+    """What was changed is the run's own from now on. Nothing is written where nothing was."""
+    if run.changed:
+        with atomic_write(model_dir / SETTINGS_FILE) as file:
+            file.write(settings_text(run.config).encode())
+    record, data_dir = _run_record(model_dir), str(run.data_dir.absolute())
+    if record.get(DATA_DIR) != data_dir:
+        with atomic_write(model_dir / RUN_NAME) as file:
+            file.write(json.dumps({**record, DATA_DIR: data_dir}, indent=2).encode())
+
+
+def lengthened(before: Config, now: Config, iteration: int) -> str:
+    """What more iterations do to the learning rates of a run that is at `iteration`; "" where there are no more.
+
+    Rates are a function of the share of the run that is done, so that they go back up to where they are in the longer
+    run, and fall from there to the same end.
+    """
+    if now.iterations == before.iterations:
+        return ""
+    was, is_now = (now.lr_decay.position ** (iteration / config.iterations) for config in (before, now))
+    return (
+        f"made longer, from {before.iterations:,} to {now.iterations:,} iterations: learning rates go on as those of a "
+        f"run of {now.iterations:,} (position_lr at {is_now:.2g} of its start instead of {was:.2g})"
+    )
+
+
+def check_same_run(saved: Config, given: Config, model_dir: Path, longer: bool = True) -> None:
+    """Raises ValueError naming the first setting that would make this another run. longer: whether one of more
+    iterations is the same."""
     before, now = asdict(saved), asdict(given)
+    if longer and given.iterations < saved.iterations:
+        raise ValueError(
+            f"iterations: {model_dir} is a run of {saved.iterations}, which can be made longer, not shorter to "
+            f"{given.iterations}; leave iterations (and the --config that says it) out"
+        )
     for key, value in before.items():
-        if key not in MAY_CHANGE and now[key] != value:
+        if key not in MAY_CHANGE | ({"iterations"} if longer else set()) and now[key] != value:
             published = "add --config config/published.yaml, the method of versions before this setting"
-            remedy = published if FORMERLY.get(key) == value else f"resume with {model_dir / 'config.yaml'}"
+            remedy = published if FORMERLY.get(key) == value else f"leave {key} out, --resume knows it"
             raise ValueError(
                 f"{model_dir} was trained with {key}: {value}, now it is {now[key]}; {remedy}, or start another "
                 "--out_dir"
@@ -59,10 +161,7 @@ def check_same_capture(dataset: CaptureDataset, model_dir: Path) -> None:
 
 
 def _camera_difference(dataset: CaptureDataset, model_dir: Path) -> str:
-    begun_lenses = {}
-    if (model_dir / RUN_NAME).is_file():
-        record = read_json(model_dir / RUN_NAME)
-        begun_lenses = record.get("lenses", {}) if isinstance(record, dict) else {}
+    begun_lenses = _run_record(model_dir).get("lenses", {})
     now_lenses = lenses(dataset)
     if not (model_dir / CAMERAS_NAME).is_file():
         return ""
@@ -126,6 +225,8 @@ def resume_run(
     with ranks.first_before_others():  # what is wrong is said once
         saved = load_avatar(checkpoint)
         check_same_run(saved.config, config, model_dir)
+        if longer := lengthened(saved.config, config, saved.iteration):
+            ranks.say(longer)
         state = load_training_state(checkpoint)
         layout = open_capture(data_dir)
         poses = read_smpl_params(layout.pose_path, config.face, config.smpl_pkl_path)

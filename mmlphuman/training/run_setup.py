@@ -33,12 +33,14 @@ from mmlphuman.capture.masks import check_masks
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import versions
 from mmlphuman.config import Config, save_config
-from mmlphuman.model_folder import list_checkpoints
+from mmlphuman.model_folder import SETTINGS_FILE, list_checkpoints
+from mmlphuman.output_folder import is_free
 from mmlphuman.pose_layout import NUM_JOINTS
 from mmlphuman.resources import memory_for, require_memory
+from mmlphuman.training.starting_avatar import TEMPLATE_NAME, StartingAvatar
 
 CUBLAS_WORKSPACE = ":4096:8"  # one of the two that cuBLAS documents as reproducible
-TEMPLATE_NAME = "template.ply"  # the surface that the Gaussians were placed on, in the canonical pose
+DATA_DIR, STARTED_FROM = "data_dir", "init_from"  # of what RUN_NAME records
 RUN_NAME, CAMERAS_NAME, POSES_NAME = "run.json", "cameras.json", "poses.npz"  # what a run was begun with
 BYTES_A_NUMBER = 4
 LOCK_NAME = "run.lock"  # says who trains here, or who did last
@@ -74,8 +76,9 @@ class Scene:
     template: trimesh.Trimesh | None = None  # of a new run, which writes it; a resumed one has it already
 
 
-def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
-    """Opens the capture and places a new avatar on its body. Raises ValueError or OSError, one line each."""
+def build_scene(config: Config, data_dir: Path, say=print, start: StartingAvatar | None = None) -> Scene:
+    """Opens the capture and places a new avatar on its body, or takes `start`. Raises ValueError or OSError, one line
+    each."""
     require_memory(
         BYTES_A_NUMBER * config.init_num_gs * numbers_of_a_gaussian(config),
         f"init_num_gs: {config.init_num_gs:,} Gaussians do not fit; lower it",
@@ -88,6 +91,16 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
     frames = training.seen_frames
     pose_space = PoseSpace.fit(torch.from_numpy(poses.features(frames)), config.pca_components)
     body = load_body(config.smpl_pkl_path, poses.betas)
+    translations = torch.from_numpy(poses.translations[frames])
+    if start is not None:
+        start.check_body(body)
+        lit = "" if start.light_up(translations) else "; people stand in another place, the light starts anew"
+        say(
+            f"starting from {start.path}, iteration {start.iteration:,}: its Gaussians, bases and MLPs; optimisers and "
+            f"learning rates are new{lit}"
+        )
+        surface = start.surface(layout.template_path, body)
+        return Scene(training, held_out, start.avatar, pose_space, surface)
     template, volume = load_template(layout.template_path, body), None
     if config.skinning_weights == "volume" or layout.template_path.is_file():
         path, resolution = layout.weight_volume_path, config.weight_volume_resolution
@@ -96,7 +109,6 @@ def build_scene(config: Config, data_dir: Path, say=print) -> Scene:
         f"placing {config.init_num_gs:,} Gaussians, {config.num_verts:,} control points and "
         f"{config.num_features} MLPs on the surface"
     )
-    translations = torch.from_numpy(poses.translations[frames])
     moves = bool(np.ptp(poses.expressions_of(frames), 0).any())
     with memory_for("an avatar of these init_num_gs, num_verts, num_features and hidden_widths does not fit"):
         avatar = build_avatar(config, build_layout(config, body, template, volume, translations, moves))
@@ -128,7 +140,7 @@ def read_one_of_each_camera(dataset: CaptureDataset) -> None:
 def refuse_occupied(model_dir: Path) -> None:
     """Raises ValueError where a new run would land on something: nothing is ever overwritten."""
     model_dir = Path(model_dir)
-    if model_dir.exists() and (not model_dir.is_dir() or any(model_dir.iterdir())):
+    if not is_free(model_dir):
         hint = "continue it with --resume, or " if list_checkpoints(model_dir) else ""
         raise ValueError(f"--out_dir {model_dir} is not empty; {hint}choose another folder")
 
@@ -170,12 +182,21 @@ def _is_alive(process: str) -> bool:
     return True
 
 
-def write_run_record(folder: Path, config: Config, data_dir: Path, scene: Scene) -> None:
+def write_run_record(
+    folder: Path, config: Config, data_dir: Path, scene: Scene, start: StartingAvatar | None = None
+) -> None:
     """Writes config.yaml, run.json, cameras.json, poses.npz and template.ply into `folder`."""
     dataset = scene.training
     assert scene.template is not None, "a new run has one"
-    save_config(config, folder / "config.yaml")
-    record = {"data_dir": str(data_dir), "command": sys.argv, **versions(), "lenses": lenses(dataset)}
+    save_config(config, folder / SETTINGS_FILE)
+    record = {
+        DATA_DIR: str(Path(data_dir).absolute()),
+        "command": sys.argv,
+        **versions(),
+        "lenses": lenses(dataset),
+    }
+    if start is not None:
+        record[STARTED_FROM] = start.record()
     (folder / RUN_NAME).write_text(json.dumps(record, indent=2))
     (folder / CAMERAS_NAME).write_text(json.dumps(camera_list(dataset), indent=1))
     frames = dataset.seen_frames

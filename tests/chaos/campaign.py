@@ -27,7 +27,7 @@ from tests.tiny_run import tiny_settings
 INTERVAL = 20  # iterations between checkpoints
 ITERATIONS = 400
 WORKER_SECONDS = 15  # for workers to notice that the process they worked for is gone
-RESUMED = re.compile(r"^resuming \S+ at iteration (\d+)$", re.MULTILINE)
+RESUMED = re.compile(r"^resuming \S+ at iteration (\d+)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)

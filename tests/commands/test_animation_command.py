@@ -15,6 +15,7 @@ from mmlphuman.animation.pose_file import read_pose_file
 from mmlphuman.animation.render_sequence import to_cameras
 from mmlphuman.evaluation.speed import STAGES
 from mmlphuman.model_folder import load_model
+from mmlphuman.output_folder import begin_output
 from mmlphuman.render.rasterize import rasterize
 from tests.commands.runs import call, call_here, one_error_line
 
@@ -78,7 +79,7 @@ def test_the_published_command_line(files, model, inputs, tmp_path):
     )
     assert status == 0, err
     pictures = [f"render/frame{frame:08d}.png" for frame in range(NOVEL, NOVEL + 4)]
-    assert names(out) == ["poses.json", *pictures]
+    assert names(out) == ["output.json", "poses.json", *pictures]
     for frame in (NOVEL, NOVEL + 3):
         expected = by_hand(model, inputs, frame, project=True)
         assert np.array_equal(picture(out / f"render/frame{frame:08d}.png"), expected)
@@ -97,7 +98,7 @@ def test_several_cameras_are_kept_apart(model, inputs, animate, tmp_path):
         "--cam_path", inputs["camera0"], inputs["camera2"], "--count", 2, out_dir=tmp_path
     )
     assert status == 0, err
-    assert names(tmp_path) == ["poses.json"] + [
+    assert names(tmp_path) == ["output.json", "poses.json"] + [
         f"render/cam{camera:03d}_frame{frame:08d}.png" for camera in (0, 1) for frame in (0, 1)
     ]
     expected = by_hand(model, inputs, 1, "camera2")
@@ -137,7 +138,7 @@ def test_a_list_of_cameras_is_several(animate, inputs, tmp_path):
         "--count", 1, "--follow", cam_path=tmp_path / "list.json", out_dir=tmp_path / "out"
     )
     assert status == 0, err
-    assert names(tmp_path / "out")[1:] == [f"render/cam{camera:03d}_frame00000000.png" for camera in (0, 1)]
+    assert names(tmp_path / "out")[2:] == [f"render/cam{camera:03d}_frame00000000.png" for camera in (0, 1)]
 
 
 def test_a_turntable_video_with_the_bar(animate, tmp_path):
@@ -197,7 +198,7 @@ def camera(**changes):
         ((), {"cam_path": None, "pose_path": None}, ["--data_dir", "--cam_path"]),
         ((), {"cam_path": None}, ["--cam_path and --pose_path"]),
         ((), {"data_dir": "anything"}, ["either --data_dir"]),
-        ((), {"cam_path": None, "pose_path": None, "data_dir": "x"}, ["--data_dir needs --config"]),
+        ((), {"cam_path": None, "pose_path": None, "data_dir": "nowhere"}, ["nowhere", "--data_dir"]),
         ((), {"out_dir": None}, ["--out_dir is needed"]),
         (("--show_distance",), {}, ["--show_distance", "--video"]),
         (("--turntable", "--camera_path"), {}, ["exclude each other"]),
@@ -240,9 +241,14 @@ def test_places_that_cannot_be_written_are_one_line(animate, tmp_path):
 def test_a_writer_that_fails_stops_the_run_and_leaves_nothing_half(animate, tmp_path):
     """`render` is a file where the folder should be: the first picture fails while the video is under way."""
     (tmp_path / "render").write_text("")
+    begin_output(tmp_path / "of_old", "test.py --pose_path", [])
+    (tmp_path / "of_old" / "output.json").rename(
+        tmp_path / "output.json"
+    )  # an earlier output's, with that file in it
+    (tmp_path / "of_old").rmdir()
     status, _, err = animate("--video", out_dir=tmp_path)
     assert status == 1 and "frame00000000.png" in err.splitlines()[-1]
-    assert names(tmp_path) == ["render"]
+    assert names(tmp_path) == ["output.json", "render"]
 
 
 def estimated(folder: Path, files, **changes) -> Path:

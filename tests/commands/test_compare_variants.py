@@ -190,7 +190,7 @@ def test_what_fails_is_told_and_the_others_go_on(study, tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match="2 of 2 runs failed, .*tiny/default/seed0: error: no memory .*log.txt"
     ):
-        module.main()
+        module.main(module.parse_arguments())
     log = (tmp_path / "out" / "tiny" / "static" / "seed0" / "log.txt").read_text()
     assert log.startswith("$ python ") and "--resume --no_viewer" in log and "step 1" in log
 
@@ -207,7 +207,7 @@ def test_a_request_to_stop_reaches_the_trainings(study, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["x", "--study", str(study), "--out_dir", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as ended:
-        module.main()
+        module.main(module.parse_arguments())
     assert ended.value.code == 75
     assert "saved" in (tmp_path / "out" / "tiny" / "default" / "seed0" / "log.txt").read_text()
     assert not (tmp_path / "out" / "tiny" / "static").exists()
@@ -225,7 +225,7 @@ def test_a_capture_is_made_by_its_own_command(study, tmp_path, monkeypatch):
     made = "subjects.made={make_demo: --size 64 --frames 9, sets: {views: {cam_ids: [1], num_frame: 2}}}"
     monkeypatch.setattr(sys, "argv", [*words, made])
     with pytest.raises(SystemExit) as ended:
-        module.main()
+        module.main(module.parse_arguments())
     assert ended.value.code == 3
     folder = tmp_path / "out" / "made"
     assert asked[0][2:] == [

@@ -40,7 +40,7 @@ def command(monkeypatch, capsys, tmp_path):
         )
         status = 0
         try:
-            script.run_command(script.main)
+            script.run_command(lambda: script.main(script.parse_arguments()))
         except SystemExit as ended:
             status = ended.code
         printed = capsys.readouterr()
@@ -194,8 +194,8 @@ def test_wrong_use_ends_with_one_line(command, of_model, folders, tmp_path):
     one_line(
         command("--protocol", "zzr", *named, "device=cpu"), "zzr, novel views", "camera 7", "cameras 0 to 3"
     )
-    one_line(command("--protocol", "zzr", *named, "test.cam_ids=[3]"), "test.cam_ids", "--config")
-    one_line(command("--protocol", "zzr", *of_model), "--protocol or --config")
+    one_line(command("--protocol", "zzr", *named, "test.cam_ids=[3]"), "test.cam_ids", "settled")
+    one_line(command("--protocol", "zzr", *of_model), "--protocol", "--config")
     one_line(command(*of_model[:4]), "--data_dir")
     one_line(command(*of_model, "--truth", folders / "gt"), "--truth")
     one_line(command("--truth", folders / "gt"), "--render")

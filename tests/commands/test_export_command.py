@@ -105,6 +105,25 @@ def test_meshes(export, model, poses, tmp_path):
     assert len(trimesh.load(tmp_path / "c.glb", force="mesh").faces) > 1000
 
 
+def test_the_format_is_told_by_the_name_and_a_sequence_replaces_the_one_before(
+    export, model, poses, tmp_path
+):
+    words = ("--model_dir", model, "--pose_path", poses)
+    assert export(*words, "--out", tmp_path / "Avatar.GLB", "--count", 2)[0] == 0
+    assert (tmp_path / "Avatar.GLB").read_bytes()[:4] == b"glTF"
+    assert export(*words, "--out", tmp_path / "a.ply", "--count", 1)[0] == 0
+    assert len(read_gaussian_ply(tmp_path / "a.ply")) > 0
+    folder = tmp_path / "take.2"
+    for begin in (0, 3):
+        assert export(*words, "--out", folder, "--begin", begin, "--count", 2)[0] == 0
+    assert sorted(path.name for path in folder.glob("*.ply")) == ["frame00000003.ply", "frame00000004.ply"]
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "mine.ply").write_text("kept")
+    status, _, err = export(*words, "--out", tmp_path / "scan")
+    assert status == 1 and "--out" in err and "other files (mine.ply)" in err and err.count("\n") == 1
+    assert [path.name for path in (tmp_path / "scan").iterdir()] == ["mine.ply"]
+
+
 def test_a_model_without_template_gives_gaussians_only(export, model, tmp_path):
     checkpoint = next((model / "checkpoints").iterdir())
     words = ("--model_dir", checkpoint, "--out", tmp_path / "a.ply")
@@ -132,7 +151,12 @@ def test_mistakes_are_one_line_and_write_nothing(export, model, poses, tmp_path)
         (("--out", tmp_path / "file", *several), "exists and is no folder"),
         (("--out", tmp_path / "file" / "inside", *several), "cannot be written to"),
         (("--out", tmp_path / "new", "--format", "glb"), "name it .glb"),
-        (("--out", tmp_path / "new" / "a.glb"), "--format ply is written as .ply"),
+        (("--out", tmp_path / "new" / "a.glb", "--format", "ply"), "--format ply is written as .ply"),
+        (
+            ("--out", tmp_path / "new" / "a.obj"),
+            "no format ends in .obj; name a .ply or .glb file, or a folder",
+        ),
+        (("--out", tmp_path / "new" / "a.txt"), "no format ends in .txt"),
         (("--out", tmp_path / "new", *several, "--begin", 50), "50"),
         (("--out", tmp_path / "new", "--pose_path", tmp_path / "absent.npz"), "absent.npz"),
         (("--out", tmp_path / "new", "--model_dir", tmp_path / "other"), "holds no checkpoint"),

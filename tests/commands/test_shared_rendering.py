@@ -112,7 +112,7 @@ def test_two_processes_write_and_say_what_one_does(files, tmp_path):
     ]
     together, [(said_together, bar), (said_by_second, no_bar)] = run(WORLD, speed, status=1)
     names = ["capture/contact_sheet.png", "poses/cam000.mp4", "poses/cam001.mp4", "eval/scores.json"]
-    assert set(names) < set(alone) and len(alone) == 18 + 2 + 6 + 3 + 2
+    assert set(names) < set(alone) and len(alone) == 18 + 2 + 6 + 3 + 2 + 4
     assert list(together) == list(alone)
     assert [name for name in alone if together[name] != alone[name]] == []
     assert json.loads(alone["eval/scores.json"])["results"]["novel poses"]["overall"]["fid"] > 0

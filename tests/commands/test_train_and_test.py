@@ -93,8 +93,10 @@ def test_novel_poses_are_clamped_or_on_request_projected(files, model, tmp_path)
     ]
     for number, (name, words, result) in enumerate(runs):
         out = tmp_path / str(number)
-        status, _, err = render(files, tmp_path / name, out, *words, *settings, run=call_here)
+        given = ("--model_dir", tmp_path / name, "--data_dir", files["data"], "--out_dir", out)
+        status, said, err = call_here("test.py", *given, *words, *settings)
         assert status == 0, err
+        assert ("novel_poses: " in said) == any("novel_poses" in word for word in words)
         (path,) = (out / "render").iterdir()
         assert np.array_equal(cv2.imread(str(path))[..., ::-1], expected[result]), (name, words)
 

@@ -443,7 +443,7 @@ def command(monkeypatch):
 
     def call(*options) -> None:
         monkeypatch.setattr(sys, "argv", ["compact.py", *map(str, options)])
-        script.main()
+        script.main(script.parse_arguments())
 
     return call
 

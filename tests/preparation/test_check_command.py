@@ -26,7 +26,7 @@ def command(monkeypatch, capsys):
     def run(*arguments) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["check_capture.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            script.run_command(script.main)
+            script.run_command(lambda: script.main(script.parse_arguments()))
         printed = capsys.readouterr()
         return ended.value.code, printed.out + printed.err
 
