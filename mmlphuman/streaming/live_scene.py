@@ -1,7 +1,7 @@
 """LiveScene: draws what viewers ask for, with a finished avatar or with one in training; Answers: delivers it.
 
 Data path: Job of the server -> RenderRequest -> Pose -> Avatar -> posed Gaussians -> picture in the computer's memory
--> the server, which encodes and sends it.
+-> the server, which encodes and sends it; or another Request -> its answer.
 
 Drawing changes nothing of the avatar and draws no random numbers: a training run goes on as if it had not been.
 Shape letters: F training frames, H, W image height and width.
@@ -32,11 +32,21 @@ from mmlphuman.streaming.handover import Job
 from mmlphuman.streaming.messages import (
     MAX_NAME,
     MAX_SIDE,
+    Answer,
     CameraEntry,
+    PathQuestion,
+    PhotographRequest,
+    PointAnswer,
+    PointQuestion,
+    PoseAnswer,
+    PoseQuestion,
     PoseRequest,
     RenderRequest,
+    Request,
     Welcome,
 )
+from mmlphuman.streaming.photographs import Photographs
+from mmlphuman.streaming.questions import answer_path, floor_height, pixel_view, surface_point, turned
 from mmlphuman.streaming.render_modes import PosedView, draw_mode
 from mmlphuman.streaming.server import ViewerServer
 from mmlphuman.types import Pose, PosedGaussians
@@ -82,6 +92,8 @@ class LiveScene:
         cameras: Mapping[int, CameraView],  # training cameras by id
         title: str,
         expressions: np.ndarray | None = None,  # (F, 10) of the training frames; None: no frame has any
+        held_out: Mapping[int, CameraView] | None = None,  # the capture's other cameras by id
+        photographs: Photographs | None = None,
     ):
         self.trained = trained  # a run in progress puts the avatar of now here before each picture
         self.backend, self.title = backend, title
@@ -92,7 +104,9 @@ class LiveScene:
         root = trained.avatar.joints[0].cpu().numpy()
         # Mean of the posed root joint, which turns about itself.
         self.center = root + self.translations.mean(0)
+        self.held_out, self.photographs = dict(held_out or {}), photographs
         self.up = world_up(self.cameras.values())
+        self.floor = floor_height(trained.avatar, self.poses, self.translations, self.up)
         self.rest_rotation = _standing(self.up)
         self.rest_translation = self.center - self.rest_rotation @ root
         # The last pose drawn, the one thing that is kept from picture to picture: while only the camera (or the
@@ -104,12 +118,27 @@ class LiveScene:
             title=self.title,
             gaussians=len(self.trained.avatar.xyz),
             training=training,
-            cameras=tuple(CameraEntry(id, _sendable(view)) for id, view in sorted(self.cameras.items())),
+            cameras=_entries(self.cameras),
+            held_out=_entries(self.held_out),
             frames=self.frames,
             center=tuple(self.center.tolist()),
+            floor=self.floor,
             up=tuple(self.up.tolist()),
+            photographs=self.photographs is not None,
             light=self.trained.avatar.light is not None,
         )
+
+    def serve(self, request: Request) -> Drawn | Answer:
+        """What is asked for. ValueError, one line, if it cannot be."""
+        if isinstance(request, RenderRequest):
+            return self.draw(request)
+        if isinstance(request, PhotographRequest):
+            return self._photograph(request)
+        if isinstance(request, PointQuestion):
+            return self._point(request)
+        if isinstance(request, PathQuestion):
+            return answer_path(request, self.center)
+        return self._numbers(request)
 
     @torch.no_grad()
     def draw(self, request: RenderRequest) -> Drawn:
@@ -125,14 +154,7 @@ class LiveScene:
         gaussians = posed.gaussians if request.light else posed.gaussians.without_light()
         if request.gaussian_scale != 1:
             gaussians = replace(gaussians, covariances=gaussians.covariances * request.gaussian_scale**2)
-        view = PosedView(
-            trained=self.trained,
-            pose=posed.pose,
-            gaussians=gaussians,
-            cameras=to_cameras(camera, device),
-            background=torch.tensor(request.background, dtype=torch.float32, device=device),
-            backend=self.backend,
-        )
+        view = self._view(posed, gaussians, camera, request.background)
         image = _to_host(self.backend.to_bytes(draw_mode(request.show, view)))
         return Drawn(
             image=image,
@@ -141,6 +163,54 @@ class LiveScene:
             distance=float(posed.distance),
             render_ms=1000 * (time.perf_counter() - began),
         )
+
+    def _view(
+        self,
+        posed: _Posed,
+        gaussians: PosedGaussians,
+        camera: CameraView,
+        background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> PosedView:
+        device = self.trained.device
+        return PosedView(
+            trained=self.trained,
+            pose=posed.pose,
+            gaussians=gaussians,
+            cameras=to_cameras(camera, device),
+            background=torch.tensor(background, dtype=torch.float32, device=device),
+            backend=self.backend,
+        )
+
+    def _photograph(self, request: PhotographRequest) -> Drawn:
+        began = time.perf_counter()
+        if self.photographs is None:
+            raise ValueError("there are no photographs here; visualize.py shows them with --data_dir CAPTURE")
+        self._check_frame(request.frame)
+        image = self.photographs.read(request.camera_id, self.frames[request.frame], request.camera)
+        milliseconds = 1000 * (time.perf_counter() - began)
+        return Drawn(image, self.trained.iteration, len(self.trained.avatar.xyz), 0.0, milliseconds)
+
+    @torch.no_grad()
+    def _point(self, question: PointQuestion) -> PointAnswer:
+        posed = self._pose_avatar(self.pose(question.pose), question.project)
+        camera = pixel_view(question.camera, question.column, question.row)
+        point = surface_point(self._view(posed, posed.gaussians, camera))
+        return PointAnswer(question.id, None if point is None else tuple(point.tolist()))
+
+    def _numbers(self, question: PoseQuestion) -> PoseAnswer:
+        pose = self.pose(question.pose)
+        joints, expression, rotation, translation = (
+            tensor.double().numpy()
+            for tensor in (pose.joints, pose.expression, pose.rotation, pose.translation)
+        )
+        given = PoseRequest(
+            kind="given",
+            joints=joints,
+            expression=expression,
+            translation=rotation.T @ translation,
+            rotation=rotation,
+        )
+        return PoseAnswer(question.id, given)
 
     def pose(self, request: PoseRequest) -> Pose:
         """The pose that is meant, on the CPU.
@@ -161,10 +231,12 @@ class LiveScene:
             joints = canonical_pose().numpy() if request.kind == "big" else np.zeros(POSE_DIM)
             rotation, translation = self.rest_rotation, self.rest_translation
         joints = np.array(joints, np.float32)
-        if not self.trained.config.face:
-            joints[JAW_POSE] = 0
         if request.hands != "file":
             joints[HANDS_POSE] = hand_pose(request.hands)
+        if request.turns:
+            joints = turned(joints, request.turns)
+        if not self.trained.config.face:
+            joints[JAW_POSE] = 0
         if not request.use_translation:
             translation = np.zeros(3)
         return Pose(
@@ -176,12 +248,15 @@ class LiveScene:
 
     def _training_frame(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Joints, translation, expression."""
+        self._check_frame(position)
+        return self.poses[position], self.translations[position], self.expressions[position]
+
+    def _check_frame(self, position: int) -> None:
         if not 0 <= position < len(self.poses):
             raise ValueError(
                 f"frame: position {position} does not exist; there are {len(self.poses)} training frames, "
                 f"0 to {len(self.poses) - 1}"
             )
-        return self.poses[position], self.translations[position], self.expressions[position]
 
     def _pose_avatar(self, pose: Pose, project: bool) -> _Posed:
         numbers = (pose.joints, pose.translation, pose.rotation, pose.expression)
@@ -195,7 +270,7 @@ class LiveScene:
 
 
 class Answers:
-    """What becomes of a request: a picture, or a Problem for the viewer who asked. The program goes on either way."""
+    """What becomes of a request: a picture, an answer, or a Problem for who asked. The program goes on either way."""
 
     def __init__(self, server: ViewerServer, scene: LiveScene):
         self.server, self.scene = server, scene
@@ -204,7 +279,7 @@ class Answers:
     def answer(self, job: Job) -> None:
         """Draws and delivers. Nothing but KeyboardInterrupt and its like comes out of here."""
         try:
-            drawn = self.scene.draw(job.request)
+            drawn = self.scene.serve(job.request)
         except ValueError as error:  # what was asked for cannot be: one line for who asked
             self.server.problem(job, str(error))
         except Exception as error:  # a fault of ours, or no memory left for so large a picture
@@ -213,9 +288,11 @@ class Answers:
                 job, f"the picture could not be drawn: {type(error).__name__}; the program's log says more"
             )
         else:
-            self.server.deliver(
-                job, drawn.image, drawn.iteration, drawn.gaussians, drawn.distance, drawn.render_ms
-            )
+            if isinstance(drawn, Drawn):
+                facts = drawn.iteration, drawn.gaussians, drawn.distance, drawn.render_ms
+                self.server.deliver(job, drawn.image, *facts)
+            else:
+                self.server.reply(job, drawn)
 
     def log_once(self, error: Exception) -> None:
         """The first of every kind of exception, with where it came from."""
@@ -227,22 +304,31 @@ class Answers:
 # --- scenes of what there is -------------------------------------------------------------------------------
 
 
-def scene_of_model(path: Path, trained: TrainedAvatar, backend: Backend) -> LiveScene:
+def scene_of_model(
+    path: Path, trained: TrainedAvatar, backend: Backend, photographs: Photographs | None = None
+) -> LiveScene:
     """A finished avatar that `load_model(path)` gave. A compact file has no training cameras and frames: the body
-    poses of its pose space, at the origin, stand for them. Raises ValueError for damaged files."""
+    poses of its pose space, at the origin, stand for them, and there are no photographs. Raises ValueError for damaged
+    files, and for photographs of another capture."""
     folder = path if (path / "poses.npz").is_file() else path.parent.parent  # path: one checkpoint's folder
     if path.is_dir() and (folder / "poses.npz").is_file():
         sequence = read_pose_file(folder / "poses.npz", PoseOptions(face=trained.config.face))
-        cameras = folder / "cameras.json"
+        file = folder / "cameras.json"
+        cameras = read_camera_list(file) if file.is_file() else {}
+        seen = read_camera_list(file, trained_only=True) if cameras else {}
+        if photographs is not None:
+            photographs.check_cameras(cameras)
         return LiveScene(
             trained,
             backend,
             sequence.poses,
             sequence.translations,
             sequence.frames,
-            read_camera_list(cameras, trained_only=True) if cameras.is_file() else {},
+            seen,
             title_of(path),
             sequence.expressions,
+            held_out={id: view for id, view in cameras.items() if id not in seen},
+            photographs=photographs,
         )
     poses = trained.pose_space.training_poses.cpu().numpy().copy()
     poses[:, : BODY_POSE.start] = 0
@@ -255,19 +341,20 @@ def scene_of_run(trainer: Trainer, title: str) -> LiveScene:
     """A run in progress: the trainer's own avatar and the capture that it holds."""
     dataset = trainer.scene.training
     frames = dataset.seen_frames
+    cameras: dict[bool, dict[int, CameraView]] = {True: {}, False: {}}  # trained on or not
+    for entry in camera_list(dataset):
+        cameras[entry["trained"]][entry["id"]] = camera_from_json(entry, f"camera {entry['id']}")
     return LiveScene(
         trainer.trained().to(trainer.device),  # its pose space, which training itself does not need there
         trainer.backend,
         dataset.poses.poses[frames],
         dataset.poses.translations[frames],
         frames,
-        {
-            entry["id"]: camera_from_json(entry, f"camera {entry['id']}")
-            for entry in camera_list(dataset)
-            if entry["trained"]
-        },
+        cameras[True],
         title,
         dataset.poses.expressions_of(frames),
+        held_out=cameras[False],
+        photographs=Photographs(dataset.layout),
     )
 
 
@@ -293,6 +380,10 @@ def _standing(up: np.ndarray) -> np.ndarray:
     axis = np.abs(up).argmax()
     name = AXES[axis] if up[axis] > 0 else f"-{AXES[axis]}"
     return np.array(UP_ROTATIONS[name], float).T
+
+
+def _entries(cameras: Mapping[int, CameraView]) -> tuple[CameraEntry, ...]:
+    return tuple(CameraEntry(id, _sendable(view)) for id, view in sorted(cameras.items()))
 
 
 def _sendable(view: CameraView) -> CameraView:

@@ -113,8 +113,8 @@ class RenderRequest:
 
 @dataclass(frozen=True)
 class PhotographRequest:
-    """The photograph of a camera in a training frame, as `camera`, in the same place, would have taken it: undistorted,
-    and pixel by pixel what a picture of `camera` shows. Answered by a Frame."""
+    """The photograph of a training frame as `camera`, which stands and looks as that camera of the capture does, would
+    have taken it: undistorted, and pixel by pixel what a picture of `camera` shows. Answered by a Frame."""
 
     id: Whole
     camera: CameraView
