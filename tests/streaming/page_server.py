@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -60,10 +61,12 @@ class Painter(threading.Thread):
     def __init__(self, server: ViewerServer):
         super().__init__(daemon=True)
         self.server, self.requests, self.questions = server, [], []
+        self.seconds = 0.0  # that a picture takes
 
     def run(self):
         while (job := self.server.next_request(None)) is not None:
             request = job.request
+            time.sleep(self.seconds)
             if not isinstance(request, RenderRequest):
                 self.answer(job)
                 continue

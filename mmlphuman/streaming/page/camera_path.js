@@ -1,10 +1,10 @@
 /* A camera path through saved views: made here, played here, recorded here, and rendered by test.py --camera_path.
 
 Views (keys) -> PathQuestion -> the camera of each picture, as the server's test.py would place it -> the viewer, or
-pictures -> a video file. Every picture of a video is asked for by itself: how long it takes does not matter. */
+pictures -> a video file. Every picture of a video is asked for and waited for by itself. */
 
 import { at, number, openFiles, save, set, timestamp, write } from "./dom.js";
-import { recordVideo } from "./recorder.js";
+import { Recorder } from "./recorder.js";
 
 const MAX_KEYS = 30, MAX_PATH = 3600; // of the protocol
 const FPS = 30; // pictures a second of a path
@@ -122,29 +122,27 @@ export class CameraPath {
   // --- a video -----------------------------------------------------------------------------------------------
 
   async record() {
-    const { viewer } = this;
+    const { viewer } = this, { timeline } = viewer, first = timeline.place;
+    const size = videoSize(viewer.pictureSize(number("resolution") / 100));
+    const recorder = await Recorder.start(...size, FPS);
     this.stop();
+    timeline.toggle(false);
     Object.assign(this, { working: true, cancelled: false });
     write("record-path", "Cancel");
     try {
-      const views = await this.ask(videoSize(viewer.pictureSize(number("resolution") / 100)));
-      const pictures = [];
-      const { timeline } = viewer, first = timeline.place;
+      const views = await this.ask(size);
       for (const [i, view] of views.entries()) {
-        if (this.cancelled) return viewer.say("no video was made");
-        write("path-progress", `drawn ${i} of ${views.length}`);
+        if (this.cancelled) throw new Error("no video was made");
+        write("path-progress", `picture ${i + 1} of ${views.length}`);
         if (at("path-motion").checked) timeline.goTo(first + Math.floor(i / FPS * timeline.fps() * number("speed")));
         const request = { ...viewer.request(1), camera: view, encoding: "jpeg", quality: QUALITY };
         const { header, picture } = await viewer.connection.ask(request);
         await viewer.onFrame(header, picture, null, view);
-        pictures.push(new Blob([picture], { type: "image/jpeg" }));
+        await recorder.add(new Blob([picture], { type: "image/jpeg" }));
       }
-      const video = await recordVideo(pictures, FPS, (i) => {
-        write("path-progress", `recorded ${i} of ${views.length}`);
-        if (this.cancelled) throw new Error("no video was made");
-      });
-      save(video, `path_${timestamp()}.${video.type.split("/")[1]}`);
+      save(await recorder.finish(), `path_${timestamp()}.webm`);
     } finally {
+      recorder.close();
       this.working = false;
       write("record-path", "Record");
       write("path-progress", "");
@@ -157,7 +155,7 @@ export class CameraPath {
   }
 }
 
-/* Even sides, which some formats need. */
+/* Even sides, which encoders like. */
 function videoSize([width, height]) {
   const factor = Math.min(1, LONGEST_SIDE / Math.max(width, height));
   return [width, height].map((side) => Math.max(2 * Math.round(side * factor / 2), 2));

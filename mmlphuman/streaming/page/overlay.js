@@ -11,6 +11,7 @@ const AXIS = 0.5; // metres
 const NEAR = 0.02; // metres; what is nearer to the camera is not drawn
 const FRUSTUM = 0.06, LARGEST = 0.4; // its depth: of the camera's distance from the person; metres at most
 const WITHIN = 1.5; // depths of a frustum from its tip: from there one looks through it
+const GRAB = 8; // pixels round its corners that belong to it
 const TRAINED = "#2f7de1", HELD_OUT = "#e07b00", AXES = ["#e5484d", "#30a46c", "#4a7dff"];
 const FONT = "12px system-ui, sans-serif";
 export const SWITCHES = ["grid", "axes", "frusta"]; // ids of check boxes
@@ -107,7 +108,8 @@ export class Overlay {
       const places = [tip, ...corners].map((point) => this.eye.place(point));
       if (places.some((place) => place === null)) continue;
       const faces = [[1, 2, 3, 4], [0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 1]];
-      const hit = faces.some((face) => inside(x, y, face.map((i) => places[i])));
+      const close = places.some((place) => Math.hypot(x - place[0], y - place[1]) < GRAB);
+      const hit = close || faces.some((face) => inside(x, y, face.map((i) => places[i])));
       const depth = this.eye.axes(tip)[2];
       if (hit && depth < nearest) [found, nearest] = [entry, depth];
     }

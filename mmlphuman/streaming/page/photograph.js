@@ -10,6 +10,7 @@ const ELSEWHERE = "Photographs are there for the capture's cameras and training 
 export class Photograph {
   wanted = ""; // what was asked for last, as text
   there = ""; // of it, what the canvas holds
+  fault = ""; // why that did not come
 
   constructor(connection) {
     this.connection = connection;
@@ -38,17 +39,16 @@ export class Photograph {
   /* request: {camera, camera_id, frame}, or null where there is no photograph; still: nothing moves. */
   step(request, still) {
     const on = at("photograph-on").checked;
-    set("photograph-note", "hidden", !on || request !== null);
-    if (on && request === null) write("photograph-note", ELSEWHERE);
     const key = on && request ? JSON.stringify(request) : "";
     if (key && key !== this.wanted && still) this.fetch(request, key);
     const shown = key !== "" && key === this.there;
     set("photograph", "hidden", !shown);
     set("photograph-line", "hidden", !shown);
+    write("photograph-note", on && !request ? ELSEWHERE : key === this.wanted ? this.fault : "");
   }
 
   async fetch(request, key) {
-    this.wanted = key;
+    Object.assign(this, { wanted: key, fault: "" });
     try {
       const { picture } = await this.connection.ask({ type: "photograph", ...request, encoding: "jpeg", quality: 90 });
       const bitmap = await createImageBitmap(new Blob([picture], { type: "image/jpeg" }));
@@ -57,9 +57,7 @@ export class Photograph {
       bitmap.close();
       this.there = key;
     } catch (error) {
-      write("photograph-note", error.message);
-      set("photograph-note", "hidden", false);
-      this.complaint = error.message;
+      this.fault = error.message;
     }
   }
 }

@@ -1,49 +1,70 @@
-/* Pictures -> a video file, in the browser.
+/* Pictures -> a video file, with the browser's encoder: every picture has its exact time, however long drawing took.
 
-All pictures are there before recording begins: browsers stamp a video's frames with the time at which they see them, so
-that they are shown at their pace, however long drawing them took. */
+Browsers lend it to pages of this machine (an SSH tunnel's too) and over https; elsewhere test.py renders the path. */
 
-const TYPES = ["video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/webm", "video/mp4"];
-const BITS_PER_PIXEL = 0.2; // generous: the picture is compressed twice
-const LEAST_BITS = 2e6;
+import { webm } from "./webm.js";
 
-/* pictures: blobs of one size; progress(i) before each. A blob, whose type tells the format. */
-export async function recordVideo(pictures, fps, progress) {
-  const type = TYPES.find((each) => globalThis.MediaRecorder?.isTypeSupported(each));
-  if (!type) throw new Error("this browser cannot record videos");
-  const canvas = document.createElement("canvas");
-  const first = await createImageBitmap(pictures[0]);
-  const [width, height] = [first.width, first.height];
-  Object.assign(canvas, { width, height });
-  first.close();
-  const pen = canvas.getContext("2d");
-  const stream = canvas.captureStream(0); // frames are handed over one by one
-  const [track] = stream.getVideoTracks();
-  const bits = Math.max(BITS_PER_PIXEL * width * height * fps, LEAST_BITS);
-  const recorder = new MediaRecorder(stream, { mimeType: type, videoBitsPerSecond: bits });
-  const pieces = [];
-  recorder.ondataavailable = (event) => pieces.push(event.data);
-  const ended = new Promise((resolve, reject) => {
-    recorder.onstop = resolve;
-    recorder.onerror = (event) => reject(event.error ?? new Error("the browser could not record"));
-  });
-  recorder.start();
-  const began = performance.now();
-  for (const [i, picture] of pictures.entries()) {
-    progress(i);
-    const bitmap = await createImageBitmap(picture);
-    await until(began + 1000 * i / fps);
-    pen.drawImage(bitmap, 0, 0);
-    bitmap.close();
-    track.requestFrame();
+const CODECS = { vp8: "V_VP8", "vp09.00.41.08": "V_VP9" };
+const BITS_PER_PIXEL = 0.2; // generous: the pictures are compressed twice
+const LEAST_BITS = 2e6; // a second
+const KEY_EVERY = 60; // pictures
+const QUEUE = 4; // pictures that wait for the encoder
+
+export class Recorder {
+  chunks = [];
+  encoder = null;
+  count = 0; // of pictures
+  colors = {}; // as the encoder wrote them
+  fault = null;
+
+  /* An Error that can be shown where the browser makes no videos. */
+  static async start(width, height, fps) {
+    const bitrate = Math.max(BITS_PER_PIXEL * width * height * fps, LEAST_BITS);
+    const config = { width, height, bitrate, framerate: fps };
+    for (const codec of globalThis.VideoEncoder ? Object.keys(CODECS) : []) {
+      const { supported } = await VideoEncoder.isConfigSupported({ codec, ...config });
+      if (supported) return new Recorder({ codec, ...config });
+    }
+    throw new Error(isSecureContext
+      ? "this browser makes no videos; save the path, and test.py renders it"
+      : "browsers make videos for localhost (an SSH tunnel) or https only; or save the path, and test.py renders it");
   }
-  await until(began + 1000 * pictures.length / fps); // the last picture has its time too
-  recorder.stop();
-  await ended;
-  track.stop();
-  return new Blob(pieces, { type: type.split(";")[0] });
-}
 
-function until(when) {
-  return new Promise((resolve) => setTimeout(resolve, when - performance.now()));
+  constructor(config) {
+    this.config = config;
+    this.encoder = new VideoEncoder({
+      output: (chunk, { decoderConfig }) => {
+        this.colors = decoderConfig?.colorSpace ?? this.colors;
+        const data = new Uint8Array(chunk.byteLength);
+        chunk.copyTo(data);
+        this.chunks.push({ time: Math.round(chunk.timestamp / 1000), key: chunk.type === "key", data });
+      },
+      error: (error) => { this.fault = error; },
+    });
+    this.encoder.configure(config);
+  }
+
+  /* The next picture, a blob. */
+  async add(picture) {
+    const bitmap = await createImageBitmap(picture);
+    const frame = new VideoFrame(bitmap, { timestamp: Math.round(1e6 * this.count / this.config.framerate) });
+    bitmap.close();
+    this.encoder.encode(frame, { keyFrame: this.count % KEY_EVERY === 0 });
+    frame.close();
+    this.count += 1;
+    while (this.encoder.encodeQueueSize > QUEUE && !this.fault) await new Promise((resolve) => setTimeout(resolve, 1));
+    if (this.fault) throw this.fault;
+  }
+
+  /* The file. */
+  async finish() {
+    await this.encoder.flush();
+    const { codec, width, height, framerate } = this.config;
+    const duration = 1000 * this.count / framerate;
+    return webm(this.chunks, { codec: CODECS[codec], width, height, duration, colors: this.colors });
+  }
+
+  close() {
+    if (this.encoder.state !== "closed") this.encoder.close();
+  }
 }

@@ -202,7 +202,7 @@ class Viewer {
       });
       if (!point) return this.say("there is no surface to turn about; double-click on the person");
       this.camera = this.camera.about(point); // the view stays as it is
-      this.say("the camera now turns about this point (R: back to the person's middle)");
+      this.say("turns about this point now");
     } catch (error) {
       this.say(error.message);
     }
