@@ -277,7 +277,7 @@ def test_a_video_holds_every_picture_at_its_time(browser, painter):
         times.append(video.get(cv2.CAP_PROP_POS_MSEC))
         size = picture.shape
         left = picture[size[0] // 2, size[1] // 4, ::-1]
-        assert np.abs(left.astype(int) - RED).max() < 40  # OpenCV guesses the colour matrix
+        assert np.abs(left.astype(int) - RED).max() < 12
     assert times == pytest.approx(np.arange(13) * 1000 / 30, abs=1)
     assert size[:2] == (recorded[0].camera.height, recorded[0].camera.width)
     assert not size[0] % 2 and not size[1] % 2

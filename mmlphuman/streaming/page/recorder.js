@@ -4,7 +4,7 @@ Browsers lend it to pages of this machine (an SSH tunnel's too) and over https; 
 
 import { webm } from "./webm.js";
 
-const CODECS = { vp8: "V_VP8", "vp09.00.41.08": "V_VP9" };
+const CODECS = { "vp09.00.41.08": "V_VP9", vp8: "V_VP8" }; // many players show VP8 as if its colours were others
 const BITS_PER_PIXEL = 0.2; // generous: the pictures are compressed twice
 const LEAST_BITS = 2e6; // a second
 const KEY_EVERY = 60; // pictures

@@ -328,7 +328,8 @@ class Viewer {
   /* Where the view is a camera's of the capture, and the pose a frame's. */
   showPhotograph() {
     const place = at("camera").value;
-    const there = this.scene?.photographs && place !== "" && at("pose").value === "training";
+    const frame = at("pose").value === "training" && !this.path.working;
+    const there = this.scene?.photographs && place !== "" && frame;
     set("photograph-section", "hidden", !this.scene?.photographs);
     this.photograph.step(there ? {
       camera: this.camera.view(...this.pictureSize(number("resolution") / 100)),
