@@ -103,7 +103,8 @@ class ViewerServer:
     def next_request(self, timeout: float | None) -> Job | None:
         """The newest request of the viewer whose turn it is; None after `timeout` seconds (None: no end), or stopped.
 
-        Every job must be answered, by `deliver` or `problem`: a viewer has handover.UNDER_WAY of them at a time.
+        Every job must be answered, by `deliver` or `problem`, or put back: a viewer has handover.UNDER_WAY of them at
+        a time.
         """
         return self._queue.take(timeout)
 
@@ -124,6 +125,11 @@ class ViewerServer:
             raise ValueError(f"a picture is RGB (H, W, 3) uint8, not {image.dtype} {image.shape}")
         facts = (iteration, gaussians, distance, render_ms)
         self._answer(job, partial(encode_picture, job.request, image, *facts))
+
+    def put_back(self, job: Job) -> None:
+        """The picture is drawn in part: the job comes again when the other viewers have had their turn, unless its
+        viewer has gone or wants a smaller picture."""
+        self._queue.put_back(job)
 
     def problem(self, job: Job, text: str) -> None:
         """Tells the viewer, in one line, why there is no picture."""

@@ -161,7 +161,7 @@ def test_drawing_keeps_to_its_share(trainer, views, monkeypatch, share, step, pi
         drawn.append(clock.now)
         raise ValueError("seen enough")  # a problem costs as much as a picture
 
-    monkeypatch.setattr(watcher.scene, "draw", draw)
+    monkeypatch.setattr(watcher.scene, "begin", draw)
     began, steps = clock.now, 0
     while clock.now < began + 120:
         clock.now += step
@@ -203,7 +203,7 @@ def test_a_fault_in_drawing_neither_ends_the_run_nor_floods_the_log(
     def fail(request):
         raise [RuntimeError("out of memory\nreally"), KeyError("no")][server.asked % 2]
 
-    monkeypatch.setattr(watcher.scene, "draw", fail)
+    monkeypatch.setattr(watcher.scene, "begin", fail)
     with caplog.at_level(logging.WARNING):
         run(trainer, tmp_path, watcher)
     assert trainer.iteration == trainer.config.iterations
@@ -224,7 +224,7 @@ def test_interrupting_a_picture_interrupts_the_run(trainer, views, monkeypatch):
     def interrupt(request):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(watcher.scene, "draw", interrupt)
+    monkeypatch.setattr(watcher.scene, "begin", interrupt)
     with pytest.raises(KeyboardInterrupt):
         watcher.after_step(1)
 
