@@ -1,5 +1,6 @@
 """Watching a run: it trains as if nobody watched, drawing keeps to its share of time, viewers' faults stay theirs."""
 
+import io
 import logging
 import socket
 from dataclasses import replace
@@ -7,17 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.backend import PYTORCH
 from mmlphuman.config import Config
 from mmlphuman.model_folder import load_model
 from mmlphuman.streaming import live_training as module
+from mmlphuman.streaming import server as server_module
 from mmlphuman.streaming.handover import Job
 from mmlphuman.streaming.live_scene import scene_of_model, scene_of_run
 from mmlphuman.streaming.live_training import BURST_SECONDS, DrawingBudget, LiveTraining, live_training
 from mmlphuman.streaming.messages import MAX_HISTORY, RENDER_MODES, PoseRequest, RenderRequest
-from mmlphuman.streaming.server import ListenAddress
+from mmlphuman.streaming.server import SPARE_PORTS, ListenAddress, announce
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.monitor import Monitor
 from mmlphuman.training.run_setup import build_scene, write_run_record
@@ -246,9 +249,17 @@ def test_the_run_and_its_folder_welcome_alike(trainer, tiny_config, tmp_path):  
         np.testing.assert_array_equal(running.draw(request).image, saved.draw(request).image)
 
 
-def test_a_port_that_nobody_asked_for_may_be_taken(trainer, tmp_path, capsys):
+def test_a_port_that_nobody_asked_for_may_be_taken(trainer, tmp_path, capsys, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        address = ListenAddress("127.0.0.1", other.getsockname()[1], None, asked_for=False)
+        port = other.getsockname()[1]
+        address = ListenAddress("127.0.0.1", port, None, asked_for=False)
+        with live_training(trainer, tmp_path, address) as watcher:
+            assert port < watcher.server.port <= port + SPARE_PORTS
+            served = watcher.server.port
+        out = capsys.readouterr().out.splitlines()
+        assert len(out) == 1 and out[0].startswith(f"watch: http://127.0.0.1:{served}/ ")
+        assert out[0].endswith(f"net_viewer.py --port {served} (port {port} is taken)")
+        monkeypatch.setattr(server_module, "SPARE_PORTS", 0)
         with live_training(trainer, tmp_path, address) as watcher:
             assert watcher is None
         out = capsys.readouterr().out.splitlines()
@@ -274,3 +285,17 @@ def test_the_server_ends_with_the_run(trainer, tmp_path, capsys):
         raise KeyboardInterrupt
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", port), 5)
+
+
+def test_the_address_has_a_line_of_its_own_beside_a_progress_bar(monkeypatch):
+    """Both go to one terminal, whichever of the two streams they use."""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("sys.stderr", terminal)
+    with tqdm(total=10, desc="training") as bar:
+        announce("watch: here")
+        bar.update()
+    # What a carriage return takes back is not to be seen.
+    lines = [line.split("\r")[-1] for line in terminal.getvalue().split("\n")]
+    assert "watch: here" in lines
