@@ -83,6 +83,7 @@ def run(trainer: Trainer, folder, watcher=None) -> Trainer:
 
 def watch(trainer: Trainer, server: Viewers, share: float = 1.0) -> LiveTraining:
     scene = scene_of_run(trainer, "a run")
+    scene.pace.seconds = 1e9  # every picture in one part, however slow the machine
     return LiveTraining(server, scene, trainer.trained, trainer.config.iterations, share)
 
 
