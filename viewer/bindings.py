@@ -48,12 +48,16 @@ class Bindings:
         self._settings.append((item, name, read))
 
     def choice(
-        self, choices: dict[str, str], read: Callable[[], str], write: Callable[[str], None], **options
+        self,
+        choices: dict[Any, str],
+        read: Callable[[], Any],
+        write: Callable[[Any], None],
+        width: int = -1,
     ) -> int:
         """A drop-down list; choices: value -> words."""
         values = {words: value for value, words in choices.items()}
         item = dpg.add_combo(
-            list(choices.values()), callback=lambda _, words: write(values[words]), width=-1, **options
+            list(choices.values()), callback=lambda _, words: write(values[words]), width=width
         )
         return self.value(item, lambda: choices.get(read(), ""))
 

@@ -46,7 +46,7 @@ class OrbitCamera:
     def from_view(cls, view: CameraView, center: np.ndarray, up: np.ndarray) -> OrbitCamera:
         """Takes over `view` exactly; from then on it turns about `center` (3,), with `up` (3,) as its pole."""
         center, up = np.asarray(center, np.float64), _unit(np.asarray(up, np.float64))
-        side, front = _ground_axes(up)
+        side, front = ground_axes(up)
         rotation = view.w2c[:3, :3].T
         forward = rotation[:, 2]
         level = -forward
@@ -123,7 +123,7 @@ class OrbitCamera:
 
     def _level_rotation(self) -> np.ndarray:
         """(3, 3) camera to world, roll left out."""
-        side, front = _ground_axes(self.up)
+        side, front = ground_axes(self.up)
         cos, sin = math.cos(self.azimuth), math.sin(self.azimuth)
         outward = sin * side + cos * front  # from the centre to the camera, along the ground
         forward = -math.cos(self.elevation) * outward - math.sin(self.elevation) * self.up
@@ -136,7 +136,7 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / length if length > 0 else np.array([0.0, 1.0, 0.0])
 
 
-def _ground_axes(up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ground_axes(up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two unit vectors at right angles to `up` and to each other: azimuth runs from the second to the first."""
     front = (
         np.array([0.0, 0.0, 1.0]) if abs(up[2]) < math.cos(math.radians(30)) else np.array([1.0, 0.0, 0.0])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dearpygui.dearpygui as dpg
 
-from mmlphuman.animation.pose_file import UP_ROTATIONS
+from mmlphuman.animation.pose_file import UNITS, UP_ROTATIONS
 from mmlphuman.streaming.messages import MAX_NAME, MAX_SCALE, MIN_SCALE
 from viewer.app import ViewerApp
 from viewer.bindings import Bindings
@@ -27,8 +27,11 @@ SHOWS = {
     "distance": "Distance of the pose",
 }
 CLEAN_UPS = {"none": "None", "published": "As published"}
-SHARES = {"1.0": "100%", "0.75": "75%", "0.5": "50%", "0.25": "25%"}
-SPEEDS = {"0.1": "0.1x", "0.25": "0.25x", "0.5": "0.5x", "1.0": "1x", "2.0": "2x", "4.0": "4x"}
+UPS = {up: up for up in UP_ROTATIONS}
+LENGTHS = {None: "m, checked", **{unit: unit for unit in UNITS}}
+SHARES = {1.0: "100%", 0.75: "75%", 0.5: "50%", 0.25: "25%"}
+MOVING_SHARES = {None: "automatic", **SHARES}
+SPEEDS = {0.1: "0.1x", 0.25: "0.25x", 0.5: "0.5x", 1.0: "1x", 2.0: "2x", 4.0: "4x"}
 MAX_PORT = 65535
 PLOT_HEIGHT = 100  # pixels, at the default font size
 PLOT_MARGIN = 0.05  # beside the curve, of its extent
@@ -40,10 +43,10 @@ class Panel:
         self.app, self.state, self.bind, self.scale = app, app.state, bindings, scale
         self._phase = ""
         self.connection()
+        self.training = TrainingPanel(app, bindings, scale)
         self.poses()
         self.camera()
         self.picture()
-        self.training = TrainingPanel(app, bindings, scale)
 
     # --- sections ----------------------------------------------------------------------------------------
 
@@ -82,7 +85,7 @@ class Panel:
                 bind.setting(button, "label", lambda: "Pause" if state.playing else "Play")
                 dpg.add_button(arrow=True, direction=dpg.mvDir_Left, callback=lambda: self.step_frame(-1))
                 dpg.add_button(arrow=True, direction=dpg.mvDir_Right, callback=lambda: self.step_frame(1))
-                bind.choice(SPEEDS, lambda: str(state.speed), lambda value: self.set("speed", float(value)))
+                bind.choice(SPEEDS, lambda: state.speed, lambda value: self.set("speed", value))
             with bind.row("Hands"):
                 bind.choice(HANDS, lambda: state.hands, lambda value: self.set("hands", value))
             with bind.row("Options"):
@@ -100,7 +103,7 @@ class Panel:
         hint = "poses of a capture, a video estimator, AMASS or EasyMocap: npz, JSON, or a folder; on this machine"
         with bind.row("Pose file", hint):
             path = dpg.add_input_text(
-                hint="path of a .npz file",
+                hint="path of a file or folder",
                 width=self.pixels(-36),
                 on_enter=True,
                 callback=self.type_pose_path,
@@ -108,15 +111,23 @@ class Panel:
             bind.value(path, lambda: app.pose_path)
             self.pose_path = path
             dpg.add_button(label="...", width=-1, callback=lambda: dpg.show_item(self.pose_dialog))
-        with bind.row(
-            "Up, clean-up", "The file's axis that points up (AMASS: z), and the published viewer's clean-up"
-        ):
-            up = dpg.add_combo(
-                list(UP_ROTATIONS),
-                width=self.pixels(58),
-                callback=lambda _, value: app.change_pose_options(up=value),
+        hint = (
+            "The file's axis that points up (AMASS: z), and its translations' unit; "
+            "checked: metres, refused where they look otherwise"
+        )
+        with bind.row("Up, units", hint):
+            bind.choice(
+                UPS,
+                lambda: app.pose_options.up,
+                lambda value: app.change_pose_options(up=value),
+                self.pixels(58),
             )
-            bind.value(up, lambda: app.pose_options.up)
+            bind.choice(
+                LENGTHS,
+                lambda: app.pose_options.units,
+                lambda value: app.change_pose_options(units=value),
+            )
+        with bind.row("Clean-up", "What the published viewer does to poses of motion capture"):
             bind.choice(
                 CLEAN_UPS,
                 lambda: app.pose_options.clean_up,
@@ -128,7 +139,7 @@ class Panel:
         app, state, bind = self.app, self.state, self.bind
         with dpg.collapsing_header(label="Camera", default_open=True):
             with bind.row(
-                "Training cam.", "Jumps to a camera of the capture. Up and down arrow: one back and on"
+                "Camera", "Jumps to a training camera of the capture. Up and down arrow: one back and on"
             ):
                 cameras = dpg.add_combo(width=self.pixels(-66), callback=self.choose_camera)
                 bind.setting(cameras, "items", self.camera_names)
@@ -182,16 +193,28 @@ class Panel:
                     callback=self.change("gaussian_scale"),
                 )  # fmt: skip
                 bind.value(scale, lambda: state.gaussian_scale)
-            with bind.row("Resolution", "Of the picture; and, for slow links, while it moves"):
-                still = dpg.add_combo(
-                    list(SHARES.values()), width=self.pixels(70), callback=self.change_share("resolution")
+            with bind.row(
+                "Lines", "Floor, a metre from line to line (G); world axes (X); training cameras (V)"
+            ):
+                for name, label in (("grid", "Grid"), ("axes", "Axes"), ("cameras", "Cameras")):
+                    switch = dpg.add_checkbox(label=label, callback=self.change(name))
+                    bind.value(switch, lambda name=name: getattr(state, name))
+            hint = (
+                "Of the picture; and while it moves: automatic is as large as comes quickly, then sharp again"
+            )
+            with bind.row("Resolution", hint):
+                bind.choice(
+                    SHARES,
+                    lambda: state.resolution,
+                    lambda value: self.set("resolution", value),
+                    self.pixels(70),
                 )
-                bind.value(still, lambda: SHARES[str(state.resolution)])
                 dpg.add_text("moving")
-                moving = dpg.add_combo(
-                    list(SHARES.values()), width=-1, callback=self.change_share("moving_resolution")
+                bind.choice(
+                    MOVING_SHARES,
+                    lambda: state.moving_resolution,
+                    lambda value: self.set("moving_resolution", value),
                 )
-                bind.value(moving, lambda: SHARES[str(state.moving_resolution)])
             with bind.row("JPEG quality", "Lower is faster on slow links"):
                 quality = dpg.add_slider_int(
                     min_value=1, max_value=100, clamped=True, width=-1, callback=self.change("quality")
@@ -258,10 +281,6 @@ class Panel:
         """A callback that puts the control's value into the state."""
         return lambda _, value: setattr(self.state, name, value)
 
-    def change_share(self, name: str):
-        values = {words: float(share) for share, words in SHARES.items()}
-        return lambda _, words: setattr(self.state, name, values[words])
-
     def frame_format(self) -> str:
         """The slider's text; %d is the position."""
         state, count = self.state, self.state.frame_count()
@@ -310,7 +329,7 @@ class Panel:
 
 
 class TrainingPanel:
-    """How far a run is, and its loss: the lowest section of the controls, there while the server trains."""
+    """How far a run is, and its loss: a section of the controls that is there while the server trains."""
 
     def __init__(self, app: ViewerApp, bindings: Bindings, scale: float):
         self.app = app

@@ -54,12 +54,19 @@ class ViewerState:
     # Picture.
     show: str = "color"
     light: bool = True  # of the scene, where the avatar has one
-    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    # Neither white nor black, in which clothes would lose their outline.
+    background: tuple[float, float, float] = (200 / 255, 204 / 255, 210 / 255)
     gaussian_scale: float = 1.0
     quality: int = 85
     panel: tuple[int, int] = (640, 480)  # width and height of the place for the picture, pixels
     resolution: float = 1.0  # share of the panel's width and height
-    moving_resolution: float = 1.0  # while the view moves or poses play
+    # While the view moves or poses play; None: as large as comes quickly, `quick_share` of the side.
+    moving_resolution: float | None = None
+    quick_share: float = 1.0
+    # Lines over the picture.
+    grid: bool = True
+    axes: bool = False
+    cameras: bool = False
     rate: float = 10.0  # pictures a second while training
 
     # --- what is there -----------------------------------------------------------------------------------
@@ -150,7 +157,10 @@ def _scene(welcome: Welcome) -> tuple:
 def picture_size(state: ViewerState, moving: bool = False) -> tuple[int, int]:
     """Width and height to ask for, pixels: the panel's shape, within what the protocol allows."""
     width, height = state.panel
-    share = min(state.resolution, state.moving_resolution) if moving else state.resolution
+    share = state.resolution
+    if moving:
+        quick = state.quick_share if state.moving_resolution is None else state.moving_resolution
+        share = min(share, quick)
     share = min(share, MAX_SIDE / max(width, height, 1))
     return max(round(width * share), MIN_SIDE), max(round(height * share), MIN_SIDE)
 
@@ -224,8 +234,7 @@ class Requester:
         """The request to send now, or None. idle: all earlier ones were answered."""
         if state.welcome is None:
             return None
-        moving = state.playing or now - self._touched_at < MOVING_SECONDS
-        request = build_request(state, 0, moving)
+        request = build_request(state, 0, moving=state.playing or now - self._touched_at < MOVING_SECONDS)
         pause = 1 / min(max(state.rate, 0.1), MAX_RATE)
         again = state.welcome.training and idle and now - self._asked_at >= pause
         if same_picture(self._asked, request) and not again:

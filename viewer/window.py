@@ -1,12 +1,14 @@
 """The window: the picture on the left, the controls on the right, the state of things below. DearPyGui.
 
-Data path: ReceivedPicture of the app -> texture; mouse and keys -> ViewerState, by way of the app and the panel.
+Data path: ReceivedPicture of the app -> texture, with lines over it; mouse and keys -> ViewerState, by way of the app
+and the panel.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +18,22 @@ import numpy as np
 from viewer.app import ViewerApp
 from viewer.bindings import Bindings
 from viewer.client import CONNECTED, CONNECTING
+from viewer.overlay import Eye, overlay_lines
 from viewer.panels import SHOWS, Panel, toggle
 from viewer.picture import fill_buffer, fit, grown, make_buffer
 
-WIDTH, HEIGHT = 1280, 800
+WIDTH, HEIGHT = 1000, 680  # fits any screen, with its bars and a title; a user makes it larger
+LEFT_EDGE, TOP_EDGE = 10, 40  # of the screen, where it opens
 DEFAULT_FONT_SIZE = 16  # pixels; what all sizes here are meant for
-PANEL_WIDTH, STATUS_HEIGHT = 372, 46
+PANEL_WIDTH, STATUS_HEIGHT = 372, 26
 FRAME_SECONDS = 1 / 60  # a window is drawn no more often, where the screen does not set the pace
 ZOOM_STEP = 0.9  # of the distance, one notch of the wheel
 ORBIT_HEIGHTS = np.pi  # radians for a drag over the picture's whole height
 LEFT, RIGHT, MIDDLE = 0, 1, 2
+GAP = 8  # pixels
+NAME_SIZE, NAME_GAP = 14, 4  # pixels, of words in the picture
+SIGN_WIDTH, SIGN_MARGIN = 84, 6
+BETWEEN = "  |  "
 GREEN, YELLOW, RED, GREY = (110, 200, 120), (230, 190, 90), (240, 110, 100), (160, 160, 165)
 
 # Fonts that systems have; DearPyGui's own is small and coarse.
@@ -48,6 +56,7 @@ HELP = (
     ("Space", "play, pause"),
     ("Left, Right", "frame before, after"),
     ("1 to 6", ", ".join(words.lower() for words in SHOWS.values())),
+    ("G, X, V", "floor grid, world axes, training cameras"),
     ("T", "test mode on, off"),
     ("L", "light of the scene on, off, where the avatar has one"),
     ("P", "screenshot, a PNG file in full resolution"),
@@ -74,7 +83,7 @@ class PictureTexture:
         self.size = 1, 1  # of the picture
 
     def show(self, image: np.ndarray, item: int) -> None:
-        """image (H, W, 3) uint8 RGB into the image `item`."""
+        """image (H, W, 3) uint8 RGB into the drawn image `item`."""
         self.size = image.shape[1], image.shape[0]
         held = self.buffer.shape[1], self.buffer.shape[0]
         needed = grown(held, *self.size)
@@ -101,10 +110,14 @@ class ViewerWindow:
     def __init__(self, app: ViewerApp, font_size: int = DEFAULT_FONT_SIZE):
         self.app, self.scale = app, font_size / DEFAULT_FONT_SIZE
         self.drag: Drag | None = None
+        self._shown_lines: tuple = ()
         dpg.create_context()
         # Callbacks run in this thread, between two frames: nothing here is changed while it is read.
         dpg.configure_app(manual_callback_management=True)
-        dpg.create_viewport(title="Avatar viewer", width=WIDTH, height=HEIGHT, min_width=640, min_height=400)
+        dpg.create_viewport(
+            title="Avatar viewer", width=WIDTH, height=HEIGHT, x_pos=LEFT_EDGE, y_pos=TOP_EDGE, min_width=640,
+            min_height=400,
+        )  # fmt: skip
         self._load_font(font_size)
         dpg.bind_theme(_theme())
         self.texture = PictureTexture()
@@ -141,17 +154,24 @@ class ViewerWindow:
         with dpg.window(tag="main", no_scrollbar=True, no_scroll_with_mouse=True):
             with dpg.group(horizontal=True):
                 with dpg.child_window(tag="view", border=False, no_scrollbar=True, no_scroll_with_mouse=True):
-                    self.image = dpg.add_image(self.texture.texture, width=1, height=1, show=False)
-                    self.hint = dpg.add_text("", color=GREY)
+                    self.canvas = dpg.add_drawlist(1, 1)
+                    self.image = dpg.draw_image(
+                        self.texture.texture, (0, 0), (1, 1), show=False, parent=self.canvas
+                    )
+                    self.lines = dpg.add_draw_layer(parent=self.canvas)
+                    self.sign = dpg.add_draw_layer(parent=self.canvas, show=False)
+                    self.hint = dpg.add_text("", color=GREY, pos=(8, 8))
                 with dpg.child_window(tag="panel", width=self._panel_width(), border=False):
                     self.panel = Panel(self.app, self.bindings, self.scale)
-            with dpg.child_window(
-                tag="status", border=False, no_scrollbar=True, height=self._status_height()
+            with (
+                dpg.child_window(tag="status", border=False, no_scrollbar=True, height=self._status_height()),
+                dpg.group(horizontal=True),
             ):
-                with dpg.group(horizontal=True):
-                    self.connection = dpg.add_text("")
-                    self.numbers = dpg.add_text("", color=GREY)
-                self.message = dpg.add_text("", color=YELLOW)
+                self.connection = dpg.add_text("")
+                self.numbers = dpg.add_text("", color=GREY)
+        with dpg.window(tag="message_box", show=False, autosize=True, no_title_bar=True, no_move=True,
+                        no_focus_on_appearing=True, no_resize=True, no_saved_settings=True):  # fmt: skip
+            self.message = dpg.add_text("", color=YELLOW)
         with dpg.window(label="Help", tag="help", show=False, autosize=True, pos=(60, 60), no_collapse=True):
             for keys, words in HELP:
                 with dpg.group(horizontal=True, xoffset=round(190 * self.scale)):
@@ -166,6 +186,9 @@ class ViewerWindow:
             dpg.mvKey_R: state.reset_view,
             dpg.mvKey_T: lambda: panel.set("project", not state.project),
             dpg.mvKey_L: panel.toggle_light,
+            dpg.mvKey_G: lambda: panel.set("grid", not state.grid),
+            dpg.mvKey_X: lambda: panel.set("axes", not state.axes),
+            dpg.mvKey_V: lambda: panel.set("cameras", not state.cameras),
             dpg.mvKey_Spacebar: panel.toggle_playing,
             dpg.mvKey_Left: lambda: panel.step_frame(-1),
             dpg.mvKey_Right: lambda: panel.step_frame(1),
@@ -191,45 +214,93 @@ class ViewerWindow:
             self.texture.show(picture.image, self.image)
         self._place_image()
         self._show_status()
+        self._show_message()
         self.panel.refresh()
 
     def _lay_out(self) -> None:
         """The picture takes what the controls leave."""
-        gap = 8
-        width = dpg.get_viewport_client_width() - self._panel_width() - 3 * gap
-        height = dpg.get_viewport_client_height() - self._status_height() - 3 * gap
+        width = dpg.get_viewport_client_width() - self._panel_width() - 3 * GAP
+        height = dpg.get_viewport_client_height() - self._status_height() - 3 * GAP
         panel = max(width, 1), max(height, 1)
         if panel != self.app.state.panel:
             self.app.state.panel = panel
             dpg.configure_item("view", width=panel[0], height=panel[1])
+            dpg.configure_item(self.canvas, width=panel[0], height=panel[1])
             dpg.configure_item("panel", height=panel[1])
+            self._place_sign()
 
     def _place_image(self) -> None:
         shown = self.app.picture is not None
         dpg.configure_item(self.image, show=shown)
         if shown:
             x, y, width, height = fit(*self.app.state.panel, *self.texture.size)
-            dpg.configure_item(self.image, pos=(x, y), width=width, height=height)
+            dpg.configure_item(self.image, pmin=(x, y), pmax=(x + width, y + height))
+            self._draw_lines(x, y, width)
+        dpg.configure_item(self.sign, show=self.app.waiting)
+
+    def _draw_lines(self, x: int, y: int, width: int) -> None:
+        """Over the picture; anew only where something has changed."""
+        state, view = self.app.state, self.app.view
+        switches = state.grid, state.axes, state.cameras
+        shown = (id(state.welcome), id(view), state.background, *switches, x, y, width, state.panel)
+        if shown == self._shown_lines or state.welcome is None or view is None:
+            return
+        self._shown_lines = shown
+        dpg.delete_item(self.lines, children_only=True)
+        eye = Eye(view, x, y, width)
+        for line in overlay_lines(state.welcome, eye, state.background, *switches):
+            dpg.draw_line(line.start, line.end, color=line.color, thickness=line.width, parent=self.lines)
+            if line.name:
+                at = line.end[0] + NAME_GAP, line.end[1] - NAME_GAP - NAME_SIZE
+                dpg.draw_text(at, line.name, color=line.color, size=NAME_SIZE, parent=self.lines)
+
+    def _place_sign(self) -> None:
+        """ "drawing", in the picture's lower right corner."""
+        dpg.delete_item(self.sign, children_only=True)
+        size = round(DEFAULT_FONT_SIZE * self.scale)
+        right, bottom = self.app.state.panel
+        corner = right - SIGN_WIDTH * self.scale, bottom - size - 3 * SIGN_MARGIN
+        dpg.draw_rectangle(
+            corner, (right - SIGN_MARGIN, bottom - SIGN_MARGIN), color=(0, 0, 0, 0), fill=(30, 30, 34, 200),
+            rounding=4, parent=self.sign,
+        )  # fmt: skip
+        at = corner[0] + SIGN_MARGIN, corner[1] + SIGN_MARGIN - 1
+        dpg.draw_text(at, "drawing", color=YELLOW, size=size, parent=self.sign)
 
     def _show_status(self) -> None:
         phase = self.app.client.status.phase
-        dpg.set_value(self.connection, self.app.connection())
+        width = dpg.get_viewport_client_width() - 3 * GAP
+        connection = _fitting(self.app.connection(), width)
+        dpg.set_value(self.connection, connection)
         dpg.configure_item(
             self.connection, color=GREEN if phase == CONNECTED else YELLOW if phase == CONNECTING else RED
         )
-        dpg.set_value(self.numbers, self.app.numbers())
-        dpg.set_value(self.message, self.app.message)
+        left = width - _text_width(connection) - GAP
+        dpg.set_value(self.numbers, _fitting_parts(self.app.numbers(), left))
         waiting = self.app.picture is None
         dpg.configure_item(self.hint, show=waiting)
-        if waiting:
-            dpg.set_value(
-                self.hint, "No picture yet. Start train.py or visualize.py on the other machine.\nH: help"
-            )
+        if waiting and phase == CONNECTED:
+            dpg.set_value(self.hint, "The first picture is being drawn.\nH: help")
+        elif waiting:
+            advice = "No picture yet. Start train.py or visualize.py on the other machine."
+            lines = (self.app.connection(), advice, "H: help")
+            dpg.set_value(self.hint, "\n".join(lines))
+            dpg.configure_item(self.hint, wrap=self.app.state.panel[0] - 2 * GAP)
+
+    def _show_message(self) -> None:
+        """At the picture's lower end, in as many lines as it needs."""
+        message = self.app.message
+        dpg.configure_item("message_box", show=bool(message))
+        if message:
+            dpg.set_value(self.message, message)
+            dpg.configure_item(self.message, wrap=self.app.state.panel[0] - 4 * GAP)
+            height = dpg.get_item_rect_size("message_box")[1]
+            dpg.set_item_pos("message_box", (2 * GAP, self.app.state.panel[1] - height))
 
     # --- mouse and keys ----------------------------------------------------------------------------------
 
     def _over_picture(self) -> bool:
-        return dpg.is_item_hovered("view") or dpg.is_item_hovered(self.image)
+        return dpg.is_item_hovered("view") or dpg.is_item_hovered(self.canvas)
 
     def _grab(self, button: int) -> None:
         if self.drag is None and self._over_picture():
@@ -269,6 +340,27 @@ class ViewerWindow:
 
     def _status_height(self) -> int:
         return round(STATUS_HEIGHT * self.scale)
+
+
+def _text_width(text: str) -> float:
+    size = dpg.get_text_size(text)  # None before the first frame
+    return size[0] if size else 0.0
+
+
+def _fitting(text: str, width: float) -> str:
+    """As much of it as `width` pixels hold."""
+    if _text_width(text) <= width:
+        return text
+    while text and _text_width(f"{text}...") > width:
+        text = text[: -max(1, len(text) // 20)]
+    return f"{text}..."
+
+
+def _fitting_parts(parts: Sequence[str], width: float) -> str:
+    """As many of the first parts as `width` pixels hold."""
+    while parts and _text_width(BETWEEN + BETWEEN.join(parts)) > width:
+        parts = parts[:-1]
+    return BETWEEN + BETWEEN.join(parts) if parts else ""
 
 
 def _theme() -> int:

@@ -1,9 +1,10 @@
 """The rasteriser's twin in plain PyTorch: differentiable, on any device, by gsplat's alpha rules.
 
-Data path: Splats -> per-tile lists sorted by depth -> blended tiles -> images.
+Data path: Splats -> Prepared -> per-tile lists sorted by depth -> blended tiles -> images, whole or by rows of tiles.
 
-Shape letters: V views, N Gaussians, M (tile, Gaussian) pairs, T tiles with at least one pair, P pixels of a
-tile, S steps of a slab (consecutive list entries blended together before finished tiles are dropped).
+Shape letters: V views, N Gaussians, K visible ones of all views, M (tile, Gaussian) pairs, T tiles with at least one
+pair, P pixels of a tile, S steps of a slab (consecutive list entries blended together before finished tiles are
+dropped).
 
 All tiles advance through their lists together, S entries at a time, so that everything is a vector operation
 over S x T x P numbers and finished tiles drop out. Within a tile the exponent of a Gaussian is a quadratic
@@ -29,13 +30,36 @@ NO_CONTRIBUTION = -100.0  # exponent of an entry that pads a short list: exp of 
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What every part of a picture needs. Its tensors are its own, whatever becomes of the Gaussians."""
+
+    splats: Splats
+    log_opacities: Tensor  # (N,)
+    channels: Tensor  # (V * N, 4) colour and 1
+    cameras: Cameras
+    order: Tensor  # (K,) index into the flattened (V * N) splats, front to back
+    low: Tensor  # (K, 2) first column and row of the tiles that the extent box touches...
+    high: Tensor  # (K, 2) ...and those behind the last
+
+    @property
+    def rows(self) -> int:
+        """Of tiles, in one view."""
+        return -(-self.cameras.height // TILE)
+
+    @property
+    def columns(self) -> int:
+        return -(-self.cameras.width // TILE)
+
+
+@dataclass(frozen=True)
 class TileLists:
     """Which Gaussians touch which tile, front to back; tiles in order of falling list length."""
 
     splats: Tensor  # (M,) index into the flattened (V * N) splats
     first: Tensor  # (T,) where a tile's entries start in `splats`
     length: Tensor  # (T,)
-    tiles: Tensor  # (T,) flat tile index (view, row, column)
+    tiles: Tensor  # (T,) flat tile index (view, row, column), rows counted from `top`
+    top: int  # row of the picture
     rows: int
     columns: int
 
@@ -48,32 +72,61 @@ def rasterize_torch(
     xyz (N, 3), covariances (N, 6) upper triangles (xx, xy, xz, yy, yz, zz), opacities (N,), colors (V, N, 3).
     Returns premultiplied colours (V, H, W, 3), without background, and alphas (V, H, W).
     """
-    splats = project(xyz, covariances, opacities, cameras)
-    lists = build_tile_lists(splats, cameras)
-    coefficients = _exponent_coefficients(splats, opacities, lists)
-    channels = torch.cat([colors, torch.ones_like(colors[..., :1])], -1).flatten(0, 1)
-    blended = _BlendTiles.apply(coefficients, channels.index_select(0, lists.splats), lists)
+    prepared = prepare(xyz, covariances, opacities, colors, cameras)
+    return blend_rows(prepared, 0, prepared.rows)
 
+
+def prepare(
+    xyz: Tensor, covariances: Tensor, opacities: Tensor, colors: Tensor, cameras: Cameras
+) -> Prepared:
+    """What `blend_rows` draws from. Shapes: see rasterize_torch."""
+    splats = project(xyz, covariances, opacities, cameras)
+    channels = torch.cat([colors, torch.ones_like(colors[..., :1])], -1).flatten(0, 1)
+    with torch.no_grad():
+        order = splats.depths.flatten().argsort()  # the stable sort by tile, later, keeps it
+        order = order[splats.radii.flatten(0, 1)[order, 0] > 0]
+        centers, radii = (part.flatten(0, 1)[order] for part in (splats.centers, splats.radii))
+        size = torch.tensor([-(-cameras.width // TILE), -(-cameras.height // TILE)], device=order.device)
+        low = ((centers - radii) / TILE).floor().long().clamp_min(0)
+        high = torch.minimum(((centers + radii) / TILE).ceil().long(), size)
+    return Prepared(splats, opacities.clamp_min(1e-12).log(), channels, cameras, order, low, high)
+
+
+def blend_rows(prepared: Prepared, top: int, bottom: int) -> tuple[Tensor, Tensor]:
+    """The part of the pictures between two rows of tiles, `bottom` left out -> as rasterize_torch, H its own."""
+    lists = build_tile_lists(prepared, top, bottom)
+    coefficients = _exponent_coefficients(prepared, lists)
+    blended = _BlendTiles.apply(coefficients, prepared.channels.index_select(0, lists.splats), lists)
+
+    cameras = prepared.cameras
     tile_count = len(cameras) * lists.rows * lists.columns
     image = blended.new_zeros(tile_count, TILE * TILE, 4).index_copy(0, lists.tiles, blended)
     image = image.view(len(cameras), lists.rows, lists.columns, TILE, TILE, 4).transpose(2, 3)
     image = image.reshape(len(cameras), lists.rows * TILE, lists.columns * TILE, 4)
-    image = image[:, : cameras.height, : cameras.width]
+    image = image[:, : cameras.height - top * TILE, : cameras.width]
     return image[..., :3], image[..., 3]
 
 
 @torch.no_grad()
-def build_tile_lists(splats: Splats, cameras: Cameras) -> TileLists:
-    """Pairs every visible splat with the tiles its extent box touches, sorted by tile, then depth."""
-    rows, columns = -(-cameras.height // TILE), -(-cameras.width // TILE)
-    depths, order = splats.depths.flatten().sort()  # depth order first; the stable sort by tile keeps it
-    radii = splats.radii.flatten(0, 1).index_select(0, order)
-    order = order[radii[:, 0] > 0]
-    radii = radii[radii[:, 0] > 0]
-    centers = splats.centers.flatten(0, 1).index_select(0, order)
-    size = torch.tensor([columns, rows], device=order.device)
-    low = ((centers - radii) / TILE).floor().long().clamp_min(0)
-    high = torch.minimum(((centers + radii) / TILE).ceil().long(), size)
+def row_loads(prepared: Prepared) -> Tensor:
+    """(rows,) how much there is to blend: pairs of the extent boxes with each row's tiles, in all views, and the tiles
+    themselves. The time that rows take is about in proportion."""
+    width = (prepared.high[:, 0] - prepared.low[:, 0]).clamp_min(0)
+    width = width * (prepared.high[:, 1] > prepared.low[:, 1])
+    steps = width.new_zeros(prepared.rows + 1)
+    steps.index_add_(0, prepared.low[:, 1].clamp_max(prepared.rows), width)
+    steps.index_add_(0, prepared.high[:, 1].clamp_min(0), -width)
+    return steps.cumsum(0)[:-1] + prepared.columns * len(prepared.cameras)
+
+
+@torch.no_grad()
+def build_tile_lists(prepared: Prepared, top: int, bottom: int) -> TileLists:
+    """Pairs every visible splat with the tiles its extent box touches between two rows, sorted by tile, then depth."""
+    splats, columns, rows = prepared.splats, prepared.columns, bottom - top
+    there = (prepared.low[:, 1] < bottom) & (prepared.high[:, 1] > top)
+    order, low, high = prepared.order[there], prepared.low[there], prepared.high[there]
+    low = torch.stack([low[:, 0], low[:, 1].clamp_min(top)], 1)
+    high = torch.stack([high[:, 0], high[:, 1].clamp_max(bottom)], 1)
     extent = (high - low).clamp_min(0)
     count = extent[:, 0] * extent[:, 1]
 
@@ -83,7 +136,7 @@ def build_tile_lists(splats: Splats, cameras: Cameras) -> TileLists:
     row = low[:, 1].index_select(0, splat) + step // width
     column = low[:, 0].index_select(0, splat) + step % width
     view = order.index_select(0, splat) // splats.depths.shape[1]
-    tile = (view * rows + row) * columns + column
+    tile = (view * rows + row - top) * columns + column
     touches = _may_touch(splats, order.index_select(0, splat), row, column)
     tile, by_tile = tile[touches].sort(stable=True)
     splat = order.index_select(0, splat[touches]).index_select(0, by_tile)
@@ -91,7 +144,7 @@ def build_tile_lists(splats: Splats, cameras: Cameras) -> TileLists:
     tiles, length = torch.unique_consecutive(tile, return_counts=True)
     first = length.cumsum(0) - length
     length, longest_first = length.sort(descending=True, stable=True)
-    return TileLists(splat, first[longest_first], length, tiles[longest_first], rows, columns)
+    return TileLists(splat, first[longest_first], length, tiles[longest_first], top, rows, columns)
 
 
 def _may_touch(splats: Splats, splat: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -106,10 +159,10 @@ def _may_touch(splats: Splats, splat: Tensor, row: Tensor, column: Tensor) -> Te
     return distance - steepest * (TILE / 2**0.5) < 3.34  # a hair over projection.MAX_EXTENT
 
 
-def _exponent_coefficients(splats: Splats, opacities: Tensor, lists: TileLists) -> Tensor:
+def _exponent_coefficients(prepared: Prepared, lists: TileLists) -> Tensor:
     """(M, 6) log alpha of each pair as a polynomial 1, x, y, xx, xy, yy about the tile's centre."""
-    views = splats.depths.shape[0]
-    log_opacity = opacities.clamp_min(1e-12).log().repeat(views)
+    splats = prepared.splats
+    log_opacity = prepared.log_opacities.repeat(len(prepared.cameras))
     packed = torch.cat([splats.centers.flatten(0, 1), splats.conics.flatten(0, 1), log_opacity[:, None]], -1)
     u, v, a, b, c, log_opacity = packed.index_select(0, lists.splats).unbind(-1)
     entry_tile = torch.empty_like(lists.splats)  # tile of each pair, from the lists
@@ -119,7 +172,7 @@ def _exponent_coefficients(splats: Splats, opacities: Tensor, lists: TileLists) 
     )
     entry_tile[lists.first.index_select(0, ends) + within] = lists.tiles.index_select(0, ends)
     u = u - (entry_tile % lists.columns * TILE + TILE / 2)
-    v = v - (entry_tile // lists.columns % lists.rows * TILE + TILE / 2)
+    v = v - ((entry_tile // lists.columns % lists.rows + lists.top) * TILE + TILE / 2)
     au_bv, bu_cv = a * u + b * v, b * u + c * v
     constant = log_opacity - 0.5 * (u * au_bv + v * bu_cv)
     return torch.stack([constant, au_bv, bu_cv, -0.5 * a, -b, -0.5 * c], -1)

@@ -1,8 +1,9 @@
 """LiveScene: draws what viewers ask for, with a finished avatar or with one in training; Answers: delivers it.
 
-Data path: Job of the server -> RenderRequest -> Pose -> Avatar -> posed Gaussians -> picture in the computer's memory
--> the server, which encodes and sends it; or another Request -> its answer.
+Data path: Job of the server -> RenderRequest -> Pose -> Avatar -> posed Gaussians -> Drawing, part by part -> picture
+in the computer's memory -> the server, which encodes and sends it; or another Request -> its answer.
 
+A part takes about PART_SECONDS, whatever the picture: then it is another viewer's turn.
 Drawing changes nothing of the avatar and draws no random numbers: a training run goes on as if it had not been.
 Shape letters: F training frames, H, W image height and width.
 """
@@ -11,8 +12,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ from mmlphuman.streaming.messages import (
 )
 from mmlphuman.streaming.photographs import Photographs
 from mmlphuman.streaming.questions import answer_path, floor_height, pixel_view, surface_point, turned
-from mmlphuman.streaming.render_modes import PosedView, draw_mode
+from mmlphuman.streaming.render_modes import PosedView, ShownPicture, show_mode
 from mmlphuman.streaming.server import ViewerServer
 from mmlphuman.types import Pose, PosedGaussians
 
@@ -55,7 +56,12 @@ if TYPE_CHECKING:
     from mmlphuman.training.loop import Trainer
 
 AXES = "xyz"
-MOST_CPU_PIXELS = 2048 * 2048  # a close-up of so many takes 3 GB and 10 s of one core
+MOST_CPU_PIXELS = 2048 * 2048  # a close-up of so many takes seconds of two cores
+PART_SECONDS = 0.2  # of drawing, before other viewers have their turn
+MIN_PART_PIXELS = 64 * 64  # fewer are not worth a turn
+FIRST_LOAD_SECONDS = (
+    4e-6  # a guess, rather too long, for one unit of Picture.loads, until there is a measurement
+)
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +74,7 @@ class Drawn:
     iteration: int
     gaussians: int
     distance: float  # degrees from the nearest training pose
-    render_ms: float  # from the request to the picture in the computer's memory
+    render_ms: float  # that went into it, other viewers' turns left out
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,61 @@ class _Posed:
     pose: Pose  # on the avatar's device
     gaussians: PosedGaussians
     distance: Tensor  # () degrees
+
+
+class Pace:
+    """How many rows of a picture are drawn in one part, by the time that parts took."""
+
+    def __init__(self, seconds: float = PART_SECONDS):
+        self.seconds = seconds
+        self._load_seconds = FIRST_LOAD_SECONDS
+
+    def rows(self, loads: Sequence[int], least: int) -> int:
+        """How many of these rows, of which each has its load: as many as fit into the time, but `least`, if there are
+        so many."""
+        allowed, count = self.seconds / self._load_seconds, 0
+        for load in loads:
+            allowed -= load
+            if allowed < 0 and count >= least:
+                break
+            count += 1
+        return count
+
+    def note(self, load: int, seconds: float) -> None:
+        """A part of this load took so long. What is slower than thought counts at once; a moment's hiccup passes."""
+        latest = seconds / max(load, 1)
+        self._load_seconds = max(latest, (self._load_seconds + latest) / 2)
+
+
+@dataclass
+class Drawing:
+    """A picture in the making, from top to bottom."""
+
+    shown: ShownPicture
+    backend: Backend
+    pace: Pace
+    iteration: int
+    gaussians: int
+    distance: Tensor  # () degrees
+    seconds: float  # that it took so far
+    strips: list[np.ndarray] = field(default_factory=list)  # (H, W, 3) uint8
+    row: int = 0  # of shown.picture, the next to draw
+
+    @torch.no_grad()
+    def advance(self) -> Drawn | None:
+        """Draws the next part; None: there are more."""
+        began = time.perf_counter()
+        picture, top = self.shown.picture, self.row
+        least = -(-MIN_PART_PIXELS // (picture.width * picture.row_height))
+        self.row += self.pace.rows(picture.loads[top:], least)
+        self.strips.append(_to_host(self.backend.to_bytes(self.shown.draw(top, self.row))))
+        took = time.perf_counter() - began
+        self.pace.note(sum(picture.loads[top : self.row]), took)
+        self.seconds += took
+        if self.row < len(picture.loads):
+            return None
+        image = self.strips[0] if len(self.strips) == 1 else np.concatenate(self.strips)
+        return Drawn(image, self.iteration, self.gaussians, float(self.distance), 1000 * self.seconds)
 
 
 class LiveScene:
@@ -112,6 +173,7 @@ class LiveScene:
         # The last pose drawn, the one thing that is kept from picture to picture: while only the camera (or the
         # way to show it) changes, the avatar is not posed again.
         self.posed: _Posed | None = None
+        self.pace = Pace()
 
     def welcome(self, training: bool) -> Welcome:
         return Welcome(
@@ -129,7 +191,7 @@ class LiveScene:
         )
 
     def serve(self, request: Request) -> Drawn | Answer:
-        """What is asked for. ValueError, one line, if it cannot be."""
+        """What is asked for, whole. ValueError, one line, if it cannot be."""
         if isinstance(request, RenderRequest):
             return self.draw(request)
         if isinstance(request, PhotographRequest):
@@ -140,8 +202,15 @@ class LiveScene:
             return answer_path(request, self.center)
         return self._numbers(request)
 
-    @torch.no_grad()
     def draw(self, request: RenderRequest) -> Drawn:
+        """The whole picture at once. ValueError: see `begin`."""
+        drawing = self.begin(request)
+        while (drawn := drawing.advance()) is None:
+            pass
+        return drawn
+
+    @torch.no_grad()
+    def begin(self, request: RenderRequest) -> Drawing:
         """ValueError, one line, for a training frame that does not exist, and for a picture too large for a CPU."""
         began = time.perf_counter()
         device, camera = self.trained.device, request.camera
@@ -154,14 +223,14 @@ class LiveScene:
         gaussians = posed.gaussians if request.light else posed.gaussians.without_light()
         if request.gaussian_scale != 1:
             gaussians = replace(gaussians, covariances=gaussians.covariances * request.gaussian_scale**2)
-        view = self._view(posed, gaussians, camera, request.background)
-        image = _to_host(self.backend.to_bytes(draw_mode(request.show, view)))
-        return Drawn(
-            image=image,
+        return Drawing(
+            shown=show_mode(request.show, self._view(posed, gaussians, camera, request.background)),
+            backend=self.backend,
+            pace=self.pace,
             iteration=self.trained.iteration,
             gaussians=len(gaussians),
-            distance=float(posed.distance),
-            render_ms=1000 * (time.perf_counter() - began),
+            distance=posed.distance,
+            seconds=time.perf_counter() - began,
         )
 
     def _view(
@@ -277,9 +346,10 @@ class Answers:
         self._logged: set[type] = set()
 
     def answer(self, job: Job) -> None:
-        """Draws and delivers. Nothing but KeyboardInterrupt and its like comes out of here."""
+        """Draws a part; delivers the picture, or puts the job back. Nothing but KeyboardInterrupt and its like comes
+        out of here."""
         try:
-            drawn = self.scene.serve(job.request)
+            drawn = self._advance(job)
         except ValueError as error:  # what was asked for cannot be: one line for who asked
             self.server.problem(job, str(error))
         except Exception as error:  # a fault of ours, or no memory left for so large a picture
@@ -288,11 +358,24 @@ class Answers:
                 job, f"the picture could not be drawn: {type(error).__name__}; the program's log says more"
             )
         else:
-            if isinstance(drawn, Drawn):
+            if drawn is None:
+                self.server.put_back(job)
+            elif isinstance(drawn, Drawn):
                 facts = drawn.iteration, drawn.gaussians, drawn.distance, drawn.render_ms
                 self.server.deliver(job, drawn.image, *facts)
             else:
                 self.server.reply(job, drawn)
+
+    def _advance(self, job: Job) -> Drawn | Answer | None:
+        """An answer, or a picture's next part; None: there are more."""
+        if not isinstance(job.request, RenderRequest):
+            return self.scene.serve(job.request)
+        if job.drawing is None:
+            job.drawing = self.scene.begin(job.request)
+        drawn = job.drawing.advance()
+        if drawn is not None:
+            job.drawing = None  # its memory is needed for the next
+        return drawn
 
     def log_once(self, error: Exception) -> None:
         """The first of every kind of exception, with where it came from."""

@@ -19,7 +19,7 @@ import torch
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.streaming.live_scene import Answers, LiveScene, scene_of_run, title_of
 from mmlphuman.streaming.messages import MAX_HISTORY, Point, State
-from mmlphuman.streaming.server import ListenAddress, ViewerServer
+from mmlphuman.streaming.server import ListenAddress, ViewerServer, announce
 from mmlphuman.text import one_line
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ class LiveTraining:
 def live_training(trainer: Trainer, model_dir: Path, address: ListenAddress) -> Iterator[LiveTraining | None]:
     """Serves the run while the block lasts.
 
-    The run needs no viewer: where nobody asked for this address and it cannot be had, None, with a line that says
-    why; an address that was asked for raises ValueError.
+    The run needs no viewer: where nobody asked for this address, and neither it nor one beside it can be had, None,
+    with a line that says why; an address that was asked for raises ValueError.
     """
     config = trainer.config
     try:
@@ -129,7 +129,7 @@ def live_training(trainer: Trainer, model_dir: Path, address: ListenAddress) -> 
     except (ValueError, OSError) as error:
         if address.asked_for:
             raise
-        print(f"no live viewer: {one_line(error)}", flush=True)
+        announce(f"no live viewer: {one_line(error)}")
         yield None
         return
     try:

@@ -1,8 +1,9 @@
 """The render modes: an avatar in its colours, or something else to be seen of it; `show` of a RenderRequest.
 
-Data path: posed Gaussians + one camera -> colours given to the Gaussians -> rasterize -> picture.
+Data path: posed Gaussians + one camera -> colours given to the Gaussians -> Picture -> strips of what is shown.
 
-Every mode draws through the one rasteriser, with the Gaussians' colours replaced by what is to be seen of them.
+Every mode draws through the one rasteriser, with the Gaussians' colours replaced by what is to be seen of them, and
+goes over the result pixel by pixel: the picture can be drawn in parts.
 Shape letters: N Gaussians, A anchors, H, W image height and width.
 """
 
@@ -21,7 +22,7 @@ from mmlphuman.animation.pose_bar import COLOURS
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import Backend
 from mmlphuman.render.projection import NEAR_PLANE
-from mmlphuman.render.rasterize import rasterize
+from mmlphuman.render.rasterize import Picture
 from mmlphuman.streaming.messages import RenderMode
 from mmlphuman.types import SH_DEGREE_0, Cameras, Pose, PosedGaussians, Render, symmetric_matrices
 
@@ -44,19 +45,35 @@ class PosedView:
     background: Tensor  # (3,)
     backend: Backend
 
-    def draw(self, colors: Tensor | None = None, background: Tensor | None = None) -> Render:
+    def show(
+        self,
+        finish: Callable[[Render], Tensor],
+        colors: Tensor | None = None,
+        background: Tensor | None = None,
+    ) -> ShownPicture:
         """With the Gaussians' own colours or with these (N, 3)."""
         gaussians = self.gaussians if colors is None else with_colors(self.gaussians, colors)
         background = self.background if background is None else background
-        return rasterize(gaussians, self.cameras, background, self.backend)
+        return ShownPicture(Picture(gaussians, self.cameras, background, self.backend), finish)
 
     def over_background(self, image: Tensor, alpha: Tensor) -> Tensor:
         """(H, W, 3) colours of the person, alpha (H, W) -> (H, W, 3)."""
         return torch.lerp(self.background, image, alpha[..., None])
 
 
-def draw_mode(mode: RenderMode, view: PosedView) -> Tensor:
-    """(H, W, 3) picture in [0, 1] or a little beyond."""
+@dataclass(frozen=True)
+class ShownPicture:
+    """A picture of one mode. The avatar may change once it is made."""
+
+    picture: Picture
+    finish: Callable[[Render], Tensor]  # of any strip; -> (H, W, 3)
+
+    def draw(self, top: int, bottom: int) -> Tensor:
+        """(H, W, 3) in [0, 1] or a little beyond: the picture's rows from `top` on, `bottom` left out."""
+        return self.finish(self.picture.draw(top, bottom))
+
+
+def show_mode(mode: RenderMode, view: PosedView) -> ShownPicture:
     return MODES[mode](view)
 
 
@@ -70,59 +87,69 @@ def with_colors(gaussians: PosedGaussians, colors: Tensor) -> PosedGaussians:
 # --- the modes ---------------------------------------------------------------------------------------------
 
 
-def show_color(view: PosedView) -> Tensor:
-    return view.draw().colors[0]
+def show_color(view: PosedView) -> ShownPicture:
+    return view.show(_color)
 
 
-def show_alpha(view: PosedView) -> Tensor:
+def _color(render: Render) -> Tensor:
+    return render.colors[0]
+
+
+def show_alpha(view: PosedView) -> ShownPicture:
     """White where the person hides everything behind it."""
-    return view.draw().alphas[0, ..., None].expand(-1, -1, 3)
+    return view.show(lambda render: render.alphas[0, ..., None].expand(-1, -1, 3))
 
 
-def show_depth(view: PosedView) -> Tensor:
+def show_depth(view: PosedView) -> ShownPicture:
     """Expected distance along the optical axis, from red (the person's nearest Gaussian) to blue (its farthest)."""
     depths = _camera_xyz(view)[:, 2]
-    depth, alpha = expected_depth(view)
     in_front = depths > NEAR_PLANE
     near = torch.where(in_front, depths, torch.inf).amin()
     far = torch.where(in_front, depths, -torch.inf).amax()
-    nearness = ((far - depth) / (far - near)).nan_to_num().clamp(0, 1)
-    colors = turbo().to(depth)
-    return view.over_background(colors[(nearness * (len(colors) - 1)).round().long()], alpha)
+    colors = turbo().to(depths)
+
+    def finish(render: Render) -> Tensor:
+        depth, alpha = _depth(render)
+        nearness = ((far - depth) / (far - near)).nan_to_num().clamp(0, 1)
+        return view.over_background(colors[(nearness * (len(colors) - 1)).round().long()], alpha)
+
+    return _show_depths(view, finish)
 
 
-def show_normals(view: PosedView) -> Tensor:
+def show_normals(view: PosedView) -> ShownPicture:
     """Each Gaussian's shortest axis, towards the camera: red to the right, green up, blue towards the viewer."""
     normals = shortest_axes(symmetric_matrices(view.gaussians.covariances))
     to_camera = view.cameras.centers - view.gaussians.xyz
     towards = (normals * to_camera).sum(1, keepdim=True) >= 0
     normals = torch.where(towards, normals, -normals) @ view.cameras.w2c[0, :3, :3].T
-    zero = torch.zeros_like(view.background)
-    render = view.draw((normals + 1) / 2, background=zero)
-    alpha = render.alphas[0]
-    blended = 2 * render.colors[0] - alpha[..., None]  # alpha-weighted sum of normals
-    seen = torch.nn.functional.normalize(blended, dim=-1)
-    seen = seen * seen.new_tensor([1.0, -1.0, -1.0])  # camera axes are right, down, forward
-    return view.over_background((seen + 1) / 2, alpha)
+
+    def finish(render: Render) -> Tensor:
+        alpha = render.alphas[0]
+        blended = 2 * render.colors[0] - alpha[..., None]  # alpha-weighted sum of normals
+        seen = torch.nn.functional.normalize(blended, dim=-1)
+        seen = seen * seen.new_tensor([1.0, -1.0, -1.0])  # camera axes are right, down, forward
+        return view.over_background((seen + 1) / 2, alpha)
+
+    return view.show(finish, (normals + 1) / 2, background=torch.zeros_like(view.background))
 
 
-def show_anchors(view: PosedView) -> Tensor:
+def show_anchors(view: PosedView) -> ShownPicture:
     """Each Gaussian in the colour of the anchor, and so the MLP, that it follows most; grey where it follows none,
     as those of a compact avatar that hardly changed."""
     table = view.trained.avatar.gaussian_to_anchor
     nearest = table.index.gather(1, table.weight.argmax(1, keepdim=True))[:, 0]
     colors = torch.full_like(view.gaussians.xyz, UNLED)
     colors[: len(nearest)] = anchor_colors(view.trained.config.num_features).to(colors)[nearest]
-    return view.draw(colors).colors[0]
+    return view.show(_color, colors)
 
 
-def show_distance(view: PosedView) -> Tensor:
+def show_distance(view: PosedView) -> ShownPicture:
     """Where the pose lies outside training, region by region: TrainedAvatar.distances. Test mode or not, it is the
     pose itself that is judged; root and eyes, which no MLP sees, do not count."""
-    return view.draw(distance_colors(view.trained.distances(view.pose))).colors[0]
+    return view.show(_color, distance_colors(view.trained.distances(view.pose)))
 
 
-MODES: dict[RenderMode, Callable[[PosedView], Tensor]] = {
+MODES: dict[RenderMode, Callable[[PosedView], ShownPicture]] = {
     "color": show_color,
     "depth": show_depth,
     "alpha": show_alpha,
@@ -137,9 +164,18 @@ MODES: dict[RenderMode, Callable[[PosedView], Tensor]] = {
 
 def expected_depth(view: PosedView) -> tuple[Tensor, Tensor]:
     """(H, W) metres along the optical axis, of what alpha (H, W) there is."""
-    depths = _camera_xyz(view)[:, 2]
-    zero = torch.zeros_like(view.background)
-    render = view.draw(depths.clamp_min(0)[:, None].expand(-1, 3), background=zero)
+    picture = _show_depths(view, _color).picture
+    return _depth(picture.draw(0, len(picture.loads)))
+
+
+def _show_depths(view: PosedView, finish: Callable[[Render], Tensor]) -> ShownPicture:
+    """With every Gaussian's depth for its colour."""
+    depths = _camera_xyz(view)[:, 2].clamp_min(0)[:, None].expand(-1, 3)
+    return view.show(finish, depths, background=torch.zeros_like(view.background))
+
+
+def _depth(render: Render) -> tuple[Tensor, Tensor]:
+    """What `_show_depths` drew -> depth and alpha (H, W)."""
     alpha = render.alphas[0]
     return render.colors[0, ..., 0] / alpha.clamp_min(MIN_ALPHA), alpha
 

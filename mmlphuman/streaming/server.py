@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from types import TracebackType
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from mmlphuman.streaming.access import PAGE_FOLDER, WebPage, choose_token, listen, page_address
 from mmlphuman.streaming.handover import Job, JobQueue, LatestState
@@ -48,6 +50,7 @@ from mmlphuman.streaming.messages import (
 )
 from mmlphuman.streaming.protocol import encode, encode_frame
 
+SPARE_PORTS = 10  # after the default one, for a program that starts beside another
 PNG_COMPRESSION = 1  # of 9: who asks for exactness still looks at it live
 
 
@@ -112,7 +115,8 @@ class ViewerServer:
     def next_request(self, timeout: float | None) -> Job | None:
         """The newest request of the viewer whose turn it is; None after `timeout` seconds (None: no end), or stopped.
 
-        Every job must be answered, by `deliver`, `reply` or `problem`: a viewer has handover.UNDER_WAY at a time.
+        Every job must be answered, by `deliver`, `reply` or `problem`, or put back: a viewer has handover.UNDER_WAY of
+        them at a time.
         """
         return self._queue.take(timeout)
 
@@ -138,6 +142,11 @@ class ViewerServer:
     def reply(self, job: Job, answer: Answer) -> None:
         """The answer to a question."""
         self._answer(job, partial(encode, answer))
+
+    def put_back(self, job: Job) -> None:
+        """The picture is drawn in part: the job comes again when the other viewers have had their turn, unless its
+        viewer has gone or wants a smaller picture."""
+        self._queue.put_back(job)
 
     def problem(self, job: Job, text: str) -> None:
         """Tells the viewer, in one line, why there is no picture."""
@@ -235,13 +244,34 @@ class ListenAddress:
 
     def check(self) -> None:
         """Before long work: ValueError, one line, if nobody can listen there now."""
-        listen(self.host, self.port).close()
+        self._first_free().close()
 
     def serve(self, welcome: Welcome) -> ViewerServer:
         """Serves from now on, and says where. ValueError, one line, if it cannot."""
-        server = ViewerServer(welcome, self.host, self.port, self.token).start()
-        print(f"watch: {server.url} or viewer/net_viewer.py", flush=True)
+        with self._first_free() as found:
+            port = found.getsockname()[1]
+        server = ViewerServer(welcome, self.host, port, self.token).start()
+        which = "" if server.port == DEFAULT_PORT else f" --port {server.port}"
+        why = f" (port {self.port} is taken)" if self.port not in (0, server.port) else ""
+        announce(f"watch: {server.url} or viewer/net_viewer.py{which}{why}")
         return server
+
+    def _first_free(self) -> socket.socket:
+        """Listens at the port, or, where nobody asked for it, at one of the next. ValueError: of the first."""
+        spare = 0 if self.asked_for or self.port == 0 else SPARE_PORTS
+        try:
+            return listen(self.host, self.port)
+        except ValueError:
+            for port in range(self.port + 1, self.port + 1 + spare):
+                with suppress(ValueError):
+                    return listen(self.host, port)
+            raise
+
+
+def announce(text: str) -> None:
+    """One line on stdout, on a line of its own where a progress bar is shown."""
+    tqdm.write(text)
+    sys.stdout.flush()
 
 
 def add_viewer_arguments(parser: argparse.ArgumentParser) -> None:

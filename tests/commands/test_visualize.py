@@ -47,7 +47,7 @@ def running(*words):
     try:
         for line in process.stdout:
             if found := re.fullmatch(
-                r"watch: http://127\.0\.0\.1:(\d+)/(#\S+)? or viewer/net_viewer.py\n", line
+                r"watch: http://127\.0\.0\.1:(\d+)/(#\S+)? or viewer/net_viewer.py --port \d+\n", line
             ):
                 break
         else:
@@ -200,7 +200,7 @@ def test_a_taken_port_ends_only_what_asked_for_it(files, tmp_path):
     with taken(DEFAULT_HOST, DEFAULT_PORT):
         status, out, err = call(*run, tmp_path / "default")
     assert status == 0, err
-    assert f"no live viewer: port {DEFAULT_PORT}" in out and "trained avatar" in out
+    assert f"(port {DEFAULT_PORT} is taken)" in out and "trained avatar" in out
 
 
 @contextmanager

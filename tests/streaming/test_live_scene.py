@@ -14,7 +14,17 @@ from mmlphuman.backend import PYTORCH
 from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import to_bytes
-from mmlphuman.streaming.live_scene import LiveScene, scene_of_model, world_up
+from mmlphuman.streaming import live_scene as module
+from mmlphuman.streaming.handover import JobQueue
+from mmlphuman.streaming.live_scene import (
+    PART_SECONDS,
+    Answers,
+    Drawing,
+    LiveScene,
+    Pace,
+    scene_of_model,
+    world_up,
+)
 from mmlphuman.streaming.messages import MAX_SIDE, RENDER_MODES, PoseRequest, RenderRequest
 from mmlphuman.streaming.protocol import decode_server, encode
 from mmlphuman.types import Pose
@@ -168,6 +178,108 @@ def test_a_frame_that_does_not_exist_is_one_line(scene, frame):
 def test_a_picture_too_large_for_a_cpu_is_refused(scene):
     with pytest.raises(ValueError, match="4096 x 4096 pixels"):
         scene.draw(ask(camera=view(size=4096)))
+
+
+# --- one viewer's large pictures and the others' time -------------------------------------------------------
+
+
+class FakeClock:
+    """In place of the module `time`, for a machine that takes `load_seconds` for a unit of Picture.loads."""
+
+    def __init__(self, monkeypatch, load_seconds: float):
+        self.now, self.load_seconds = 50.0, load_seconds
+        monkeypatch.setattr(module, "time", self)
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class FakePicture:
+    """Takes time in proportion to its rows' loads, and looks like their numbers."""
+
+    width, row_height = 256, 16
+
+    def __init__(self, clock: FakeClock, loads):
+        self.clock, self.loads, self.picture, self.parts = clock, tuple(loads), self, []
+
+    def draw(self, top: int, bottom: int) -> torch.Tensor:
+        load = sum(self.loads[top:bottom])
+        self.clock.now += self.clock.load_seconds * load
+        self.parts.append((bottom - top, self.clock.load_seconds * load))
+        rows = torch.arange(top, bottom).repeat_interleave(self.row_height) / 255
+        return rows[:, None, None].expand(-1, self.width, 3)
+
+
+def drawing_of(picture: FakePicture, pace: Pace) -> Drawing:
+    return Drawing(picture, PYTORCH, pace, 1, 1, torch.tensor(0.0), 0.0)
+
+
+@pytest.mark.parametrize("speed", [1e-8, 1e-6, 1e-5])
+def test_parts_keep_to_their_time_on_any_machine(monkeypatch, speed):
+    """Also where an empty sky is followed by rows that hold a thousand times as much."""
+    clock, pace = FakeClock(monkeypatch, speed), Pace()
+    loads = [10] * 40 + [int(0.05 / speed)] * 40 + [1] * 40
+    for _ in range(2):  # the first one learns
+        picture = FakePicture(clock, loads)
+        drawing = drawing_of(picture, pace)
+        while (drawn := drawing.advance()) is None:
+            pass
+        assert np.array_equal(drawn.image[::16, 0, 0], np.arange(len(loads)))
+        assert drawn.render_ms == pytest.approx(1000 * speed * sum(loads))
+    assert all(took <= PART_SECONDS * 1.01 or rows == 1 for rows, took in picture.parts)
+    assert len(picture.parts) <= 2 * 40 * 0.05 / PART_SECONDS, "and are no smaller than need be"
+
+
+def test_small_pictures_are_one_part(monkeypatch):
+    """Whatever a hiccup of the machine has done to the pace."""
+    pace = Pace()
+    pace.note(1, 3.0)
+    picture = FakePicture(FakeClock(monkeypatch, 1e-6), [100])
+    assert drawing_of(picture, pace).advance() is not None
+
+
+class FakeServer:
+    """The queue, with the time at which each viewer got its picture."""
+
+    def __init__(self, clock: FakeClock):
+        self.queue, self.clock = JobQueue(), clock
+        self.waits = {"far": [], "near": []}
+        self.asked_at = {}
+
+    def ask(self, client: str) -> None:
+        self.asked_at[client] = self.clock.now
+        self.queue.put(client, ask(show="alpha" if client == "near" else "color"))
+
+    def put_back(self, job) -> None:
+        self.queue.put_back(job)
+
+    def deliver(self, job, *_) -> None:
+        self.waits[job.client].append(self.clock.now - self.asked_at[job.client])
+        self.queue.release(job)
+        self.ask(job.client)
+
+
+def test_nobody_waits_for_another_viewers_close_up(monkeypatch, scene):
+    """One picture of 30 s after another; beside it somebody's pictures of 0.15 s wait for a part, and not for it."""
+    clock = FakeClock(monkeypatch, 1e-6)
+    loads = {"near": [60_000] * 500, "far": [15_000] * 10}
+    monkeypatch.setattr(
+        scene,
+        "begin",
+        lambda request: drawing_of(
+            FakePicture(clock, loads["near" if request.show == "alpha" else "far"]), scene.pace
+        ),
+    )
+    server = FakeServer(clock)
+    answers = Answers(server, scene)
+    for client in ("near", "far"):
+        server.queue.admit(client)
+        server.ask(client)
+    while clock.now < 200:
+        answers.answer(server.queue.take(0))
+    assert len(server.waits["near"]) >= 2, "the close-up is drawn all the same"
+    assert len(server.waits["far"]) > 300
+    assert max(server.waits["far"]) <= PART_SECONDS + 0.15 + 0.01
 
 
 # --- what is kept, and what is left alone -------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Watching a run: it trains as if nobody watched, drawing keeps to its share of time, viewers' faults stay theirs."""
 
+import io
 import logging
 import socket
 from dataclasses import replace
@@ -7,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.backend import PYTORCH
 from mmlphuman.config import Config
 from mmlphuman.model_folder import load_model
 from mmlphuman.streaming import live_training as module
+from mmlphuman.streaming import server as server_module
 from mmlphuman.streaming.handover import Job
 from mmlphuman.streaming.live_scene import scene_of_model, scene_of_run
 from mmlphuman.streaming.live_training import BURST_SECONDS, DrawingBudget, LiveTraining, live_training
@@ -24,7 +27,7 @@ from mmlphuman.streaming.messages import (
     RenderRequest,
 )
 from mmlphuman.streaming.photographs import Photographs
-from mmlphuman.streaming.server import ListenAddress
+from mmlphuman.streaming.server import SPARE_PORTS, ListenAddress, announce
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.monitor import Monitor
 from mmlphuman.training.run_setup import build_scene, write_run_record
@@ -87,6 +90,7 @@ def run(trainer: Trainer, folder, watcher=None) -> Trainer:
 
 def watch(trainer: Trainer, server: Viewers, share: float = 1.0) -> LiveTraining:
     scene = scene_of_run(trainer, "a run")
+    scene.pace.seconds = 1e9  # every picture in one part, however slow the machine
     return LiveTraining(server, scene, trainer.trained, trainer.config.iterations, share)
 
 
@@ -168,7 +172,7 @@ def test_drawing_keeps_to_its_share(trainer, views, monkeypatch, share, step, pi
         drawn.append(clock.now)
         raise ValueError("seen enough")  # a problem costs as much as a picture
 
-    monkeypatch.setattr(watcher.scene, "draw", draw)
+    monkeypatch.setattr(watcher.scene, "begin", draw)
     began, steps = clock.now, 0
     while clock.now < began + 120:
         clock.now += step
@@ -234,7 +238,7 @@ def test_a_fault_in_drawing_neither_ends_the_run_nor_floods_the_log(
     def fail(request):
         raise [RuntimeError("out of memory\nreally"), KeyError("no")][server.asked % 2]
 
-    monkeypatch.setattr(watcher.scene, "draw", fail)
+    monkeypatch.setattr(watcher.scene, "begin", fail)
     with caplog.at_level(logging.WARNING):
         run(trainer, tmp_path, watcher)
     assert trainer.iteration == trainer.config.iterations
@@ -255,7 +259,7 @@ def test_interrupting_a_picture_interrupts_the_run(trainer, views, monkeypatch):
     def interrupt(request):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(watcher.scene, "draw", interrupt)
+    monkeypatch.setattr(watcher.scene, "begin", interrupt)
     with pytest.raises(KeyboardInterrupt):
         watcher.after_step(1)
 
@@ -282,9 +286,17 @@ def test_the_run_and_its_folder_welcome_alike(trainer, tiny_config, tmp_path):  
         np.testing.assert_array_equal(running.serve(photograph).image, saved.serve(photograph).image)
 
 
-def test_a_port_that_nobody_asked_for_may_be_taken(trainer, tmp_path, capsys):
+def test_a_port_that_nobody_asked_for_may_be_taken(trainer, tmp_path, capsys, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        address = ListenAddress("127.0.0.1", other.getsockname()[1], None, asked_for=False)
+        port = other.getsockname()[1]
+        address = ListenAddress("127.0.0.1", port, None, asked_for=False)
+        with live_training(trainer, tmp_path, address) as watcher:
+            assert port < watcher.server.port <= port + SPARE_PORTS
+            served = watcher.server.port
+        out = capsys.readouterr().out.splitlines()
+        assert len(out) == 1 and out[0].startswith(f"watch: http://127.0.0.1:{served}/ ")
+        assert out[0].endswith(f"net_viewer.py --port {served} (port {port} is taken)")
+        monkeypatch.setattr(server_module, "SPARE_PORTS", 0)
         with live_training(trainer, tmp_path, address) as watcher:
             assert watcher is None
         out = capsys.readouterr().out.splitlines()
@@ -310,3 +322,17 @@ def test_the_server_ends_with_the_run(trainer, tmp_path, capsys):
         raise KeyboardInterrupt
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", port), 5)
+
+
+def test_the_address_has_a_line_of_its_own_beside_a_progress_bar(monkeypatch):
+    """Both go to one terminal, whichever of the two streams they use."""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("sys.stderr", terminal)
+    with tqdm(total=10, desc="training") as bar:
+        announce("watch: here")
+        bar.update()
+    # What a carriage return takes back is not to be seen.
+    lines = [line.split("\r")[-1] for line in terminal.getvalue().split("\n")]
+    assert "watch: here" in lines

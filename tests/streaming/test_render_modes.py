@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from mmlphuman.animation.camera_file import CameraView
@@ -11,14 +12,13 @@ from mmlphuman.animation.render_sequence import to_cameras
 from mmlphuman.backend import PYTORCH
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import to_bytes
-from mmlphuman.streaming.messages import PoseRequest
+from mmlphuman.streaming.messages import RENDER_MODES, PoseRequest
 from mmlphuman.streaming.render_modes import (
     PosedView,
     anchor_colors,
     distance_colors,
     shortest_axes,
-    show_depth,
-    show_normals,
+    show_mode,
     with_colors,
 )
 from mmlphuman.types import PosedGaussians, symmetric_matrices, upper_triangles
@@ -39,6 +39,11 @@ def subject(trained, gaussians: PosedGaussians, camera: CameraView) -> PosedView
     return PosedView(
         trained, random_pose(), gaussians, to_cameras(camera, "cpu"), torch.tensor([0.1, 0.5, 0.3]), PYTORCH
     )
+
+
+def shown(mode: str, seen: PosedView) -> torch.Tensor:
+    picture = show_mode(mode, seen)
+    return picture.draw(0, len(picture.picture.loads))
 
 
 def test_given_colors_are_the_same_from_everywhere():
@@ -70,12 +75,12 @@ def test_alpha_is_the_rasterisers(scene, trained):
 def test_depth_goes_from_red_to_blue_and_ignores_the_background(trained):
     places = ((-0.5, 0.0, 0.8), (0.5, 0.0, -0.8))  # the first one nearer to the camera at z = 3
     seen = subject(trained, blobs(*places, size=0.1), view())
-    focal, picture = float(seen.cameras.intrinsics[0, 0, 0]), show_depth(seen)
+    focal, picture = float(seen.cameras.intrinsics[0, 0, 0]), shown("depth", seen)
     near, far = (picture[32, int(32 + focal * x / (3 - z))] for x, _, z in places)
     assert near[0] > 2 * near[2] and far[2] > 2 * far[0]
     assert torch.equal(picture[0, 0], seen.background)
-    other = show_depth(replace(seen, background=torch.zeros(3)))
-    opaque = seen.draw().alphas[0] > 0.95
+    other = shown("depth", replace(seen, background=torch.zeros(3)))
+    opaque = shown("alpha", seen)[..., 0] > 0.95
     assert opaque.any() and (picture - other)[opaque].abs().max() < 0.03
 
 
@@ -85,15 +90,18 @@ def test_depth_does_not_change_when_all_moves_along(trained):
     shift = np.eye(4)
     shift[:3, 3] = [-5, 2, -1]
     camera = replace(view(), w2c=view().w2c @ shift)
-    here, there = show_depth(subject(trained, gaussians, view())), show_depth(subject(trained, moved, camera))
+    here, there = (
+        shown("depth", subject(trained, gaussians, view())),
+        shown("depth", subject(trained, moved, camera)),
+    )
     assert ((here - there).abs().amax(-1) > 0.05).float().mean() < 0.001
 
 
 def test_depth_of_nobody_is_background(trained):
     behind = subject(trained, blobs((0, 0, 9.0)), view())
-    assert torch.equal(show_depth(behind), behind.background.expand(64, 64, 3))
+    assert torch.equal(shown("depth", behind), behind.background.expand(64, 64, 3))
     single = subject(trained, blobs((0.0, 0, 0), size=0.1), view())
-    assert show_depth(single).isfinite().all()
+    assert shown("depth", single).isfinite().all()
 
 
 def test_normals_look_at_the_camera_from_all_sides(trained):
@@ -101,16 +109,16 @@ def test_normals_look_at_the_camera_from_all_sides(trained):
     straight = [0.5, 0.5, 1.0]
     for angle in (0.0, np.pi):
         torch.testing.assert_close(
-            show_normals(subject(trained, disc, view(angle)))[32, 32],
+            shown("normals", subject(trained, disc, view(angle)))[32, 32],
             torch.tensor(straight),
             atol=0.02,
             rtol=0,
         )
-    right = show_normals(subject(trained, disc, view(-0.8)))[32, 32]  # seen from its left: it faces right
-    left = show_normals(subject(trained, disc, view(0.8)))[32, 32]
+    right = shown("normals", subject(trained, disc, view(-0.8)))[32, 32]  # seen from its left: it faces right
+    left = shown("normals", subject(trained, disc, view(0.8)))[32, 32]
     assert right[0] > 0.75 > 0.25 > left[0] and abs(right[1] - 0.5) < 0.02
     tilted = replace(disc, covariances=_turned_up(disc.covariances))
-    assert show_normals(subject(trained, tilted, view()))[32, 32, 1] > 0.75
+    assert shown("normals", subject(trained, tilted, view()))[32, 32, 1] > 0.75
 
 
 def _turned_up(covariances: torch.Tensor) -> torch.Tensor:
@@ -181,3 +189,20 @@ def test_gaussian_scale_multiplies_sizes(scene, trained):
     assert np.array_equal(drawn, to_bytes(expected).numpy())
     whole = scene.draw(ask(PoseRequest(frame=2))).image
     assert (drawn == 255).all(-1).sum() > (whole == 255).all(-1).sum()
+
+
+@pytest.mark.parametrize("mode", RENDER_MODES)
+def test_strips_are_the_picture(scene, trained, mode):
+    """Drawn one by one, and after the avatar has changed."""
+    camera = to_cameras(view(0.4, size=100, distance=1.2), "cpu")  # the last strip is half a row of tiles
+    posed = trained.pose(scene.pose(PoseRequest(frame=1)), False)
+    background = torch.tensor([0.1, 0.5, 0.3])
+    seen = PosedView(trained, scene.pose(PoseRequest(frame=1)), posed, camera, background, PYTORCH)
+    whole, picture = shown(mode, seen), show_mode(mode, seen)
+    for tensor in (posed.xyz, posed.covariances, posed.opacities, posed.sh):
+        tensor.mul_(0.3)
+    rows = range(len(picture.picture.loads))
+    strips = [picture.draw(row, row + 1) for row in rows]
+    assert len(strips) == 13 and strips[-1].shape == (4, 100, 3)
+    torch.testing.assert_close(torch.cat(strips), whole, atol=1e-5, rtol=0)
+    assert (whole != whole[0, 0]).any()

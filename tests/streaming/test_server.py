@@ -3,14 +3,16 @@
 import json
 import threading
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.streaming.handover import JobQueue
-from mmlphuman.streaming.messages import Hello, LossCurve, Problem, State, Welcome
+from mmlphuman.streaming.messages import Hello, LossCurve, Problem, RenderRequest, State, Welcome
 from mmlphuman.streaming.protocol import encode
 from mmlphuman.streaming.server import ViewerServer, compress
 from tests.streaming.viewers import (
@@ -75,6 +77,62 @@ def test_turns_go_round():
         queue.put(job.client, request(number))
         queue.put("c", request(number))  # who asks more often has no earlier turn
     assert "".join(taken) == "abcabcab"
+
+
+def sized(number: int, pixels: int) -> RenderRequest:
+    return replace(request(number), camera=CameraView(np.eye(4), 40.0, pixels, 1))
+
+
+def test_a_picture_in_parts_lets_the_others_have_their_turns():
+    """However long it goes on; and once it is finished its viewer's newest request is next."""
+    queue = JobQueue()
+    for client in "abc":
+        queue.admit(client)
+        queue.put(client, sized(0, 100))
+    large, taken = queue.take(0), []
+    queue.put("a", sized(1, 100))
+    queue.put("a", sized(2, 100))
+    for number in range(1, 7):
+        queue.put_back(large)
+        for _ in range(2):
+            job = queue.take(0)
+            taken.append(job.client)
+            queue.release(job)
+            queue.put(job.client, sized(number, 100))
+        assert queue.take(0) is large
+    assert "".join(taken) == "bc" * 6
+    queue.release(large)
+    assert [queue.take(0).client for _ in range(2)] == ["b", "c"]
+    job = queue.take(0)
+    assert (job.client, job.request.id) == ("a", 2) and not queue.busy
+
+
+def test_a_smaller_picture_ends_the_one_in_the_making():
+    """The view moves again: a sharp picture of where it rested would only be in the way. As large a one waits."""
+    queue = JobQueue()
+    queue.admit("a")
+    queue.put("a", sized(1, 400))
+    large = queue.take(0)
+    queue.put_back(large)
+    queue.put("a", sized(2, 400))
+    assert queue.take(0) is large and queue.busy
+    queue.put_back(large)
+    queue.put("a", sized(3, 100))
+    assert queue.take(0).request.id == 3 and not queue.expects(large) and not queue.busy
+    queue.put_back(large)  # too late
+    assert not queue.busy
+
+
+def test_an_unfinished_picture_ends_with_its_viewer():
+    queue = JobQueue()
+    queue.admit("a")
+    queue.put("a", sized(1, 400))
+    job = queue.take(0)
+    queue.put_back(job)
+    queue.forget("a")
+    queue.put_back(job)
+    assert queue.take(0) is None and not queue.busy
+    queue.close()
 
 
 def test_viewers_take_turns():

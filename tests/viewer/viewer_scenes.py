@@ -75,6 +75,7 @@ class PaintingServer:
     def __init__(self, welcome: Welcome, port: int = 0, token: str | None = None):
         self.server = ViewerServer(welcome, port=port, token=token)
         self.requests: list[RenderRequest] = []
+        self.seconds = 0.0  # that a picture takes
         self._painting = True
         self._painter = threading.Thread(target=self._paint, daemon=True)
 
@@ -97,6 +98,7 @@ class PaintingServer:
             job = self.server.next_request(timeout=0.1)
             if job is not None:
                 self.requests.append(job.request)
+                time.sleep(self.seconds)
                 self.server.deliver(job, paint(job.request), 7, 1234, 3.5, 2.0)
 
 

@@ -56,6 +56,15 @@ class VirtualScreen:
         assert result.returncode == 0, result.stderr
         return result.stdout
 
+    def place(self, window: str) -> tuple[int, int, int, int]:
+        """Left, top, width, height."""
+        found = dict(
+            line.split("=")
+            for line in self.do("getwindowgeometry", "--shell", window).splitlines()
+            if "=" in line
+        )
+        return tuple(int(found[name]) for name in ("X", "Y", "WIDTH", "HEIGHT"))
+
     def click(self, x: int, y: int, button: int = 1, times: int = 1) -> None:
         self.do("mousemove", x, y)
         time.sleep(0.1)
