@@ -31,6 +31,7 @@ RED, BLUE, GREEN, GREY = (200, 40, 40), (40, 40, 200), (40, 160, 60), (90, 90, 9
 JPEG_ERROR = 6  # levels of 256
 MIDDLE, LEFT, RIGHT = (400, 300), (200, 300), (700, 300)  # of the window, on the picture
 WINDOW = (1280, 720)
+AT_REST = 0.6  # seconds without a request; MOVING_MS of viewer.js after the last movement comes the last one
 POINT = (0.3, 1.2, -0.1)  # where the surface is
 
 
@@ -128,9 +129,9 @@ def after(painter: Painter, act) -> RenderRequest:
 
 
 def settled(painter: Painter, act) -> RenderRequest:
-    """The last request once `act` has had all its effect."""
+    """The last request once `act` has had all its effect, the whole picture after smaller ones included."""
     after(painter, act)
-    wait_until_still(lambda: len(painter.requests), pause=0.15)
+    wait_until_still(lambda: len(painter.requests), pause=AT_REST)
     return painter.last
 
 
