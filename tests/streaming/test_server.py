@@ -12,10 +12,21 @@ from websockets.exceptions import ConnectionClosed
 
 from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.streaming.handover import JobQueue
-from mmlphuman.streaming.messages import Hello, LossCurve, Problem, RenderRequest, State, Welcome
+from mmlphuman.streaming.messages import (
+    Hello,
+    LossCurve,
+    PathQuestion,
+    PointQuestion,
+    PoseQuestion,
+    Problem,
+    RenderRequest,
+    State,
+    Welcome,
+)
 from mmlphuman.streaming.protocol import encode
 from mmlphuman.streaming.server import ViewerServer, compress
 from tests.streaming.viewers import (
+    CAMERA,
     HEIGHT,
     WELCOME,
     WIDTH,
@@ -121,6 +132,22 @@ def test_a_smaller_picture_ends_the_one_in_the_making():
     assert queue.take(0).request.id == 3 and not queue.expects(large) and not queue.busy
     queue.put_back(large)  # too late
     assert not queue.busy
+
+
+def test_a_question_waits_until_the_picture_is_finished():
+    """Questions have no size to be compared, and most no camera."""
+    queue = JobQueue()
+    queue.admit("a")
+    queue.put("a", sized(1, 400))
+    large = queue.take(0)
+    for number, question in enumerate(
+        (PathQuestion(2, (CAMERA,), 3), PoseQuestion(3), PointQuestion(4, CAMERA, 0, 0))
+    ):
+        queue.put_back(large)
+        queue.put("a", question)
+        assert queue.take(0) is large and queue.busy, number
+    queue.release(large)
+    assert queue.take(0).request.id == 4 and not queue.busy
 
 
 def test_an_unfinished_picture_ends_with_its_viewer():
