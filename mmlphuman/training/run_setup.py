@@ -96,7 +96,8 @@ def build_scene(config: Config, data_dir: Path, say=print, start: StartingAvatar
         start.check_body(body)
         lit = "" if start.light_up(translations) else "; people stand in another place, the light starts anew"
         say(
-            f"starting from {start.path}, iteration {start.iteration:,}: its Gaussians, bases and MLPs; optimisers and "
+            f"starting from {start.path}, iteration {start.iteration:,}: its Gaussians, bases and MLPs, with "
+            f"{' = '.join([*start.switched_on, '0']) if start.switched_on else 'nothing switched on'}; optimisers and "
             f"learning rates are new{lit}"
         )
         surface = start.surface(layout.template_path, body)
