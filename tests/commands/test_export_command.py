@@ -79,7 +79,7 @@ def test_a_sequence_and_projection(export, model, poses, tmp_path):
     for name, more in (("plain", ()), ("projected", ("--test",))):
         status, out, err = export(*words, "--out", tmp_path / name, *more)
         assert status == 0 and "2 files" in out and "100%" in err, err
-        names = sorted(path.name for path in (tmp_path / name).iterdir())
+        names = sorted(path.name for path in (tmp_path / name).glob("*.ply"))
         assert names == ["frame00000001.ply", "frame00000003.ply"]
     plain, projected = (read_gaussian_ply(tmp_path / name / names[1]) for name in ("plain", "projected"))
     assert not torch.equal(plain.xyz, projected.xyz)  # the MLPs saw something else
@@ -99,7 +99,7 @@ def test_meshes(export, model, poses, tmp_path):
     several = export(*words, "--format", "mesh_ply", "--out", tmp_path / "meshes")
     rigged = export(*words, "--format", "glb", "--out", tmp_path / "c.glb")
     assert [status for status, _, _ in (one, several, rigged)] == [0, 0, 0], (one, several, rigged)
-    names = sorted(path.name for path in (tmp_path / "meshes").iterdir())
+    names = sorted(path.name for path in (tmp_path / "meshes").glob("*.ply"))
     assert names == [f"frame{frame:08d}.ply" for frame in range(FRAMES)]
     assert (tmp_path / "meshes" / names[2]).read_bytes() == (tmp_path / "b.ply").read_bytes()
     assert len(trimesh.load(tmp_path / "c.glb", force="mesh").faces) > 1000

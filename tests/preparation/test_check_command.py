@@ -41,7 +41,7 @@ def test_sound_capture(command, clean_check_captures, synthetic_body, tmp_path):
     assert report["result"] == "ok" and len(report["fits"]) == 3 * CAMERAS
     sheet = cv2.imread(str(out / "contact_sheet.png"))
     assert sheet is not None and sheet.std() > 10
-    assert sorted(path.name for path in out.iterdir()) == ["contact_sheet.png", "report.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["contact_sheet.png", "output.json", "report.json"]
 
 
 def test_warnings_and_errors(command, capture_copy, synthetic_body, tmp_path):
