@@ -22,6 +22,7 @@ from pathlib import Path
 from mmlphuman.animation.arguments import add_pose_arguments, read_poses, tell_poses
 from mmlphuman.command import choose_device, require_writable, run_command
 
+PLY_UP, PLY_DEGREES = ("-y", "y", "z"), (1, 3)
 SUFFIXES = {"ply": ".ply", "mesh_ply": ".ply", "glb": ".glb"}
 
 
@@ -44,6 +45,19 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="bring novel poses into training's range before the MLPs see them, as novel_poses of the model's "
         "settings says",
+    )
+    parser.add_argument(
+        "--ply_up",
+        choices=PLY_UP,
+        default="-y",
+        help="of ply: the file's axis that points up; default -y, which splatting viewers expect (write --ply_up=-y)",
+    )
+    parser.add_argument(
+        "--ply_degree",
+        type=int,
+        choices=PLY_DEGREES,
+        default=3,
+        help="of ply: 1 writes 104 bytes a Gaussian in place of 248, and says the same; not all viewers read it",
     )
     parser.add_argument("--template", type=Path, help="template mesh; default MODEL/template.ply")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -148,7 +162,7 @@ def main(args: argparse.Namespace) -> None:
         pose, features = posed_frame(trained, sequence, index, args.test)
         if attached is None:  # --format ply
             posed = trained.avatar(pose, trained.active, features).posed
-            write_gaussian_ply(path, posed)
+            write_gaussian_ply(path, posed, args.ply_up, args.ply_degree)
         elif args.format == "mesh_ply":
             mesh = dress_mesh(attached, trained, features)
             write_mesh_ply(path, pose_vertices(mesh, trained.avatar, pose), mesh)
