@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
         default=3,
         help="of ply: 1 writes 104 bytes a Gaussian in place of 248, and says the same; not all viewers read it",
     )
-    parser.add_argument("--template", type=Path, help="template mesh; default MODEL/template.ply")
+    parser.add_argument("--template", type=Path, help="template mesh; default: the model's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add_pose_arguments(parser)
     args = parser.parse_args()
@@ -92,7 +92,7 @@ from mmlphuman.export.mesh import (
     dress_mesh,
     pose_vertices,
     read_template,
-    template_path,
+    template_of,
     write_mesh_ply,
 )
 from mmlphuman.export.ply import write_gaussian_ply
@@ -147,7 +147,9 @@ def main(args: argparse.Namespace) -> None:
         pelvis = trained.avatar.joints[0].cpu().numpy()
         sequence = read_poses(args, trained.config.smpl_pkl_path, pelvis, trained.config.face)
     paths = choose_outputs(args.out, args.format, sequence)
-    template = None if args.format == "ply" else read_template(args.template or template_path(args.model_dir))
+    template = None
+    if args.format != "ply":
+        template = read_template(args.template) if args.template else template_of(args.model_dir)
     trained = trained.to(device)
     attached = None if template is None else attach_mesh(template, trained.avatar)
     if paths == [args.out]:

@@ -19,9 +19,10 @@ DEGREES = {0: 0, 9: 1, 24: 2, 45: 3}  # f_rest numbers -> degree, of which we dr
 
 
 def read_gaussian_ply(path: str | Path) -> PosedGaussians:
-    """A 3D Gaussian splatting PLY as Gaussians in the file's world that `rasterize` draws; degrees 2 and 3 must be zero.
+    """A 3D Gaussian splatting PLY as Gaussians in the file's world that `rasterize` draws.
 
-    Raises FileNotFoundError if there is no such file and ValueError, naming file and property, if it is not one.
+    Degrees 2 and 3 must be zero. Raises FileNotFoundError if there is no such file and ValueError, naming file and
+    property, if it is not one.
     """
     columns = _read_properties(Path(path))
 
