@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +20,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmlphuman.animation.camera_file import CameraView, camera_from_json, camera_list, read_camera_list
+from mmlphuman.animation.camera_file import (
+    CameraView,
+    camera_from_json,
+    camera_list,
+    camera_list_of,
+    cameras_of_list,
+)
 from mmlphuman.animation.hands import hand_pose
-from mmlphuman.animation.pose_file import UP_ROTATIONS, PoseOptions, read_pose_file
+from mmlphuman.animation.pose_file import UP_ROTATIONS
 from mmlphuman.animation.render_sequence import to_cameras
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import Backend
 from mmlphuman.body.kinematics import canonical_pose
+from mmlphuman.model_folder import training_frames
 from mmlphuman.pose_layout import BODY_POSE, EXPRESSION_DIM, HANDS_POSE, JAW_POSE, POSE_DIM
 from mmlphuman.streaming.handover import Job
 from mmlphuman.streaming.messages import (
@@ -79,9 +86,12 @@ class LiveScene:
         poses: np.ndarray,  # (F, 165) of the training frames
         translations: np.ndarray,  # (F, 3) metres
         frames: Collection[int],  # (F,) their numbers in the capture
-        cameras: Mapping[int, CameraView],  # training cameras by id
+        cameras: Mapping[int, CameraView],  # the capture's, by id
         title: str,
         expressions: np.ndarray | None = None,  # (F, 10) of the training frames; None: no frame has any
+        held_out: Collection[int] = (),  # ids of the cameras that training does not see
+        # Of a run that refines poses: position of a training frame -> its joints (165,) and translation (3,) of now.
+        refined: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
     ):
         self.trained = trained  # a run in progress puts the avatar of now here before each picture
         self.backend, self.title = backend, title
@@ -89,6 +99,7 @@ class LiveScene:
         none = np.zeros((len(self.poses), EXPRESSION_DIM))
         self.expressions = none if expressions is None else np.asarray(expressions)
         self.frames, self.cameras = tuple(int(frame) for frame in frames), dict(cameras)
+        self.held_out, self.refined = frozenset(held_out), refined
         root = trained.avatar.joints[0].cpu().numpy()
         # Mean of the posed root joint, which turns about itself.
         self.center = root + self.translations.mean(0)
@@ -100,11 +111,17 @@ class LiveScene:
         self.posed: _Posed | None = None
 
     def welcome(self, training: bool) -> Welcome:
+        def held_out_last(id: int) -> tuple[bool, int]:  # a viewer begins with the first
+            return id in self.held_out, id
+
         return Welcome(
             title=self.title,
             gaussians=len(self.trained.avatar.xyz),
             training=training,
-            cameras=tuple(CameraEntry(id, _sendable(view)) for id, view in sorted(self.cameras.items())),
+            cameras=tuple(
+                CameraEntry(id, _sendable(self.cameras[id]), trained=id not in self.held_out)
+                for id in sorted(self.cameras, key=held_out_last)
+            ),
             frames=self.frames,
             center=tuple(self.center.tolist()),
             up=tuple(self.up.tolist()),
@@ -181,7 +198,9 @@ class LiveScene:
                 f"frame: position {position} does not exist; there are {len(self.poses)} training frames, "
                 f"0 to {len(self.poses) - 1}"
             )
-        return self.poses[position], self.translations[position], self.expressions[position]
+        pose = self.poses[position], self.translations[position]
+        joints, translation = pose if self.refined is None else self.refined(position)
+        return joints, translation, self.expressions[position]
 
     def _pose_avatar(self, pose: Pose, project: bool) -> _Posed:
         numbers = (pose.joints, pose.translation, pose.rotation, pose.expression)
@@ -228,46 +247,49 @@ class Answers:
 
 
 def scene_of_model(path: Path, trained: TrainedAvatar, backend: Backend) -> LiveScene:
-    """A finished avatar that `load_model(path)` gave. A compact file has no training cameras and frames: the body
-    poses of its pose space, at the origin, stand for them. Raises ValueError for damaged files."""
-    folder = path if (path / "poses.npz").is_file() else path.parent.parent  # path: one checkpoint's folder
-    if path.is_dir() and (folder / "poses.npz").is_file():
-        sequence = read_pose_file(folder / "poses.npz", PoseOptions(face=trained.config.face))
-        cameras = folder / "cameras.json"
-        return LiveScene(
-            trained,
-            backend,
-            sequence.poses,
-            sequence.translations,
-            sequence.frames,
-            read_camera_list(cameras, trained_only=True) if cameras.is_file() else {},
-            title_of(path),
-            sequence.expressions,
-        )
-    poses = trained.pose_space.training_poses.cpu().numpy().copy()
-    poses[:, : BODY_POSE.start] = 0
-    joints, expressions = poses[:, :POSE_DIM], poses[:, POSE_DIM:]
-    still = np.zeros((len(poses), 3))
-    return LiveScene(trained, backend, joints, still, range(len(poses)), {}, title_of(path), expressions)
+    """A finished avatar that `load_model(path)` gave. Where nothing tells training's frames (a bare checkpoint, a
+    compact file of former versions) the body poses of the pose space, at the origin, stand for them, and cameras, which
+    would not look there, are left out. Raises ValueError for damaged files."""
+    frames = training_frames(path, trained.config)
+    if frames is None:
+        poses = trained.pose_space.training_poses.cpu().numpy().copy()
+        poses[:, : BODY_POSE.start] = 0
+        joints, expressions = poses[:, :POSE_DIM], poses[:, POSE_DIM:]
+        still = np.zeros((len(poses), 3))
+        return LiveScene(trained, backend, joints, still, range(len(poses)), {}, title_of(path), expressions)
+    content = camera_list_of(path)
+    cameras, seen = (
+        {} if content is None else cameras_of_list(content, str(path), trained_only)
+        for trained_only in (False, True)
+    )
+    return LiveScene(
+        trained,
+        backend,
+        frames.poses,
+        frames.translations,
+        frames.frames,
+        cameras,
+        title_of(path),
+        frames.expressions,
+        held_out=cameras.keys() - seen.keys(),
+    )
 
 
 def scene_of_run(trainer: Trainer, title: str) -> LiveScene:
     """A run in progress: the trainer's own avatar and the capture that it holds."""
     dataset = trainer.scene.training
-    frames = dataset.seen_frames
+    frames, entries = dataset.seen_frames, camera_list(dataset)
     return LiveScene(
         trainer.trained().to(trainer.device),  # its pose space, which training itself does not need there
         trainer.backend,
         dataset.poses.poses[frames],
         dataset.poses.translations[frames],
         frames,
-        {
-            entry["id"]: camera_from_json(entry, f"camera {entry['id']}")
-            for entry in camera_list(dataset)
-            if entry["trained"]
-        },
+        {entry["id"]: camera_from_json(entry, f"camera {entry['id']}") for entry in entries},
         title,
         dataset.poses.expressions_of(frames),
+        held_out=[entry["id"] for entry in entries if not entry["trained"]],
+        refined=trainer.refinement.poses.of_now if trainer.refinement.poses is not None else None,
     )
 
 

@@ -18,7 +18,7 @@ from msgspec import Meta
 from mmlphuman.animation.camera_file import CameraView
 
 # Every change of a message is a new one: either side reads exactly the fields that stand here.
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 23456
 HELLO_SECONDS = 5.0  # a connection that has not said hello by then is closed
 
@@ -106,10 +106,11 @@ class RenderRequest:
 
 @dataclass(frozen=True)
 class CameraEntry:
-    """A training camera."""
+    """A camera of the capture."""
 
     id: Whole
     camera: CameraView
+    trained: bool = True  # False: held out, training did not see its pictures
 
 
 @dataclass(frozen=True)

@@ -33,15 +33,15 @@ from mmlphuman.capture.masks import check_masks
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import versions
 from mmlphuman.config import Config, save_config
-from mmlphuman.model_folder import SETTINGS_FILE, list_checkpoints
+from mmlphuman.model_folder import POSES_FILE, SETTINGS_FILE, TEMPLATE_NAME, list_checkpoints
 from mmlphuman.output_folder import is_free
 from mmlphuman.pose_layout import NUM_JOINTS
 from mmlphuman.resources import memory_for, require_memory
-from mmlphuman.training.starting_avatar import TEMPLATE_NAME, StartingAvatar
+from mmlphuman.training.starting_avatar import StartingAvatar
 
 CUBLAS_WORKSPACE = ":4096:8"  # one of the two that cuBLAS documents as reproducible
 DATA_DIR, STARTED_FROM = "data_dir", "init_from"  # of what RUN_NAME records
-RUN_NAME, CAMERAS_NAME, POSES_NAME = "run.json", "cameras.json", "poses.npz"  # what a run was begun with
+RUN_NAME, CAMERAS_NAME = "run.json", "cameras.json"  # what a run was begun with; POSES_FILE as well
 BYTES_A_NUMBER = 4
 LOCK_NAME = "run.lock"  # says who trains here, or who did last
 
@@ -203,7 +203,7 @@ def write_run_record(
     frames = dataset.seen_frames
     poses = dataset.poses
     np.savez(
-        folder / POSES_NAME,
+        folder / POSES_FILE,
         frames=frames,
         betas=poses.betas,
         poses=poses.poses[frames],

@@ -84,7 +84,9 @@ def random_welcome(rng: np.random.Generator) -> Welcome:
         title=random_text(rng, messages.MAX_NAME),
         gaussians=int(rng.integers(10**9)),
         training=bool(rng.integers(2)),
-        cameras=tuple(CameraEntry(i, random_camera(rng)) for i in range(rng.integers(4))),
+        cameras=tuple(
+            CameraEntry(i, random_camera(rng), bool(rng.integers(2))) for i in range(rng.integers(4))
+        ),
         frames=tuple(rng.integers(0, 10**6, rng.integers(9)).tolist()),
         center=tuple(rng.uniform(-9, 9, 3).tolist()),
         up=tuple(random_rotation(rng)[0].tolist()),
@@ -213,7 +215,7 @@ def valid(kind: str, name: str, value) -> bool:
     if isinstance(value, str):
         return name in LENIENT and value == ""
     if isinstance(value, bool):
-        return name in ("project", "use_translation", "training", "light")
+        return name in ("project", "use_translation", "training", "trained", "light")
     if isinstance(value, list) and not value:
         return name in ("history", "cameras", "frames")
     if name == "protocol" or value is None:

@@ -43,7 +43,7 @@ def refusal(server, first: str | bytes) -> str:
 @pytest.mark.parametrize(
     ("first", "words"),
     [
-        ('{"type": "hello", "protocol": 3, "tokens": ["new"]}', "version 2 of the protocol, the viewer 3; update"),
+        ('{"type": "hello", "protocol": 4, "tokens": ["new"]}', "version 3 of the protocol, the viewer 4; update"),
         (encode(Hello(protocol=0)), "update the viewer"),
         (encode(request(1)), "first message must be a hello"),
         (encode(Hello()).encode(), "text frame"),

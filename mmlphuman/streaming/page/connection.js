@@ -2,7 +2,7 @@
 
 Requests -> JSON -> server; its frames -> header and picture -> the listener. */
 
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 const MAGIC = "MMLF"; // then the header's length (uint32, little endian), header (JSON), picture
 const MAX_OUTSTANDING = 2; // one being drawn, one waiting or on its way
 const LOST_MS = 20000; // an unanswered request then no longer counts

@@ -22,7 +22,7 @@ const set = (id, name, value) => { if (at(id)[name] !== value) at(id)[name] = va
 
 class Viewer {
   camera = new OrbitCamera();
-  cameraPlace = 0; // among the training cameras: the one jumped to last
+  cameraPlace = 0; // among the capture's cameras: the one jumped to last
   movedAt = -Infinity;
   scene = null; // the server's welcome
   poses = null; // of the pose file
@@ -62,7 +62,8 @@ class Viewer {
     if (known && sceneKey(known) === sceneKey(welcome)) return;
     write("title", welcome.title);
     document.title = `${welcome.title} - avatar viewer`;
-    const cameras = welcome.cameras.map(({ id }, place) => new Option(`camera ${id}`, place));
+    const cameras = welcome.cameras.map(
+      ({ id, trained }, place) => new Option(`camera ${id}${trained ? "" : ", held out"}`, place));
     at("camera").replaceChildren(new Option(cameras.length ? "free" : "none", ""), ...cameras);
     this.places.training = 0;
     if (!welcome.frames.length && at("pose").value === "training") at("pose").value = "big";
