@@ -236,11 +236,12 @@ def _in_metres(path: str | Path, motion: Motion, units: str | None) -> np.ndarra
     translations = motion.translations * np.float32(UNITS[units or "m"])
     distances = np.linalg.norm(translations.astype(np.float64), axis=1)
     if distances.max() > MAX_TRANSLATION or (units is None and distances[0] > FAR):
-        frame = distances.argmax() if distances.max() > MAX_TRANSLATION else 0
+        never = bool(distances.max() > MAX_TRANSLATION)
+        frame = distances.argmax() if never else 0
         raise ValueError(
-            f"{path}: '{motion.translation_key}' lies {distances[frame]:.4g} from the origin in frame {frame}; metres "
-            f"are needed, at most {MAX_TRANSLATION:g}: if these are centimetres or millimetres give --units cm "
-            "or --units mm, and --units m if they are metres"
+            f"{path}: '{motion.translation_key}' lies {distances[frame]:.4g} from the origin in frame {frame}, which is "
+            f"far for metres (at most {MAX_TRANSLATION:g}); give --units cm or --units mm if these are centimetres or "
+            f"millimetres{', and --units m if they are metres' * (not never)}"
         )
     return translations
 

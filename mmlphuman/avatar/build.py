@@ -47,9 +47,9 @@ def misfit(bounds: np.ndarray, body: Body) -> str:
     ratio = float((bounds[1] - bounds[0]).max() / height)
     for unit, factor in UNITS.items():
         if factor / TEMPLATE_SIZE < ratio < factor * TEMPLATE_SIZE:
-            return f"its size is {ratio:.3g} times the body's, as if it were in {unit} instead of metres"
+            return f"its size is {ratio:.4g} times the body's, as if it were in {unit} instead of metres"
     if not 1 / TEMPLATE_SIZE < ratio < TEMPLATE_SIZE:
-        return f"its size is {ratio:.3g} times the body's"
+        return f"its size is {ratio:.4g} times the body's"
     if (apart := np.abs(bounds.mean(0) - (low + high).numpy() / 2).max()) > height / 2:
         return f"its middle lies {apart:.2f} m from the body's"
     if (bounds[1] - bounds[0])[1] < extent[1] / TEMPLATE_SIZE:
