@@ -200,7 +200,7 @@ def decode_jpeg(data: bytes, mode: int) -> np.ndarray:
     *size, colours, _ = simplejpeg.decode_jpeg_header(data)
     height, width = map(int, size)
     if height * width > MAX_PIXELS:
-        raise ValueError(f"it claims {width}x{height} pixels, {MAX_PIXELS:,} are possible")
+        raise ValueError(f"it claims {width}x{height} pixels, at most {MAX_PIXELS:,} are possible")
     space = {cv2.IMREAD_GRAYSCALE: "GRAY", cv2.IMREAD_COLOR_RGB: "RGB"}.get(mode)
     if space is None:  # IMREAD_UNCHANGED
         space = "GRAY" if colours == "Gray" else "BGR"

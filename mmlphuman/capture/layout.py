@@ -145,7 +145,7 @@ def _check_lens(where: str, camera: CalibratedCamera) -> None:
         raise ValueError(f"{where}: image size (width, height) {camera.image_size} must be positive")
     if camera.image_size is not None and camera.image_size[0] * camera.image_size[1] > MAX_PIXELS:
         raise ValueError(
-            f"{where}: image size (width, height) {camera.image_size}: {MAX_PIXELS:,} pixels are possible"
+            f"{where}: image size (width, height) {camera.image_size}: at most {MAX_PIXELS:,} pixels are possible"
         )
     focal, center = camera.K[[0, 1], [0, 1]], camera.K[:2, 2]
     if focal.min() <= 0:
