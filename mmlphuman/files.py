@@ -229,11 +229,26 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence])
         file.write(text.getvalue().encode())
 
 
+def free_folder(path: str | Path, flag: str = "--out_dir", hint: str = "") -> Path:
+    """The place of a folder that is to be made whole: absent or empty, links to it followed.
+
+    ValueError, one line, where something is there already. hint: what else could be done if it is not empty.
+    """
+    place = Path(os.path.realpath(path))
+    if place == Path.cwd():
+        raise ValueError(f"{flag} '{path}' is the folder that you are in; name a new one")
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"{flag} {path} is a file; name a new folder")
+    if place.is_dir() and any(place.iterdir()):
+        raise ValueError(f"{flag} {path} is not empty; {hint}choose another folder")
+    return place
+
+
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A new folder beside `path` to fill; it takes that name when the block ends without an exception, and is gone
     else. An empty folder of that name may be there."""
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
     unfinished.mkdir(parents=True)
     try:

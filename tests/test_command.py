@@ -43,6 +43,13 @@ def test_python_without_texts_is_refused_in_one_line(monkeypatch, capsys):
     assert re.fullmatch("error: PYTHONOPTIMIZE=2 .* unset it\n", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("script", ["viewer/net_viewer.py", "script/run_demo.py"])
+def test_commands_of_their_own_kind_say_so_too(script):
+    run = subprocess.run([sys.executable, "-B", "-OO", script, "--help"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert re.fullmatch("error: PYTHONOPTIMIZE=2 .* unset it\n", run.stderr)
+
+
 def test_commands_decide_how_threads_wait_before_torch_is_loaded():
     """OMP_WAIT_POLICY is read when PyTorch's OpenMP is loaded; the package sets it."""
     commands = [*Path().glob("*.py"), *Path("script").glob("*.py")]

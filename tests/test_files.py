@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmlphuman.files import atomic_folder, read_npy, read_npz
+from mmlphuman.files import atomic_folder, free_folder, read_npy, read_npz
 from mmlphuman.json_file import numbers
 
 
@@ -93,3 +93,29 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / "whole").touch()
         assert not (final / "whole").exists()
     assert [path.name for path in tmp_path.rglob("*")] == ["inside", "final", "whole"]
+
+
+def test_a_new_folder_has_a_place_where_links_lead_and_nothing_lies(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for name, target in (
+        ("to empty", "empty"),
+        ("to nothing", "absent"),
+        ("to file", "file"),
+        ("to full", "full"),
+    ):
+        (tmp_path / name).symlink_to(target)
+    for name, place in (("to empty", "empty"), ("to nothing", "absent")):
+        assert free_folder(tmp_path / name) == tmp_path / place
+        with atomic_folder(tmp_path / name) as folder:
+            (folder / "whole").touch()
+        assert (tmp_path / place / "whole").exists() and (tmp_path / name).is_symlink()
+    for name, said in (("file", "is a file"), ("to file", "is a file"), ("to full", "is not empty; choose")):
+        with pytest.raises(ValueError, match=f"--out {tmp_path / name} {said}"):
+            free_folder(tmp_path / name, "--out")
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "", tmp_path):
+        with pytest.raises(ValueError, match="is the folder that you are in; name a new one"):
+            free_folder(name)

@@ -458,7 +458,9 @@ class _Reader:
             raise ValueError(
                 f"{self.path}: '{positions[0]}' holds the joints' positions, not rotations; fit SMPL to them first"
             )
-        raise ValueError(f"{self.path}: holds no poses that are known here; it holds {self._holds()}; {ACCEPTED}")
+        raise ValueError(
+            f"{self.path}: holds no poses that are known here; it holds {self._holds()}; {ACCEPTED}"
+        )
 
     def _holds(self) -> str:
         return ", ".join(self.arrays.names[:12]) + ", ..." * (len(self.arrays.names) > 12) or "nothing"

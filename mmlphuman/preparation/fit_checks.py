@@ -197,9 +197,13 @@ def _check_hands(fits: Sequence[Fit]) -> Finding:
             per_frame.setdefault(fit.frame, []).extend(fit.hand_gain)
     gains = np.array([np.mean(values) for values in per_frame.values()])
     if len(gains) < 3:
-        return Finding("hand convention", OK, "not decidable: hands are hardly in view, or the body fits too loosely")
+        return Finding(
+            "hand convention", OK, "not decidable: hands are hardly in view, or the body fits too loosely"
+        )
     error = gains.std(ddof=1) / np.sqrt(len(gains))
-    changed = f"{'better' if gains.mean() > 0 else 'worse'} by {abs(gains.mean()):.1f} +- {error:.1f} cm^2 a hand"
+    changed = (
+        f"{'better' if gains.mean() > 0 else 'worse'} by {abs(gains.mean()):.1f} +- {error:.1f} cm^2 a hand"
+    )
     if gains.mean() > max(HAND_GAIN, HAND_SIGMAS * error):
         return Finding(
             "hand convention",

@@ -33,8 +33,8 @@ from mmlphuman.capture.masks import check_masks
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import versions
 from mmlphuman.config import Config, save_config
+from mmlphuman.files import free_folder
 from mmlphuman.model_folder import SETTINGS_FILE, list_checkpoints
-from mmlphuman.output_folder import is_free
 from mmlphuman.pose_layout import NUM_JOINTS
 from mmlphuman.resources import memory_for, require_memory
 from mmlphuman.training.starting_avatar import TEMPLATE_NAME, StartingAvatar
@@ -137,18 +137,14 @@ def read_one_of_each_camera(dataset: CaptureDataset) -> None:
             raise ValueError(f"camera {camera}: {error}") from error
 
 
-def refuse_occupied(model_dir: Path) -> None:
-    """Raises ValueError where a new run would land on something: nothing is ever overwritten."""
-    model_dir = Path(model_dir)
-    if not is_free(model_dir):
-        hint = "continue it with --resume, or " if list_checkpoints(model_dir) else ""
-        raise ValueError(f"--out_dir {model_dir} is not empty; {hint}choose another folder")
+def refuse_occupied(model_dir: Path) -> Path:
+    """Where the folder will be. Raises ValueError where a new run would land on something: nothing is ever overwritten."""
+    return free_folder(model_dir, hint="continue it with --resume, or " * bool(list_checkpoints(model_dir)))
 
 
 def create_model_folder(model_dir: Path, fill: Callable[[Path], None]) -> None:
     """Makes a new model folder that is complete from the moment it exists: `fill` writes into a temporary one."""
-    model_dir = Path(model_dir)
-    refuse_occupied(model_dir)
+    model_dir = refuse_occupied(model_dir)
     model_dir.parent.mkdir(parents=True, exist_ok=True)
     for leftover in model_dir.parent.glob(f".{model_dir.name}.unfinished-*"):
         if not _is_alive(leftover.name.rpartition("-")[2]):

@@ -131,6 +131,9 @@ def test_a_model_folder_appears_whole_or_not_at_all(tmp_path):
     assert (target / "config.yaml").read_text() == "whole"
     with pytest.raises(ValueError, match="is not empty; choose another folder"):
         refuse_occupied(target)
+    (tmp_path / "link").symlink_to("elsewhere")  # to another disk, say
+    create_model_folder(tmp_path / "link", lambda folder: (folder / "config.yaml").write_text("whole"))
+    assert (tmp_path / "elsewhere" / "config.yaml").is_file() and (tmp_path / "link").is_symlink()
 
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
