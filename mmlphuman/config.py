@@ -281,7 +281,8 @@ def _layers(paths: Path | Sequence[Path | tuple[str, dict[str, Any]]]) -> list[t
             continue
         path = Path(path)
         if not path.is_file():
-            raise ValueError(f"config file {path} does not exist; the ones that ship are in config/")
+            what = "is no file but a folder, pipe or device" if path.exists() else "does not exist"
+            raise ValueError(f"config file {path} {what}; the ones that ship are in config/")
         user = read_yaml(path)
         for key in RETIRED & set(user):
             del user[key]

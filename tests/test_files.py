@@ -4,14 +4,15 @@ appear whole."""
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmlphuman.files import atomic_folder, free_folder, read_npy, read_npz
-from mmlphuman.json_file import numbers
+from mmlphuman.files import atomic_folder, free_folder, read_npy, read_npz, read_plain_file
+from mmlphuman.json_file import numbers, read_json
 
 
 def npy(header: str, data: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
@@ -119,3 +120,18 @@ def test_a_new_folder_has_a_place_where_links_lead_and_nothing_lies(tmp_path, mo
     for name in (".", "", tmp_path):
         with pytest.raises(ValueError, match="is the folder that you are in; name a new one"):
             free_folder(name)
+
+
+@pytest.mark.parametrize("read", [lambda path: read_npz(path, ()), read_npy, read_json, read_plain_file])
+def test_what_is_no_plain_file_is_named_and_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere.npz")
+    for name in ("pipe", "zeros", "folder"):
+        with pytest.raises(ValueError, match=f"{name}: not a plain file"):
+            read(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="link: a link that leads nowhere, to elsewhere.npz"):
+        read(tmp_path / "link")
+    with pytest.raises(FileNotFoundError, match="absent: no such file"):
+        read(tmp_path / "absent")

@@ -6,6 +6,7 @@ Data path: Body + template (+ WeightVolume) -> AvatarLayout -> Avatar; file -> s
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,11 @@ MIN_SCALE = 1e-4  # metres, for Gaussians that coincide
 
 def load_template(path: Path, body: Body) -> trimesh.Trimesh:
     """The capture's own template mesh in the canonical pose if there is one, else the body's mesh."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
     remedy = "; mend it, or remove it to train on the body's own mesh"
+    if not path.is_file():
+        raise ValueError(f"{path}: no file but a link that leads nowhere, a folder, pipe or device{remedy}")
     mesh = read_template_mesh(path, remedy)
     if problem := misfit(mesh.bounds, body):
         raise ValueError(f"{path}: not a template of this body in the canonical pose: {problem}{remedy}")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mmlphuman.capture.frame_filter import filter_frames
 from mmlphuman.capture.images import View, decode_image, make_view_reader, scaled_camera
 from mmlphuman.capture.layout import CaptureLayout
-from mmlphuman.capture.picture_names import FolderListing
+from mmlphuman.capture.picture_names import FolderListing, what_lies_there
 from mmlphuman.capture.poses import SmplParams
 from mmlphuman.config import Config
 from mmlphuman.types import Cameras, Sample
@@ -184,15 +184,20 @@ class CaptureDataset:
     def _check_images_exist(self) -> None:
         """Gaps are left out; a range that begins before or ends after what was captured is an error."""
         if not self.pairs:
+            first = self.camera_ids[0], self.frames[0]
+            paths = self.layout.image_path(*first), self.layout.mask_path(*first)
             raise ValueError(
                 f"no frame has both image and mask for the selected cameras; the first looked for were "
-                f"{self.layout.image_path(self.camera_ids[0], self.frames[0])} and "
-                f"{self.layout.mask_path(self.camera_ids[0], self.frames[0])}"
+                f"{paths[0]} and {paths[1]}{what_lies_there(paths)}"
             )
         for camera_id in set(self.camera_ids) - {camera_id for _, camera_id in self.pairs}:
+            paths = (
+                self.layout.image_path(camera_id, self.frames[0]),
+                self.layout.mask_path(camera_id, self.frames[0]),
+            )
             raise ValueError(
                 f"camera {camera_id} has no image with a mask in the selected frames; looked for "
-                f"{self.layout.image_path(camera_id, self.frames[0])}"
+                f"{paths[0]}{what_lies_there(paths)}"
             )
         present = {frame for frame, _ in self.pairs}
         absent = [frame for frame in self.frames if frame not in present]
@@ -211,7 +216,7 @@ class CaptureDataset:
                 )
         left_out = len(self.frames) * len(self.camera_ids) - len(self.pairs)
         if left_out:
-            log.info(
+            log.warning(
                 "%s: %d of %d images left out, their image or mask is missing (%d frames have none)",
                 self.layout.root,
                 left_out,

@@ -63,7 +63,7 @@ def closing_line(findings: Sequence[Finding]) -> str:
 
 
 def report_folder(parent: Path, capture: Path) -> Path:
-    """Where a capture's report goes: check_NAME, or check_NAME_2 and so on where another capture's of that name lies."""
+    """Where a capture's report goes: check_NAME, or check_NAME_2 and so on where another's of that name lies."""
     for number in itertools.count(1):
         folder = parent / (f"check_{capture.name}" + f"_{number}" * (number > 1))
         try:

@@ -29,7 +29,7 @@ from mmlphuman.body.smplx_model import load_body
 from mmlphuman.body.weight_volume import find_or_make_weight_volume
 from mmlphuman.capture.dataset import CaptureDataset, test_dataset, training_dataset
 from mmlphuman.capture.formats import open_capture
-from mmlphuman.capture.masks import check_masks
+from mmlphuman.capture.masks import check_direction, check_masks
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import versions
 from mmlphuman.config import Config, save_config
@@ -122,12 +122,12 @@ def numbers_of_a_gaussian(config: Config) -> int:
 
 def read_one_of_each_camera(dataset: CaptureDataset) -> None:
     """Raises before anything is written for a fault that a camera's files share, such as masks of another size, or
-    that show nobody."""
+    that show nobody, or somebody elsewhere than its calibration."""
     frames: dict[int, list[int]] = {}
     for frame, camera in dataset.pairs:
         frames.setdefault(camera, []).append(frame)
     for camera, of_it in sorted(frames.items()):
-        dataset.sample(of_it[0], (camera,))
+        sample = dataset.sample(of_it[0], (camera,))
         try:
             layout = dataset.layout
             check_masks(
@@ -135,10 +135,11 @@ def read_one_of_each_camera(dataset: CaptureDataset) -> None:
             )
         except ValueError as error:
             raise ValueError(f"camera {camera}: {error}") from error
+        check_direction(sample)
 
 
 def refuse_occupied(model_dir: Path) -> Path:
-    """Where the folder will be. Raises ValueError where a new run would land on something: nothing is ever overwritten."""
+    """Where the folder will be. ValueError where a new run would land on something: nothing is ever overwritten."""
     return free_folder(model_dir, hint="continue it with --resume, or " * bool(list_checkpoints(model_dir)))
 
 

@@ -165,6 +165,34 @@ def test_useless_masks_are_refused_before_the_first_step(tiny_config, capture, t
     read_one_of_each_camera(others)
 
 
+AWAY = {
+    "turned about": lambda camera: camera | {"R": turned(camera["R"]), "T": turned(camera["T"])},
+    "another unit": lambda camera: camera | {"T": [1000 * number for number in np.ravel(camera["T"])]},
+}
+
+
+def turned(numbers) -> list[float]:
+    """Of a camera that looks the other way: half a turn about its y axis."""
+    return (np.diag([-1, 1, -1]) @ np.array(numbers, float).reshape(3, -1)).ravel().tolist()
+
+
+@pytest.mark.parametrize("fault", AWAY)
+def test_a_camera_that_looks_elsewhere_is_refused_before_the_first_step(
+    tiny_config, capture, tmp_path, fault
+):
+    copy = shutil.copytree(capture, tmp_path / "capture")
+    edit_calibration(
+        lambda entries: {
+            name: AWAY[fault](camera) if name[-1] == "1" else camera for name, camera in entries.items()
+        }
+    )(copy)
+    with pytest.raises(
+        ValueError, match=r"^camera 1: in frame 0 the mask lies \d+ degrees from where"
+    ) as error:
+        build_scene(tiny_config, copy)
+    assert "\n" not in str(error.value)
+
+
 def edit_calibration(change):
     def edit(root):
         path = root / "calibration_full.json"
