@@ -297,7 +297,7 @@ def read_yaml(path: Path) -> DictConfig:
     try:
         user = OmegaConf.load(path)
     except Exception as error:  # any YAML error: OmegaConf passes several parsers' types through
-        raise ValueError(f"{path}: not a readable YAML file ({_first_line(error)})") from error
+        raise ValueError(f"{path}: not a readable YAML file ({_yaml_fault(error)})") from error
     if not isinstance(user, DictConfig):
         raise ValueError(f"{path}: expected `key: value` lines")
     _refuse_references(str(path), user)
@@ -457,6 +457,12 @@ def unfit(
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _yaml_fault(error: BaseException) -> str:
+    """What a YAML parser complains of, and the line; it says first what it was about to read."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}: {problem}" if mark is not None and problem else _first_line(error)
 
 
 def validate(config: Config, source: str = "config", sources: dict[str, str] | None = None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from mmlphuman.capture.frame_filter import filter_frames
 from mmlphuman.capture.images import View, decode_image, make_view_reader, scaled_camera
-from mmlphuman.capture.layout import CaptureLayout
+from mmlphuman.capture.layout import CaptureLayout, check_lens
 from mmlphuman.capture.picture_names import FolderListing, what_lies_there
 from mmlphuman.capture.poses import SmplParams
 from mmlphuman.config import Config
@@ -230,7 +231,10 @@ class CaptureDataset:
         if camera.image_size is not None:
             return camera.image_size
         frame = next(frame for frame, other in self.pairs if other == camera_id)
-        return decode_image(self.layout.image_path(camera_id, frame), cv2.IMREAD_GRAYSCALE).shape[::-1]
+        path = self.layout.image_path(camera_id, frame)
+        height, width = decode_image(path, cv2.IMREAD_GRAYSCALE).shape
+        check_lens(f"camera {camera_id} ({camera.name}), {path}", replace(camera, image_size=(width, height)))
+        return width, height
 
 
 def _widen(view: View, width: int, height: int) -> View:
