@@ -14,6 +14,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -105,6 +106,8 @@ def open_streams() -> None:
         if name and stream is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  for the rest of the process
         elif type(stream) is io.TextIOWrapper:  # not what has taken its place, such as a test's
+            with suppress(OSError):
+                stream.flush()
             setattr(sys, name, _listened(stream))
 
 
@@ -138,10 +141,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in (
-        "cpu",
-        "cuda",
-    ):  # PyTorch knows others, on which not all of this runs
+    if device is None or device.type not in ("cpu", "cuda"):  # PyTorch knows others
         raise ValueError(f"device: '{name}' is no device that is used here; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: {name}: no NVIDIA GPU is usable here; use device: cpu, or auto")
