@@ -64,6 +64,10 @@ def list_checkpoints(model_dir: Path) -> list[Path]:
 
 
 def newest_checkpoint(model_dir: Path) -> Path:
+    if Path(model_dir).is_file():
+        raise ValueError(
+            f"{model_dir} is a file; give the model folder, one checkpoint's folder, or a compact .safetensors file"
+        )
     if not Path(model_dir).is_dir():
         raise ValueError(
             f"model folder {model_dir} does not exist; train one with train.py --out_dir {model_dir}"
