@@ -1,6 +1,6 @@
 """Shows a trained avatar to viewers: a browser at the address that it prints, or viewer/net_viewer.py.
 
-python visualize.py --model_dir MODEL [--ip IP] [--port PORT] [--token TOKEN]
+python visualize.py --model_dir MODEL [--data_dir CAPTURE] [--ip IP] [--port PORT] [--token TOKEN]
 
 It runs until it is interrupted (Ctrl-C).
 """
@@ -22,6 +22,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model_dir", type=Path, required=True, help="what train.py wrote, or a compact .safetensors file"
     )
+    parser.add_argument(
+        "--data_dir", type=Path, help="the model's capture: its photographs can be seen beside the renders"
+    )
     add_viewer_arguments(parser)
     parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:N")
     parser.add_argument("--rasterizer", default="auto", choices=("auto", "gsplat", "torch"))
@@ -32,16 +35,19 @@ if __name__ == "__main__":  # wrong words end here, before torch is loaded, whic
     ARGUMENTS = run_command(parse_arguments)
 
 from mmlphuman.backend import choose_backend
+from mmlphuman.capture.formats import open_capture
 from mmlphuman.model_folder import load_model
 from mmlphuman.streaming.live_scene import Answers, scene_of_model
+from mmlphuman.streaming.photographs import Photographs
 
 
 def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     backend = choose_backend(args.rasterizer, "auto", device)
     viewer_address(args).check()
+    photographs = None if args.data_dir is None else Photographs(open_capture(args.data_dir))
     trained = load_model(args.model_dir).prepared(device, backend)
-    scene = scene_of_model(args.model_dir, trained, backend)
+    scene = scene_of_model(args.model_dir, trained, backend, photographs)
     server = viewer_address(args).serve(scene.welcome(training=False))
     answers = Answers(server, scene)
     try:

@@ -1,6 +1,6 @@
 """What the server's loop and the threads that draw share, under locks: requests one way, progress the other.
 
-Data path: RenderRequest of a viewer -> JobQueue -> Job -> whoever draws -> the server, which releases it;
+Data path: Request of a viewer -> JobQueue -> Job -> whoever draws -> the server, which releases it;
 State -> LatestState -> the loop -> viewers.
 
 Nothing piles up in either. Every method may be called from any thread and returns at once, except `JobQueue.take`,
@@ -14,7 +14,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from mmlphuman.streaming.messages import LossCurve, Point, RenderRequest, State
+from mmlphuman.streaming.messages import LossCurve, Point, Request, State
 
 Client = TypeVar("Client", bound=Hashable)
 
@@ -23,9 +23,9 @@ UNDER_WAY = 2  # one picture on the link, and the next one drawn meanwhile
 
 @dataclass(frozen=True, eq=False)
 class Job(Generic[Client]):
-    """A request to draw, answered once: by ViewerServer.deliver or by ViewerServer.problem."""
+    """A request, answered once: by ViewerServer.deliver, reply or problem."""
 
-    request: RenderRequest
+    request: Request
     client: Client  # the server's own; whoever draws only hands it back
 
 
@@ -39,8 +39,8 @@ class JobQueue(Generic[Client]):
 
     def __init__(self):
         self._changed = threading.Condition()
-        self._ready: dict[Client, RenderRequest] = {}  # who may be served, the longest waiting first
-        self._held: dict[Client, RenderRequest] = {}  # who has UNDER_WAY under way
+        self._ready: dict[Client, Request] = {}  # who may be served, the longest waiting first
+        self._held: dict[Client, Request] = {}  # who has UNDER_WAY under way
         self._under_way: dict[Client, set[Job[Client]]] = {}  # of every client there is
         self._closed = False
 
@@ -59,7 +59,7 @@ class JobQueue(Generic[Client]):
             for entries in (self._ready, self._held, self._under_way):
                 entries.pop(client, None)
 
-    def put(self, client: Client, request: RenderRequest) -> None:
+    def put(self, client: Client, request: Request) -> None:
         """The client's newest request, in the place of its older one."""
         with self._changed:
             if client not in self._under_way or self._closed:

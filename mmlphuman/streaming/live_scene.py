@@ -1,7 +1,7 @@
 """LiveScene: draws what viewers ask for, with a finished avatar or with one in training; Answers: delivers it.
 
 Data path: Job of the server -> RenderRequest -> Pose -> Avatar -> posed Gaussians -> picture in the computer's memory
--> the server, which encodes and sends it.
+-> the server, which encodes and sends it; or another Request -> its answer.
 
 Drawing changes nothing of the avatar and draws no random numbers: a training run goes on as if it had not been.
 Shape letters: F training frames, H, W image height and width.
@@ -39,11 +39,21 @@ from mmlphuman.streaming.handover import Job
 from mmlphuman.streaming.messages import (
     MAX_NAME,
     MAX_SIDE,
+    Answer,
     CameraEntry,
+    PathQuestion,
+    PhotographRequest,
+    PointAnswer,
+    PointQuestion,
+    PoseAnswer,
+    PoseQuestion,
     PoseRequest,
     RenderRequest,
+    Request,
     Welcome,
 )
+from mmlphuman.streaming.photographs import Photographs
+from mmlphuman.streaming.questions import answer_path, floor_height, pixel_view, surface_point, turned
 from mmlphuman.streaming.render_modes import PosedView, draw_mode
 from mmlphuman.streaming.server import ViewerServer
 from mmlphuman.types import Pose, PosedGaussians
@@ -92,6 +102,7 @@ class LiveScene:
         held_out: Collection[int] = (),  # ids of the cameras that training does not see
         # Of a run that refines poses: position of a training frame -> its joints (165,) and translation (3,) of now.
         refined: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
+        photographs: Photographs | None = None,
     ):
         self.trained = trained  # a run in progress puts the avatar of now here before each picture
         self.backend, self.title = backend, title
@@ -103,7 +114,9 @@ class LiveScene:
         root = trained.avatar.joints[0].cpu().numpy()
         # Mean of the posed root joint, which turns about itself.
         self.center = root + self.translations.mean(0)
+        self.photographs = photographs
         self.up = world_up(self.cameras.values())
+        self.floor = floor_height(trained.avatar, self.poses, self.translations, self.up)
         self.rest_rotation = _standing(self.up)
         self.rest_translation = self.center - self.rest_rotation @ root
         # The last pose drawn, the one thing that is kept from picture to picture: while only the camera (or the
@@ -124,9 +137,23 @@ class LiveScene:
             ),
             frames=self.frames,
             center=tuple(self.center.tolist()),
+            floor=self.floor,
             up=tuple(self.up.tolist()),
+            photographs=self.photographs is not None,
             light=self.trained.avatar.light is not None,
         )
+
+    def serve(self, request: Request) -> Drawn | Answer:
+        """What is asked for. ValueError, one line, if it cannot be."""
+        if isinstance(request, RenderRequest):
+            return self.draw(request)
+        if isinstance(request, PhotographRequest):
+            return self._photograph(request)
+        if isinstance(request, PointQuestion):
+            return self._point(request)
+        if isinstance(request, PathQuestion):
+            return answer_path(request, self.center)
+        return self._numbers(request)
 
     @torch.no_grad()
     def draw(self, request: RenderRequest) -> Drawn:
@@ -142,14 +169,7 @@ class LiveScene:
         gaussians = posed.gaussians if request.light else posed.gaussians.without_light()
         if request.gaussian_scale != 1:
             gaussians = replace(gaussians, covariances=gaussians.covariances * request.gaussian_scale**2)
-        view = PosedView(
-            trained=self.trained,
-            pose=posed.pose,
-            gaussians=gaussians,
-            cameras=to_cameras(camera, device),
-            background=torch.tensor(request.background, dtype=torch.float32, device=device),
-            backend=self.backend,
-        )
+        view = self._view(posed, gaussians, camera, request.background)
         image = _to_host(self.backend.to_bytes(draw_mode(request.show, view)))
         return Drawn(
             image=image,
@@ -158,6 +178,54 @@ class LiveScene:
             distance=float(posed.distance),
             render_ms=1000 * (time.perf_counter() - began),
         )
+
+    def _view(
+        self,
+        posed: _Posed,
+        gaussians: PosedGaussians,
+        camera: CameraView,
+        background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> PosedView:
+        device = self.trained.device
+        return PosedView(
+            trained=self.trained,
+            pose=posed.pose,
+            gaussians=gaussians,
+            cameras=to_cameras(camera, device),
+            background=torch.tensor(background, dtype=torch.float32, device=device),
+            backend=self.backend,
+        )
+
+    def _photograph(self, request: PhotographRequest) -> Drawn:
+        began = time.perf_counter()
+        if self.photographs is None:
+            raise ValueError("there are no photographs here; visualize.py shows them with --data_dir CAPTURE")
+        self._check_frame(request.frame)
+        image = self.photographs.read(request.camera_id, self.frames[request.frame], request.camera)
+        milliseconds = 1000 * (time.perf_counter() - began)
+        return Drawn(image, self.trained.iteration, len(self.trained.avatar.xyz), 0.0, milliseconds)
+
+    @torch.no_grad()
+    def _point(self, question: PointQuestion) -> PointAnswer:
+        posed = self._pose_avatar(self.pose(question.pose), question.project)
+        camera = pixel_view(question.camera, question.column, question.row)
+        point = surface_point(self._view(posed, posed.gaussians, camera))
+        return PointAnswer(question.id, None if point is None else tuple(point.tolist()))
+
+    def _numbers(self, question: PoseQuestion) -> PoseAnswer:
+        pose = self.pose(question.pose)
+        joints, expression, rotation, translation = (
+            tensor.double().numpy()
+            for tensor in (pose.joints, pose.expression, pose.rotation, pose.translation)
+        )
+        given = PoseRequest(
+            kind="given",
+            joints=joints,
+            expression=expression,
+            translation=rotation.T @ translation,
+            rotation=rotation,
+        )
+        return PoseAnswer(question.id, given)
 
     def pose(self, request: PoseRequest) -> Pose:
         """The pose that is meant, on the CPU.
@@ -178,10 +246,12 @@ class LiveScene:
             joints = canonical_pose().numpy() if request.kind == "big" else np.zeros(POSE_DIM)
             rotation, translation = self.rest_rotation, self.rest_translation
         joints = np.array(joints, np.float32)
-        if not self.trained.config.face:
-            joints[JAW_POSE] = 0
         if request.hands != "file":
             joints[HANDS_POSE] = hand_pose(request.hands)
+        if request.turns:
+            joints = turned(joints, request.turns)
+        if not self.trained.config.face:
+            joints[JAW_POSE] = 0
         if not request.use_translation:
             translation = np.zeros(3)
         return Pose(
@@ -193,14 +263,17 @@ class LiveScene:
 
     def _training_frame(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Joints, translation, expression."""
+        self._check_frame(position)
+        pose = self.poses[position], self.translations[position]
+        joints, translation = pose if self.refined is None else self.refined(position)
+        return joints, translation, self.expressions[position]
+
+    def _check_frame(self, position: int) -> None:
         if not 0 <= position < len(self.poses):
             raise ValueError(
                 f"frame: position {position} does not exist; there are {len(self.poses)} training frames, "
                 f"0 to {len(self.poses) - 1}"
             )
-        pose = self.poses[position], self.translations[position]
-        joints, translation = pose if self.refined is None else self.refined(position)
-        return joints, translation, self.expressions[position]
 
     def _pose_avatar(self, pose: Pose, project: bool) -> _Posed:
         numbers = (pose.joints, pose.translation, pose.rotation, pose.expression)
@@ -214,7 +287,7 @@ class LiveScene:
 
 
 class Answers:
-    """What becomes of a request: a picture, or a Problem for the viewer who asked. The program goes on either way."""
+    """What becomes of a request: a picture, an answer, or a Problem for who asked. The program goes on either way."""
 
     def __init__(self, server: ViewerServer, scene: LiveScene):
         self.server, self.scene = server, scene
@@ -223,7 +296,7 @@ class Answers:
     def answer(self, job: Job) -> None:
         """Draws and delivers. Nothing but KeyboardInterrupt and its like comes out of here."""
         try:
-            drawn = self.scene.draw(job.request)
+            drawn = self.scene.serve(job.request)
         except ValueError as error:  # what was asked for cannot be: one line for who asked
             self.server.problem(job, str(error))
         except Exception as error:  # a fault of ours, or no memory left for so large a picture
@@ -232,9 +305,11 @@ class Answers:
                 job, f"the picture could not be drawn: {type(error).__name__}; the program's log says more"
             )
         else:
-            self.server.deliver(
-                job, drawn.image, drawn.iteration, drawn.gaussians, drawn.distance, drawn.render_ms
-            )
+            if isinstance(drawn, Drawn):
+                facts = drawn.iteration, drawn.gaussians, drawn.distance, drawn.render_ms
+                self.server.deliver(job, drawn.image, *facts)
+            else:
+                self.server.reply(job, drawn)
 
     def log_once(self, error: Exception) -> None:
         """The first of every kind of exception, with where it came from."""
@@ -246,10 +321,13 @@ class Answers:
 # --- scenes of what there is -------------------------------------------------------------------------------
 
 
-def scene_of_model(path: Path, trained: TrainedAvatar, backend: Backend) -> LiveScene:
+def scene_of_model(
+    path: Path, trained: TrainedAvatar, backend: Backend, photographs: Photographs | None = None
+) -> LiveScene:
     """A finished avatar that `load_model(path)` gave. Where nothing tells training's frames (a bare checkpoint, a
     compact file of former versions) the body poses of the pose space, at the origin, stand for them, and cameras, which
-    would not look there, are left out. Raises ValueError for damaged files."""
+    would not look there, are left out, and photographs with them. Raises ValueError for damaged files, and for
+    photographs of another capture."""
     frames = training_frames(path, trained.config)
     if frames is None:
         poses = trained.pose_space.training_poses.cpu().numpy().copy()
@@ -262,6 +340,8 @@ def scene_of_model(path: Path, trained: TrainedAvatar, backend: Backend) -> Live
         {} if content is None else cameras_of_list(content, str(path), trained_only)
         for trained_only in (False, True)
     )
+    if photographs is not None:
+        photographs.check_cameras(cameras)
     return LiveScene(
         trained,
         backend,
@@ -272,6 +352,7 @@ def scene_of_model(path: Path, trained: TrainedAvatar, backend: Backend) -> Live
         title_of(path),
         frames.expressions,
         held_out=cameras.keys() - seen.keys(),
+        photographs=photographs,
     )
 
 
@@ -290,6 +371,7 @@ def scene_of_run(trainer: Trainer, title: str) -> LiveScene:
         dataset.poses.expressions_of(frames),
         held_out=[entry["id"] for entry in entries if not entry["trained"]],
         refined=trainer.refinement.poses.of_now if trainer.refinement.poses is not None else None,
+        photographs=Photographs(dataset.layout),
     )
 
 

@@ -1,9 +1,11 @@
 """What the server that draws and the viewers that look (desktop, browser, tests) say to each other.
 
-Data path: Hello -> Welcome or Refused; then RenderRequest -> Frame, with State and Problem in between.
+Data path: Hello -> Welcome or Refused; then RenderRequest -> Frame, with State and Problem in between. Now and then
+PhotographRequest -> Frame, PointQuestion -> PointAnswer, PathQuestion -> PathAnswer, PoseQuestion -> PoseAnswer.
 
-A connection begins with a handshake; a viewer asks for pictures one by one, and the newest request wins. What a field
-may hold stands in its type, bounds included; protocol.py checks it. Without torch: a viewer's machine has none.
+A connection begins with a handshake; a viewer asks for pictures one by one, and the newest request wins, of whatever
+kind: who asks for something else than pictures asks for the next picture after the answer. What a field may hold stands
+in its type, bounds included; protocol.py checks it. Without torch: a viewer's machine has none.
 """
 
 from __future__ import annotations
@@ -16,16 +18,19 @@ import numpy as np
 from msgspec import Meta
 
 from mmlphuman.animation.camera_file import CameraView
+from mmlphuman.pose_layout import NUM_JOINTS
 
 # Every change of a message is a new one: either side reads exactly the fields that stand here.
 PROTOCOL_VERSION = 3
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 23456
 HELLO_SECONDS = 5.0  # a connection that has not said hello by then is closed
 
-MAX_REQUEST_BYTES = 16_384  # client to server; a given pose is about 5 kB
+MAX_REQUEST_BYTES = 16_384  # client to server; a given pose is about 5 kB, with every joint turned 10 kB
 MAX_REPLY_BYTES = 64 * 2**20  # server to client; a raw picture of MAX_SIDE is 48 MiB
 MAX_SIDE = 4096  # pixels of a picture's width or height
 MAX_HISTORY = 1000  # points of the loss curve in one State
+MAX_KEYS = 30  # cameras that a path goes through; more would not fit into a request
+MAX_PATH = 3600  # pictures of a path: two minutes at 30 a second
 
 MAX_ANGLE = 100.0  # radians; whole turns are allowed, garbage is not
 MAX_EXPRESSION = 100.0
@@ -49,7 +54,11 @@ Metres = Annotated[float, Meta(ge=-MAX_METRES, le=MAX_METRES)]
 Direction = Annotated[float, Meta(ge=-1 - ROUNDING, le=1 + ROUNDING)]
 Amount = Annotated[float, Meta(ge=0, le=MAX_MS)]  # milliseconds, or steps a second
 Loss = Annotated[float, Meta(ge=-MAX_LOSS, le=MAX_LOSS)]
+Angle = Annotated[float, Meta(ge=-MAX_ANGLE, le=MAX_ANGLE)]  # radians
 Point = tuple[Whole, Loss]  # of the loss curve: iteration, loss
+Place = tuple[Metres, Metres, Metres]  # in the world
+# Joint of pose_layout; angles about its own x, then y, then z as they stand in the pose before.
+Turn = tuple[Annotated[int, Meta(ge=0, lt=NUM_JOINTS)], Angle, Angle, Angle]
 # A training frame, the numbers in the message, T-pose, canonical pose.
 PoseKind = Literal["training", "given", "t", "big"]
 HandPose = Literal["file", "relaxed", "fist"]  # of the pose itself, or one of animation.hands
@@ -83,6 +92,7 @@ class PoseRequest:
     rotation: np.ndarray | None = None  # (3, 3), applied after everything else
     use_translation: bool = True  # False: as if the translation were zero
     hands: HandPose = "file"
+    turns: Annotated[tuple[Turn, ...], Meta(max_length=NUM_JOINTS)] = ()  # after all that
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,49 @@ class RenderRequest:
     light: bool = True  # False: without the scene's light, where there is one
     encoding: Encoding = "jpeg"
     quality: Annotated[int, Meta(ge=1, le=100)] = 85  # of JPEG
+
+
+@dataclass(frozen=True)
+class PhotographRequest:
+    """The photograph of a training frame as `camera`, which stands and looks as that camera of the capture does, would
+    have taken it: undistorted, and pixel by pixel what a picture of `camera` shows. Answered by a Frame."""
+
+    id: Whole
+    camera: CameraView
+    camera_id: Whole  # of the capture's, held-out ones too
+    frame: Whole  # position among the training frames
+    encoding: Literal["jpeg"] = "jpeg"
+    quality: Annotated[int, Meta(ge=1, le=100)] = 85
+
+
+@dataclass(frozen=True)
+class PointQuestion:
+    """Which point of the person is seen at a pixel of the picture that these would give?"""
+
+    id: Whole
+    camera: CameraView
+    column: Whole  # from the left, below the camera's width
+    row: Whole  # from the top, below its height
+    pose: PoseRequest = field(default_factory=PoseRequest)
+    project: bool = False
+
+
+@dataclass(frozen=True)
+class PathQuestion:
+    """Where is the camera in each of `count` pictures on the way through all `keys`, in equal times? The path of
+    test.py --camera_path, about Welcome.center."""
+
+    id: Whole
+    keys: Annotated[tuple[CameraView, ...], Meta(min_length=1, max_length=MAX_KEYS)]  # of one size
+    count: Annotated[int, Meta(ge=1, le=MAX_PATH)]
+
+
+@dataclass(frozen=True)
+class PoseQuestion:
+    """What are the numbers of this pose?"""
+
+    id: Whole
+    pose: PoseRequest = field(default_factory=PoseRequest)
 
 
 # --- server to client ------------------------------------------------------------------------------------
@@ -123,9 +176,11 @@ class Welcome:
     cameras: Annotated[tuple[CameraEntry, ...], Meta(max_length=MAX_ENTRIES)] = ()
     # Training frames, numbers as in the capture.
     frames: Annotated[tuple[Whole, ...], Meta(max_length=MAX_ENTRIES)] = ()
-    center: tuple[Metres, Metres, Metres] = (0.0, 0.0, 0.0)  # where the person is, to orbit about
+    center: Place = (0.0, 0.0, 0.0)  # where the person is, to orbit about
+    floor: Metres = 0.0  # where the person stands, along `up`
     up: tuple[Direction, Direction, Direction] = (0.0, 1.0, 0.0)
     light: bool = False  # the avatar has a light of the scene, which a request may leave out
+    photographs: bool = False  # there are photographs to ask for
     protocol: Whole = PROTOCOL_VERSION
 
 
@@ -172,8 +227,28 @@ class Frame:
     encode_ms: Amount = 0.0
 
 
-ClientMessage = Hello | RenderRequest
-ServerMessage = Welcome | Refused | Problem | State
+@dataclass(frozen=True)
+class PointAnswer:
+    id: Whole
+    point: Place | None  # None: no person there
+
+
+@dataclass(frozen=True)
+class PathAnswer:
+    id: Whole
+    views: Annotated[tuple[CameraView, ...], Meta(max_length=MAX_PATH)]
+
+
+@dataclass(frozen=True)
+class PoseAnswer:
+    id: Whole
+    pose: PoseRequest  # of kind "given", which says all
+
+
+Request = RenderRequest | PhotographRequest | PointQuestion | PathQuestion | PoseQuestion
+Answer = PointAnswer | PathAnswer | PoseAnswer
+ClientMessage = Hello | Request
+ServerMessage = Welcome | Refused | Problem | State | Answer
 
 
 # --- the curve that State.history tells piece by piece ---------------------------------------------------

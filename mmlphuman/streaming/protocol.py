@@ -28,6 +28,13 @@ from mmlphuman.streaming.messages import (
     ClientMessage,
     Frame,
     Hello,
+    PathAnswer,
+    PathQuestion,
+    PhotographRequest,
+    PointAnswer,
+    PointQuestion,
+    PoseAnswer,
+    PoseQuestion,
     PoseRequest,
     Problem,
     Refused,
@@ -40,8 +47,23 @@ from mmlphuman.text import one_line
 
 MAGIC = b"MMLF"
 HEADER_LENGTH = struct.Struct("<I")
-CLIENT_MESSAGES = {"hello": Hello, "render": RenderRequest}
-SERVER_MESSAGES = {"welcome": Welcome, "refused": Refused, "problem": Problem, "state": State}
+CLIENT_MESSAGES = {
+    "hello": Hello,
+    "render": RenderRequest,
+    "photograph": PhotographRequest,
+    "ask_point": PointQuestion,
+    "ask_path": PathQuestion,
+    "ask_pose": PoseQuestion,
+}
+SERVER_MESSAGES = {
+    "welcome": Welcome,
+    "refused": Refused,
+    "problem": Problem,
+    "state": State,
+    "point": PointAnswer,
+    "path": PathAnswer,
+    "pose": PoseAnswer,
+}
 NAMES = {kind: name for name, kind in (CLIENT_MESSAGES | SERVER_MESSAGES).items()}
 SHOWN = 60  # characters of what was wrong in an error
 # A pose's arrays, which are sent flat: shape, largest number.
@@ -51,6 +73,8 @@ POSE_ARRAYS = {
     "translation": ((3,), messages.MAX_METRES),
     "rotation": ((3, 3), 1 + messages.ROUNDING),
 }
+WITH_POSE = RenderRequest, PointQuestion, PoseQuestion, PoseAnswer
+CAMERA_LISTS, CAMERA_ENTRIES = ("keys", "views"), "cameras"  # fields of cameras, of CameraEntries
 # msgspec's words for what is wrong, and ours.
 MISSING = "Object missing required field "
 WORDS = {
@@ -183,11 +207,11 @@ def _check_names(content: dict[str, Any], message: Any, where: str) -> None:
     for name in content:
         if name not in names:
             raise ProtocolError(f"{where}: unknown field {_short(name)}")
-    if isinstance(message, RenderRequest):
+    if isinstance(message, WITH_POSE):
         _check_names(content["pose"], message.pose, f"{where}: pose")
     if isinstance(message, Welcome):
-        for entry, read in zip(content["cameras"], message.cameras, strict=True):
-            _check_names(entry, read, f"{where}: cameras")
+        for entry, read in zip(content[CAMERA_ENTRIES], message.cameras, strict=True):
+            _check_names(entry, read, f"{where}: {CAMERA_ENTRIES}")
 
 
 def _decode(text: str | bytes, limit: int, kinds: dict[str, type]) -> Any:
@@ -196,16 +220,30 @@ def _decode(text: str | bytes, limit: int, kinds: dict[str, type]) -> Any:
         name = content.pop("type", None)
         if not isinstance(name, str) or name not in kinds:
             raise ProtocolError(f"message: type must be one of {', '.join(kinds)}, got {_short(name)}")
-        entries = content.get("cameras")
-        for holder in (content, *(entries if isinstance(entries, list) else ())):
-            if isinstance(holder, dict) and isinstance(holder.get("camera"), dict):
-                holder["camera"] = _read_camera(holder["camera"], f"{name}: camera")
+        _read_cameras(content, name)
         message = read_fields(content, kinds[name], name)
     except RecursionError as error:  # brackets that the JSON reader just bears, in place of a field
         raise ProtocolError("message: brackets nested too deep") from error
-    if isinstance(message, RenderRequest):
+    if isinstance(message, PointQuestion):
+        for field, end in (("column", message.camera.width), ("row", message.camera.height)):
+            if getattr(message, field) >= end:
+                raise ProtocolError(f"{name}: {field} must be below the picture's {end}")
+    if isinstance(message, WITH_POSE):
         return replace(message, pose=_check_pose(message.pose, f"{name}: pose"))
     return message
+
+
+def _read_cameras(content: dict[str, Any], where: str) -> None:
+    """Puts a CameraView in the place of every camera of a message."""
+    for name in CAMERA_LISTS:
+        if isinstance(views := content.get(name), list):
+            content[name] = [
+                _read_camera(view, f"{where}: {name}") if isinstance(view, dict) else view for view in views
+            ]
+    entries = content.get(CAMERA_ENTRIES)
+    for holder in (content, *(entries if isinstance(entries, list) else ())):
+        if isinstance(holder, dict) and isinstance(holder.get("camera"), dict):
+            holder["camera"] = _read_camera(holder["camera"], f"{where}: camera")
 
 
 def _read_camera(content: dict[str, Any], where: str) -> CameraView:

@@ -82,10 +82,7 @@ def show_alpha(view: PosedView) -> Tensor:
 def show_depth(view: PosedView) -> Tensor:
     """Expected distance along the optical axis, from red (the person's nearest Gaussian) to blue (its farthest)."""
     depths = _camera_xyz(view)[:, 2]
-    zero = torch.zeros_like(view.background)
-    render = view.draw(depths.clamp_min(0)[:, None].expand(-1, 3), background=zero)
-    alpha = render.alphas[0]
-    depth = render.colors[0, ..., 0] / alpha.clamp_min(MIN_ALPHA)
+    depth, alpha = expected_depth(view)
     in_front = depths > NEAR_PLANE
     near = torch.where(in_front, depths, torch.inf).amin()
     far = torch.where(in_front, depths, -torch.inf).amax()
@@ -136,6 +133,15 @@ MODES: dict[RenderMode, Callable[[PosedView], Tensor]] = {
 
 
 # --- what they are made of ---------------------------------------------------------------------------------
+
+
+def expected_depth(view: PosedView) -> tuple[Tensor, Tensor]:
+    """(H, W) metres along the optical axis, of what alpha (H, W) there is."""
+    depths = _camera_xyz(view)[:, 2]
+    zero = torch.zeros_like(view.background)
+    render = view.draw(depths.clamp_min(0)[:, None].expand(-1, 3), background=zero)
+    alpha = render.alphas[0]
+    return render.colors[0, ..., 0] / alpha.clamp_min(MIN_ALPHA), alpha
 
 
 def _camera_xyz(view: PosedView) -> Tensor:

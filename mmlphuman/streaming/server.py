@@ -1,7 +1,7 @@
 """The server that viewers connect to: requests in, pictures and progress out. No torch; draws nothing itself.
 
-Data path: websocket -> RenderRequest -> Job -> whoever draws (training between its steps, visualize.py) -> RGB picture
--> JPEG -> websocket. Shapes: H, W pixels.
+Data path: websocket -> Request -> Job -> whoever draws (training between its steps, visualize.py) -> RGB picture ->
+JPEG -> websocket; or a message in the place of the picture. Shapes: H, W pixels.
 
 Threads, and what each may touch:
 - Whoever draws calls the methods of ViewerServer, from any thread. Each returns at once, except `start`, `stop` and
@@ -36,8 +36,17 @@ import numpy as np
 from mmlphuman.streaming.access import PAGE_FOLDER, WebPage, choose_token, listen, page_address
 from mmlphuman.streaming.handover import Job, JobQueue, LatestState
 from mmlphuman.streaming.hub import STOP_SECONDS, Hub, problem_text
-from mmlphuman.streaming.messages import DEFAULT_HOST, DEFAULT_PORT, Frame, RenderRequest, State, Welcome
-from mmlphuman.streaming.protocol import encode_frame
+from mmlphuman.streaming.messages import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    Answer,
+    Frame,
+    PhotographRequest,
+    RenderRequest,
+    State,
+    Welcome,
+)
+from mmlphuman.streaming.protocol import encode, encode_frame
 
 PNG_COMPRESSION = 1  # of 9: who asks for exactness still looks at it live
 
@@ -103,7 +112,7 @@ class ViewerServer:
     def next_request(self, timeout: float | None) -> Job | None:
         """The newest request of the viewer whose turn it is; None after `timeout` seconds (None: no end), or stopped.
 
-        Every job must be answered, by `deliver` or `problem`: a viewer has handover.UNDER_WAY of them at a time.
+        Every job must be answered, by `deliver`, `reply` or `problem`: a viewer has handover.UNDER_WAY at a time.
         """
         return self._queue.take(timeout)
 
@@ -116,14 +125,19 @@ class ViewerServer:
         distance: float,
         render_ms: float,
     ) -> None:
-        """The picture that was asked for, RGB (H, W, 3) uint8, which nobody changes any more.
+        """The picture (or photograph) that was asked for, RGB (H, W, 3) uint8, which nobody changes any more.
 
         distance: degrees from the training poses. Harmless if the viewer has gone, or the job was answered before.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"a picture is RGB (H, W, 3) uint8, not {image.dtype} {image.shape}")
+        assert isinstance(job.request, RenderRequest | PhotographRequest)
         facts = (iteration, gaussians, distance, render_ms)
         self._answer(job, partial(encode_picture, job.request, image, *facts))
+
+    def reply(self, job: Job, answer: Answer) -> None:
+        """The answer to a question."""
+        self._answer(job, partial(encode, answer))
 
     def problem(self, job: Job, text: str) -> None:
         """Tells the viewer, in one line, why there is no picture."""
@@ -181,7 +195,7 @@ def compress(image: np.ndarray, encoding: str, quality: int) -> bytes:
 
 
 def encode_picture(
-    request: RenderRequest,
+    request: RenderRequest | PhotographRequest,
     image: np.ndarray,
     iteration: int,
     gaussians: int,

@@ -15,12 +15,18 @@ from websockets.sync.client import ClientConnection, connect
 from mmlphuman.animation.pose_file import read_pose_file
 from mmlphuman.animation.render_sequence import Look, draw, to_cameras
 from mmlphuman.backend import PYTORCH
+from mmlphuman.capture.formats import open_capture
 from mmlphuman.model_folder import load_model
 from mmlphuman.streaming.messages import (
     DEFAULT_HOST,
     DEFAULT_PORT,
     Frame,
     Hello,
+    PathAnswer,
+    PathQuestion,
+    PhotographRequest,
+    PointAnswer,
+    PointQuestion,
     PoseRequest,
     Problem,
     Refused,
@@ -121,6 +127,34 @@ def test_visualize_shows_what_rendering_by_hand_gives(model):
         assert (status, out) == (0, "stopped\n") and "Traceback" not in err
 
 
+def test_visualize_shows_photographs_and_answers_questions(model, files):
+    layout = open_capture(files["data"])
+    with (
+        running("visualize.py", "--model_dir", model, "--data_dir", files["data"], "--device", "cpu") as (
+            _,
+            port,
+        ),
+        entered(port) as (connection, welcome),
+    ):
+        assert welcome.photographs and [entry.id for entry in welcome.held_out] == [3]
+        for entry in (welcome.cameras[1], welcome.held_out[0]):
+            connection.send(encode(PhotographRequest(5, entry.camera, entry.id, 17, quality=100)))
+            taken = pixels(next_of(connection, Frame)).astype(int)
+            file = layout.find_image(entry.id, welcome.frames[17])
+            source = cv2.imread(str(file))[:, :, ::-1].astype(int)
+            assert taken.shape == source.shape and np.abs(taken - source).mean() < 4
+        camera = welcome.cameras[0].camera
+        middle = camera.intrinsics @ (camera.w2c[:3, :3] @ welcome.center + camera.w2c[:3, 3])
+        column, row = (int(value) for value in middle[:2] / middle[2])
+        connection.send(encode(PointQuestion(6, camera, column, row)))
+        point = next_of(connection, PointAnswer).point
+        assert point is None or np.linalg.norm(np.array(point) - welcome.center) < 1
+        connection.send(encode(PathQuestion(7, (camera, welcome.cameras[1].camera), 9)))
+        assert len(next_of(connection, PathAnswer).views) == 9
+        connection.send(encode(PhotographRequest(8, camera, 0, 5000)))
+        assert "position 5000" in next_of(connection, Problem).message
+
+
 def test_a_token_is_asked_for(model):
     with running("visualize.py", "--model_dir", model, "--token", "sesame") as (_, port):
         with entered(port, "open") as (_, answer):
@@ -187,3 +221,5 @@ def test_visualize_says_what_it_cannot_show(tmp_path):
     one_error_line(
         call_here("visualize.py", "--model_dir", tmp_path / "none", "--port", 0), "none", "does not exist"
     )
+    nowhere = ("--data_dir", tmp_path / "nowhere")
+    one_error_line(call_here("visualize.py", "--model_dir", tmp_path, *nowhere, "--port", 0), "nowhere")

@@ -14,7 +14,16 @@ import threading
 
 import numpy as np
 
-from mmlphuman.streaming.messages import MAX_REQUEST_BYTES, Hello, PoseRequest, RenderRequest
+from mmlphuman.streaming.messages import (
+    MAX_REQUEST_BYTES,
+    Hello,
+    PathQuestion,
+    PhotographRequest,
+    PointQuestion,
+    PoseQuestion,
+    PoseRequest,
+    RenderRequest,
+)
 from mmlphuman.streaming.protocol import encode
 from tests.streaming.viewers import (
     BINARY,
@@ -30,10 +39,19 @@ from tests.streaming.viewers import (
 
 POSE = PoseRequest("given", 0, np.zeros(165), np.zeros(10), np.zeros(3), np.eye(3))
 REQUEST = json.loads(encode(RenderRequest(1, CAMERA, POSE)))
+QUESTIONS = [
+    json.loads(encode(question))
+    for question in (
+        PhotographRequest(1, CAMERA, 0, 0),
+        PointQuestion(1, CAMERA, 0, 0, POSE),
+        PathQuestion(1, (CAMERA,), 10),
+        PoseQuestion(1, POSE),
+    )
+]
 HELLO = json.loads(encode(Hello(token="wrong")))
 VALUES = [
     None, True, -1, 0.5, 10**300, 2**63, 1e308, "", "x" * 3000, "\x00", "\ud800", "__class__", "../../etc/passwd",
-    [], {}, [[]], [None] * 200, [0] * 5000, {"a": {"b": {}}}, float("nan"), float("inf"),
+    [], {}, [[]], [None] * 200, [0] * 4800, {"a": {"b": {}}}, float("nan"), float("inf"),
     [float("nan")] * 16, [1e308] * 16,
 ]  # fmt: skip
 DEEP = ("[" * 400 + "]" * 400, "[" * 8000, '{"a":' * 900 + "1" + "}" * 900, "[" * 600 + "]" * 600)
@@ -81,8 +99,9 @@ def damage(data: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
-def message(rng: random.Random, content: dict = REQUEST) -> str | bytes:
-    """One that a viewer should not send; now and then it is right after all."""
+def message(rng: random.Random, content: dict | None = None) -> str | bytes:
+    """One that a viewer should not send; now and then it is right after all. content: spoiled, or a viewer's own."""
+    content = content or rng.choice([REQUEST, REQUEST, *QUESTIONS])
     how = rng.randrange(10)
     if how < 5:
         return json.dumps(spoil(content, rng))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -10,7 +11,18 @@ import cv2
 import numpy as np
 
 from mmlphuman.animation.camera_file import CameraView
-from mmlphuman.streaming.messages import CameraEntry, RenderRequest, Welcome
+from mmlphuman.streaming.handover import Job
+from mmlphuman.streaming.messages import (
+    CameraEntry,
+    PathAnswer,
+    PathQuestion,
+    PointAnswer,
+    PointQuestion,
+    PoseAnswer,
+    PoseQuestion,
+    RenderRequest,
+    Welcome,
+)
 from mmlphuman.streaming.server import ViewerServer
 from tests.streaming.browser import Browser, wait_for
 from tests.waiting import wait_until_still
@@ -19,6 +31,8 @@ RED, BLUE, GREEN, GREY = (200, 40, 40), (40, 40, 200), (40, 160, 60), (90, 90, 9
 JPEG_ERROR = 6  # levels of 256
 MIDDLE, LEFT, RIGHT = (400, 300), (200, 300), (700, 300)  # of the window, on the picture
 WINDOW = (1280, 720)
+AT_REST = 0.6  # seconds without a request; MOVING_MS of viewer.js after the last movement comes the last one
+POINT = (0.3, 1.2, -0.1)  # where the surface is
 
 
 def training_camera(angle: float, distance: float) -> CameraView:
@@ -37,6 +51,7 @@ WELCOME = Welcome(
     cameras=tuple(CameraEntry(id, training_camera(id / 3, 3 + id / 10), id != 7) for id in (2, 5, 7)),
     frames=tuple(range(100, 140)),
     center=(0.1, 1.0, 0.05),
+    floor=-1000.0,  # so far below that the grid crosses no pixel that is looked at
     light=True,
 )
 
@@ -46,11 +61,16 @@ class Painter(threading.Thread):
 
     def __init__(self, server: ViewerServer):
         super().__init__(daemon=True)
-        self.server, self.requests = server, []
+        self.server, self.requests, self.questions = server, [], []
+        self.seconds = 0.0  # that a picture takes
 
     def run(self):
         while (job := self.server.next_request(None)) is not None:
             request = job.request
+            time.sleep(self.seconds)
+            if not isinstance(request, RenderRequest):
+                self.answer(job)
+                continue
             image = np.full((request.camera.height, request.camera.width, 3), GREEN, np.uint8)
             if request.show == "color":
                 image[:] = RED
@@ -60,6 +80,22 @@ class Painter(threading.Thread):
                 self.server.problem(job, "no anchors here")
             else:
                 self.server.deliver(job, image, 4321, 1234, 12.5, 3.5)
+
+    def answer(self, job: Job) -> None:
+        """A question, which is kept apart: a point where it is asked in the left half, a path that stays at its first
+        key, the given pose itself, a photograph all grey."""
+        request = job.request
+        self.questions.append(request)
+        if isinstance(request, PointQuestion):
+            hit = request.column < request.camera.width // 2
+            self.server.reply(job, PointAnswer(request.id, POINT if hit else None))
+        elif isinstance(request, PathQuestion):
+            self.server.reply(job, PathAnswer(request.id, request.keys[:1] * request.count))
+        elif isinstance(request, PoseQuestion):
+            self.server.reply(job, PoseAnswer(request.id, request.pose))
+        else:
+            size = (request.camera.height, request.camera.width, 3)
+            self.server.deliver(job, np.full(size, GREY, np.uint8), 0, 0, 0.0, 0.0)
 
     @property
     def last(self):
@@ -93,9 +129,9 @@ def after(painter: Painter, act) -> RenderRequest:
 
 
 def settled(painter: Painter, act) -> RenderRequest:
-    """The last request once `act` has had all its effect."""
+    """The last request once `act` has had all its effect, the whole picture after smaller ones included."""
     after(painter, act)
-    wait_until_still(lambda: len(painter.requests), pause=0.15)
+    wait_until_still(lambda: len(painter.requests), pause=AT_REST)
     return painter.last
 
 

@@ -73,6 +73,7 @@ def test_training_is_followed(browser):
 
 
 def test_nothing_is_loaded_from_elsewhere(browser, shared_server):
+    browser.go("about:blank")  # the page before may just have tried to come back
     browser.log("performance")
     browser.go(shared_server.url)
     wait_for(lambda: painted(browser, *LEFT, RED))

@@ -7,6 +7,7 @@ import pytest
 
 from tests.streaming.browser import wait_for
 from tests.streaming.page_server import (
+    AT_REST,
     BLUE,
     GREEN,
     JPEG_ERROR,
@@ -20,6 +21,7 @@ from tests.streaming.page_server import (
     same,
     settled,
 )
+from tests.waiting import wait_until_still
 from viewer.orbit_camera import OrbitCamera
 
 
@@ -191,7 +193,7 @@ def test_frames_play(browser, painter):
     wait_for(lambda: len({request.pose.frame for request in painter.requests[begun:]}) > 8)
     assert browser.text("#play") == "Pause"
     browser.click("#play")
-    time.sleep(0.2)
+    wait_until_still(lambda: len(painter.requests), pause=AT_REST)
     count = len(painter.requests)
     time.sleep(0.3)
     assert len(painter.requests) == count

@@ -16,7 +16,14 @@ from mmlphuman.streaming import live_training as module
 from mmlphuman.streaming.handover import Job
 from mmlphuman.streaming.live_scene import scene_of_model, scene_of_run
 from mmlphuman.streaming.live_training import BURST_SECONDS, DrawingBudget, LiveTraining, live_training
-from mmlphuman.streaming.messages import MAX_HISTORY, RENDER_MODES, PoseRequest, RenderRequest
+from mmlphuman.streaming.messages import (
+    MAX_HISTORY,
+    RENDER_MODES,
+    PhotographRequest,
+    PoseRequest,
+    RenderRequest,
+)
+from mmlphuman.streaming.photographs import Photographs
 from mmlphuman.streaming.server import ListenAddress
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.monitor import Monitor
@@ -175,6 +182,30 @@ def test_drawing_keeps_to_its_share(trainer, views, monkeypatch, share, step, pi
     assert len(server.problems) == len(drawn)
 
 
+def test_photographs_and_questions_spend_the_share_too(trainer, views, monkeypatch):
+    """A viewer who asks for nothing but photographs, from a slow disk, gets as many as the share allows."""
+    clock, server = Clock(monkeypatch), Viewers(views)
+    watcher = watch(trainer, server, share=0.1)
+    camera_id, view = next(iter(watcher.scene.cameras.items()))
+    request = PhotographRequest(1, view, camera_id, 0)
+    monkeypatch.setattr(server, "next_request", lambda timeout: Job(request, "client"))
+    read = watcher.scene.photographs.read
+
+    def read_slowly(*which):
+        clock.now += 0.5
+        return read(*which)
+
+    monkeypatch.setattr(watcher.scene.photographs, "read", read_slowly)
+    began = clock.now
+    while clock.now < began + 60:
+        clock.now += 0.05
+        watcher.after_step(1)
+    taken = 0.5 * len(server.delivered)
+    assert 0.1 * 60 - 1 <= taken <= 0.1 * 60 + BURST_SECONDS + 0.5 and not server.problems
+    height, width, _ = server.delivered[0][1].shape
+    assert (width, height) == (view.width, view.height)
+
+
 def test_only_watched_time_earns_drawing():
     budget = DrawingBudget(0.1, now=0.0)
     budget.spend(1.0)
@@ -234,11 +265,13 @@ def test_the_run_and_its_folder_welcome_alike(trainer, tiny_config, tmp_path):  
     trainer.save(tmp_path)
     running = scene_of_run(trainer, "title")
     for path in (tmp_path, next((tmp_path / "checkpoints").iterdir())):
-        saved = scene_of_model(path, load_model(path), PYTORCH)
+        photographs = Photographs(trainer.scene.training.layout)
+        saved = scene_of_model(path, load_model(path), PYTORCH, photographs)
         ours, theirs = running.welcome(training=True), saved.welcome(training=False)
         assert ours.training and not theirs.training
         assert (ours.gaussians, ours.frames, ours.up) == (theirs.gaussians, theirs.frames, theirs.up)
         np.testing.assert_allclose(ours.center, theirs.center, atol=1e-6)
+        assert ours.floor == pytest.approx(theirs.floor, abs=1e-5) and ours.photographs and theirs.photographs
         listed = [(0, True), (1, True), (2, True), (3, False)]
         for welcome in (ours, theirs):
             assert [(entry.id, entry.trained) for entry in welcome.cameras] == listed
@@ -246,6 +279,8 @@ def test_the_run_and_its_folder_welcome_alike(trainer, tiny_config, tmp_path):  
             np.testing.assert_allclose(one.camera.w2c, other.camera.w2c, atol=1e-6)
         request = RenderRequest(1, running.cameras[1], PoseRequest(frame=3))
         np.testing.assert_array_equal(running.draw(request).image, saved.draw(request).image)
+        photograph = PhotographRequest(2, running.cameras[3], 3, 4)
+        np.testing.assert_array_equal(running.serve(photograph).image, saved.serve(photograph).image)
 
 
 def test_a_run_that_refines_poses_and_its_folder_show_the_refined(tiny_config, capture, tmp_path):  # noqa: F811

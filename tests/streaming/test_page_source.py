@@ -27,6 +27,8 @@ def constant(file: str, name: str) -> float:
 def test_the_page_speaks_the_protocol_of_the_server():
     assert constant("connection.js", "PROTOCOL_VERSION") == messages.PROTOCOL_VERSION
     assert constant("viewer.js", "MAX_SIDE") == messages.MAX_SIDE
+    assert constant("camera_path.js", "MAX_KEYS") == messages.MAX_KEYS
+    assert constant("camera_path.js", "MAX_PATH") == messages.MAX_PATH
     assert choices("show") == messages.RENDER_MODES
     assert sorted(choices("pose")) == sorted(messages.POSES)
     assert choices("hands") == messages.HANDS

@@ -16,6 +16,13 @@ from mmlphuman.streaming.messages import (
     CameraEntry,
     Frame,
     Hello,
+    PathAnswer,
+    PathQuestion,
+    PhotographRequest,
+    PointAnswer,
+    PointQuestion,
+    PoseAnswer,
+    PoseQuestion,
     PoseRequest,
     Problem,
     Refused,
@@ -24,6 +31,7 @@ from mmlphuman.streaming.messages import (
     Welcome,
 )
 from mmlphuman.streaming.protocol import (
+    CLIENT_MESSAGES,
     ProtocolError,
     decode_client,
     decode_frame,
@@ -54,7 +62,7 @@ def random_text(rng: np.random.Generator, longest: int) -> str:
     return "".join(letters[i] for i in rng.integers(0, len(letters), rng.integers(0, longest)))
 
 
-def random_request(rng: np.random.Generator) -> RenderRequest:
+def random_pose_request(rng: np.random.Generator) -> PoseRequest:
     given = PoseRequest(
         "given",
         0,
@@ -65,10 +73,15 @@ def random_request(rng: np.random.Generator) -> RenderRequest:
         bool(rng.integers(2)),
     )
     plain = PoseRequest(rng.choice(["training", "t", "big"]).item(), frame=int(rng.integers(10**6)))
+    turns = tuple((int(rng.integers(55)), *rng.uniform(-3, 3, 3).tolist()) for _ in range(rng.integers(4)))
+    return replace(rng.choice([given, plain]), hands=rng.choice(messages.HANDS).item(), turns=turns)
+
+
+def random_request(rng: np.random.Generator) -> RenderRequest:
     return RenderRequest(
         id=int(rng.integers(0, messages.MAX_ID, endpoint=True)),
         camera=random_camera(rng),
-        pose=replace(rng.choice([given, plain]), hands=rng.choice(messages.HANDS).item()),
+        pose=random_pose_request(rng),
         project=bool(rng.integers(2)),
         background=tuple(rng.uniform(0, 1, 3).tolist()),
         gaussian_scale=float(rng.uniform(messages.MIN_SCALE, messages.MAX_SCALE)),
@@ -89,17 +102,31 @@ def random_welcome(rng: np.random.Generator) -> Welcome:
         ),
         frames=tuple(rng.integers(0, 10**6, rng.integers(9)).tolist()),
         center=tuple(rng.uniform(-9, 9, 3).tolist()),
+        floor=float(rng.uniform(-9, 9)),
         up=tuple(random_rotation(rng)[0].tolist()),
         light=bool(rng.integers(2)),
+        photographs=bool(rng.integers(2)),
     )
 
 
 def random_messages(rng: np.random.Generator) -> list:
     text = random_text(rng, messages.MAX_TEXT)
     history = tuple((i, float(loss)) for i, loss in enumerate(rng.normal(size=rng.integers(9))))
+    camera = random_camera(rng)
+    column, row = (int(rng.integers(side)) for side in (camera.width, camera.height))
+    views = tuple(random_camera(rng) for _ in range(rng.integers(1, 5)))
     return [
         Hello(1, random_text(rng, messages.MAX_NAME), random_text(rng, messages.MAX_NAME)),
         random_request(rng),
+        PhotographRequest(
+            1, camera, int(rng.integers(99)), int(rng.integers(99)), quality=int(rng.integers(1, 101))
+        ),
+        PointQuestion(2, camera, column, row, random_pose_request(rng), bool(rng.integers(2))),
+        PathQuestion(3, views, int(rng.integers(1, messages.MAX_PATH + 1))),
+        PoseQuestion(4, random_pose_request(rng)),
+        PointAnswer(2, tuple(rng.uniform(-9, 9, 3).tolist()) if rng.integers(2) else None),
+        PathAnswer(3, views),
+        PoseAnswer(4, random_pose_request(rng)),
         random_welcome(rng),
         Refused(text),
         Problem(text, None if rng.integers(2) else int(rng.integers(10**9))),
@@ -120,7 +147,7 @@ def same(one, other) -> bool:
 @pytest.mark.parametrize("seed", range(40))
 def test_every_message_comes_back(seed):
     for message in random_messages(np.random.default_rng(seed)):
-        decode = decode_client if isinstance(message, Hello | RenderRequest) else decode_server
+        decode = decode_client if isinstance(message, messages.ClientMessage) else decode_server
         assert same(message, decode(encode(message))), message
 
 
@@ -135,12 +162,21 @@ def test_pictures_come_back(seed):
 
 
 def test_largest_request_and_largest_picture_fit():
+    turn = (54, -99.123456789012345, -99.123456789012345, -99.123456789012345)
     pose = PoseRequest(
-        "given", 2**40, np.full(165, -99.123456789012345), np.full(10, -1 / 3), np.full(3, 1 / 3), np.eye(3)
+        "given", 2**40, np.full(165, -99.123456789012345), np.full(10, -1 / 3), np.full(3, 1 / 3), np.eye(3),
+        turns=(turn,) * 55,
+    )  # fmt: skip
+    camera = CameraView(
+        random_camera(np.random.default_rng(0)).w2c, 100 / 3, messages.MAX_SIDE, messages.MAX_SIDE
     )
-    assert (
-        len(encode(replace(random_request(np.random.default_rng(0)), pose=pose))) < messages.MAX_REQUEST_BYTES
-    )
+    for request in (
+        replace(random_request(np.random.default_rng(0)), pose=pose),
+        PathQuestion(messages.MAX_ID, (camera,) * messages.MAX_KEYS, messages.MAX_PATH),
+    ):
+        decode_client(text := encode(request))
+        assert len(text) < messages.MAX_REQUEST_BYTES
+    assert len(encode(PathAnswer(1, (camera,) * messages.MAX_PATH))) < messages.MAX_REPLY_BYTES
     side = messages.MAX_SIDE
     assert len(encode_frame(Frame(1, side, side, "raw", bytes(3 * side * side)))) < messages.MAX_REPLY_BYTES
 
@@ -155,10 +191,18 @@ def test_nan_is_never_written():
 RNG = np.random.default_rng(1)
 GIVEN = PoseRequest("given", 0, np.zeros(165), np.zeros(10), np.zeros(3), np.eye(3))
 REQUEST = replace(random_request(RNG), pose=GIVEN)
+CAMERA = random_camera(RNG)
 EXAMPLES = {
     "hello": Hello(),
     "render": REQUEST,
-    "welcome": replace(random_welcome(RNG), cameras=(CameraEntry(0, random_camera(RNG)),), frames=(1,)),
+    "photograph": PhotographRequest(1, CAMERA, 2, 3),
+    "ask_point": PointQuestion(1, replace(CAMERA, width=10, height=5), 9, 4, GIVEN),
+    "ask_path": PathQuestion(1, (CAMERA,), 5),
+    "ask_pose": PoseQuestion(1, GIVEN),
+    "welcome": replace(random_welcome(RNG), cameras=(CameraEntry(0, CAMERA),), frames=(1,)),
+    "point": PointAnswer(1, (1.0, 2.0, 3.0)),
+    "path": PathAnswer(1, (CAMERA,)),
+    "pose": PoseAnswer(1, GIVEN),
     "refused": Refused("no"),
     "problem": Problem("no", 1),
     "state": State(1, 2, 3.0, ((1, 0.5),), 1),
@@ -182,7 +226,8 @@ WRONG = (
     1e300,
 )
 LENIENT = {"token", "client", "title", "reason", "message"}  # texts: "" is one
-ANGLES = {"steps_per_second", "fovx", "gaussian_scale"}  # 1.5 is one
+ANGLES = {"steps_per_second", "fovx", "gaussian_scale", "floor"}  # 1.5 is one
+BOOLS = {"project", "use_translation", "training", "trained", "light", "photographs"}
 
 
 def places(content, path=()):
@@ -215,17 +260,19 @@ def valid(kind: str, name: str, value) -> bool:
     if isinstance(value, str):
         return name in LENIENT and value == ""
     if isinstance(value, bool):
-        return name in ("project", "use_translation", "training", "trained", "light")
+        return name in BOOLS
     if isinstance(value, list) and not value:
-        return name in ("history", "cameras", "frames")
+        return name in ("history", "cameras", "frames", "turns", "views")
     if name == "protocol" or value is None:
-        return False
+        return name == "point" and value is None
+    if name == "floor" and value == -1:
+        return True
     return value == 1.5 and name in ANGLES
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_every_fault_of_every_field_is_told_by_name(kind):
-    decode = decode_client if kind in ("hello", "render") else decode_server
+    decode = decode_client if kind in CLIENT_MESSAGES else decode_server
     content = json.loads(encode(EXAMPLES[kind]))
     decode(json.dumps(content))
     tried = 0
@@ -247,7 +294,7 @@ def test_every_fault_of_every_field_is_told_by_name(kind):
 
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_unknown_fields_are_refused(kind):
-    decode = decode_client if kind in ("hello", "render") else decode_server
+    decode = decode_client if kind in CLIENT_MESSAGES else decode_server
     content = json.loads(encode(EXAMPLES[kind])) | {"surplus": 1}
     with pytest.raises(ProtocolError, match="surplus"):
         decode(json.dumps(content))
@@ -277,6 +324,42 @@ def test_values_out_of_range_are_named(path, value, named):
     text = json.dumps(spoiled(json.loads(encode(REQUEST)), path, value))
     with pytest.raises(ProtocolError, match=named):
         decode_client(text.replace("Infinity", "1e999"))  # which JSON allows
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "named"),
+    [
+        ("render", ("pose", "turns"), [[55, 0, 0, 0]], "turns"),
+        ("render", ("pose", "turns"), [[-1, 0, 0, 0]], "turns"),
+        ("render", ("pose", "turns"), [[1, 0, 0]], "turns"),
+        ("render", ("pose", "turns"), [[1, 0, 0, 1e9]], "turns"),
+        ("render", ("pose", "turns"), [[1, 0, 0, 0]] * 56, "turns"),
+        ("ask_point", ("column",), 10, "column"),
+        ("ask_point", ("row",), 5, "row"),
+        ("ask_point", ("row",), -1, "row"),
+        ("ask_path", ("count",), 0, "count"),
+        ("ask_path", ("count",), messages.MAX_PATH + 1, "count"),
+        ("ask_path", ("keys",), [], "keys"),
+        ("ask_path", ("keys",), [{}] * 1000, "keys"),
+        ("ask_path", ("keys",), [7], "keys"),
+        ("photograph", ("encoding",), "raw", "encoding"),
+        ("photograph", ("camera_id",), -1, "camera_id"),
+        ("photograph", ("frame",), 1e20, "frame"),
+        ("photograph", ("camera", "height"), messages.MAX_SIDE + 1, "camera"),
+    ],
+)
+def test_questions_out_of_range_are_named(kind, path, value, named):
+    with pytest.raises(ProtocolError, match=f"^{kind}: .*{named}"):
+        decode_client(json.dumps(spoiled(json.loads(encode(EXAMPLES[kind])), path, value)))
+
+
+def test_more_keys_than_a_path_has_are_refused():
+    content = json.loads(encode(EXAMPLES["ask_path"]))
+    content["keys"] = [dict(content["keys"][0], w2c=np.eye(4).ravel().tolist(), fovx=40)] * (
+        messages.MAX_KEYS + 1
+    )
+    with pytest.raises(ProtocolError, match="keys"):
+        decode_client(json.dumps(content))
 
 
 @pytest.mark.parametrize("depth", [100, 300, 490, 600, 900, 3000])

@@ -43,7 +43,7 @@ def refusal(server, first: str | bytes) -> str:
 @pytest.mark.parametrize(
     ("first", "words"),
     [
-        ('{"type": "hello", "protocol": 4, "tokens": ["new"]}', "version 3 of the protocol, the viewer 4; update"),
+        ('{"type": "hello", "protocol": 99, "tokens": ["new"]}', "version 3 of the protocol, the viewer 99; update"),
         (encode(Hello(protocol=0)), "update the viewer"),
         (encode(request(1)), "first message must be a hello"),
         (encode(Hello()).encode(), "text frame"),

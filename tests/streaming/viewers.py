@@ -14,7 +14,14 @@ import numpy as np
 from websockets.sync.client import ClientConnection, connect
 
 from mmlphuman.animation.camera_file import CameraView
-from mmlphuman.streaming.messages import Frame, Hello, RenderRequest, Welcome
+from mmlphuman.streaming.messages import (
+    Frame,
+    Hello,
+    PhotographRequest,
+    PointAnswer,
+    RenderRequest,
+    Welcome,
+)
 from mmlphuman.streaming.protocol import decode_frame, decode_server, encode
 from mmlphuman.streaming.server import ViewerServer
 
@@ -29,7 +36,8 @@ def request(number: int, **more) -> RenderRequest:
 
 
 class Renderer(threading.Thread):
-    """Answers every job with a picture of one colour, its request's id; keeps the ids in the order of drawing."""
+    """Answers every job with a picture of one colour, its request's id, or with nothing hit; keeps the ids in the order
+    of drawing."""
 
     def __init__(self, server: ViewerServer, seconds: float = 0.0, size: tuple[int, int] = (HEIGHT, WIDTH)):
         super().__init__(daemon=True)
@@ -41,6 +49,9 @@ class Renderer(threading.Thread):
         while (job := self.server.next_request(None)) is not None:
             time.sleep(self.seconds)
             self.drawn.append(job.request.id)
+            if not isinstance(job.request, RenderRequest | PhotographRequest):
+                self.server.reply(job, PointAnswer(job.request.id, None))
+                continue
             image = np.full((*self.size, 3), job.request.id % 256, np.uint8)
             before = time.perf_counter()
             self.server.deliver(job, image, 5, 7, 1.5, 2.5)

@@ -1,17 +1,26 @@
 /* One websocket to the server that the page came from, kept alive. Messages: mmlphuman/streaming/messages.py.
 
-Requests -> JSON -> server; its frames -> header and picture -> the listener. */
+Requests -> JSON -> server; its frames -> header and picture -> the listener; a question -> its answer.
+
+A server takes a viewer's newest request only. So a question is sent when nothing is under way, and nothing else until it
+is answered. */
 
 export const PROTOCOL_VERSION = 3;
 const MAGIC = "MMLF"; // then the header's length (uint32, little endian), header (JSON), picture
 const MAX_OUTSTANDING = 2; // one being drawn, one waiting or on its way
 const LOST_MS = 20000; // an unanswered request then no longer counts
+const ANSWER_MS = 30000; // a question that is not answered by then is given up
 const CONNECT_MS = 8000;
 const FIRST_PAUSE_MS = 500, LONGEST_PAUSE_MS = 10000; // between attempts; each is twice the one before
 const RATE_MS = 2000; // fps and MB/s are means over this long
 
 export class Connection {
-  /* listener: onWelcome(message), onState(message), onProblem(message), and onFrame(header, picture), awaited. */
+  lastId = 0; // of all requests
+  question = null; // {request, resolve, reject, timer} of the one that is answered before anything else
+  asking = Promise.resolve(); // the end of the last question
+
+  /* listener: onWelcome(message), onState(message), onProblem(message), and onFrame(header, picture, took), awaited;
+  took: milliseconds since it was sent, or since the picture before it came. */
   constructor(token, listener) {
     this.token = token;
     this.listener = listener;
@@ -28,7 +37,7 @@ export class Connection {
 
   /* Nothing is asked for that was not answered. */
   get idle() {
-    return this.waiting === null && this.sent.size === 0;
+    return this.waiting === null && this.question === null && this.sent.size === 0;
   }
 
   /* At once, with this token from now on. */
@@ -38,10 +47,38 @@ export class Connection {
     this.open();
   }
 
-  /* Replaces a request that was not sent yet. */
+  /* Replaces a request that was not sent yet; its id. */
   submit(request) {
-    this.waiting = request;
+    this.lastId += 1;
+    this.waiting = { ...request, id: this.lastId };
     this.send();
+    return this.lastId;
+  }
+
+  /* What the server answers, a message or {header, picture}; an Error that can be shown if it does not. */
+  ask(request) {
+    const answered = this.asking.then(() => new Promise((resolve, reject) => {
+      if (!this.connected) throw new Error("there is no connection");
+      this.lastId += 1;
+      const timer = setTimeout(() => this.answer(null, new Error("the answer did not come; try again")), ANSWER_MS);
+      this.question = { request: { ...request, id: this.lastId }, resolve, reject, timer };
+      this.send();
+    }));
+    this.asking = answered.catch(() => {});
+    return answered;
+  }
+
+  answer(content, error = null) {
+    const { resolve, reject, timer } = this.question;
+    clearTimeout(timer);
+    this.question = null;
+    if (error) reject(error);
+    else resolve(content);
+    this.send();
+  }
+
+  answers(id) {
+    return this.question !== null && this.question.request.id === id;
   }
 
   /* [pictures a second, megabytes a second] */
@@ -74,6 +111,7 @@ export class Connection {
     }
     this.sent.clear();
     this.waiting = null;
+    if (this.question) this.answer(null, new Error("the connection was lost"));
   }
 
   closed(why) {
@@ -97,10 +135,13 @@ export class Connection {
   send() {
     const now = performance.now();
     for (const [id, when] of this.sent) if (when < now - LOST_MS) this.sent.delete(id);
-    if (!this.connected || this.waiting === null || this.sent.size >= MAX_OUTSTANDING) return;
-    this.sent.set(this.waiting.id, now);
-    this.say(this.waiting);
-    this.waiting = null;
+    if (!this.connected) return;
+    const request = this.question?.request ?? this.waiting;
+    const most = this.question ? 1 : MAX_OUTSTANDING;
+    if (request === null || this.sent.size >= most) return;
+    if (!this.question) this.waiting = null;
+    this.sent.set(request.id, now);
+    this.say(request);
   }
 
   async receive(data) {
@@ -117,16 +158,23 @@ export class Connection {
     } else if (message.type === "state") {
       this.listener.onState(message);
     } else if (message.type === "problem") {
-      this.listener.onProblem(message);
+      if (this.answers(message.id)) this.answer(null, new Error(message.message));
+      else this.listener.onProblem(message);
       if (message.id !== null) this.settle(message.id);
+    } else if (this.answers(message.id)) {
+      this.answer(message);
+      this.settle(message.id);
     }
   }
 
   async receiveFrame(data) {
     const { header, picture } = parseFrame(data);
-    this.arrivals.push([performance.now(), data.byteLength]);
+    const now = performance.now();
+    const took = now - Math.max(this.sent.get(header.id) ?? now, this.arrivals.at(-1)?.[0] ?? 0);
+    this.arrivals.push([now, data.byteLength]);
     try {
-      await this.listener.onFrame(header, picture);
+      if (this.answers(header.id)) this.answer({ header, picture });
+      else await this.listener.onFrame(header, picture, took);
     } finally {
       this.settle(header.id); // only now: a slow browser asks for less
     }

@@ -11,10 +11,10 @@ const MIN_FOVX = 1, MAX_FOVX = 150;
 const STEEP = Math.cos(30 * TAU / 360);
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
-const scale = (a, factor) => a.map((x) => x * factor);
-const add = (...vectors) => [0, 1, 2].map((i) => vectors.reduce((sum, vector) => sum + vector[i], 0));
-const length = (a) => Math.hypot(...a);
+export const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+export const scale = (a, factor) => a.map((x) => x * factor);
+export const add = (...vectors) => [0, 1, 2].map((i) => vectors.reduce((sum, vector) => sum + vector[i], 0));
+export const length = (a) => Math.hypot(...a);
 const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
 const unit = (a) => (length(a) > 0 ? scale(a, 1 / length(a)) : [0, 1, 0]);
 const tangent = (degrees) => Math.tan(degrees * TAU / 720); // of half the angle
@@ -113,9 +113,31 @@ export class OrbitCamera {
   levelled() {
     return this.with({ roll: 0 });
   }
+
+  /* The same view, from then on turned about another point. */
+  about(center) {
+    const moved = add(center, scale(this.center, -1));
+    return this.with({ center, target: this.axes().map((axis, i) => this.target[i] + dot(axis, moved)) });
+  }
+
+  /* On the way to another camera; share 0: here, 1: there. */
+  towards(other, share) {
+    const blend = (a, b) => a + share * (b - a);
+    const turn = (a, b) => a + share * (b - a - TAU * Math.round((b - a) / TAU)); // the shorter way
+    const start = this.about(other.center);
+    return other.with({
+      azimuth: turn(start.azimuth, other.azimuth),
+      elevation: blend(start.elevation, other.elevation),
+      roll: turn(start.roll, other.roll),
+      target: start.target.map((value, i) => blend(value, other.target[i])),
+      fovx: blend(start.fovx, other.fovx),
+      aspect: blend(start.aspect, other.aspect),
+    });
+  }
 }
 
-function groundAxes(up) {
+/* Two axes of the ground, level. */
+export function groundAxes(up) {
   const away = Math.abs(up[2]) < STEEP ? [0, 0, 1] : [1, 0, 0];
   const front = unit(add(away, scale(up, -dot(away, up))));
   return [cross(up, front), front];

@@ -1,48 +1,60 @@
 /* The page: its controls and the mouse -> requests -> pictures and the state of things.
 
 The controls hold the settings; `request` reads them. A step, once for each frame of the screen and never in a hidden
-tab, moves poses on, asks for a picture if something has changed, and shows the state. */
+tab, moves poses and camera on, asks for a picture if something has changed, and shows the state. What has a file of its
+own: the connection, the camera that the mouse moves, poses and frames (timeline), joints turned by hand, lines over the
+picture (overlay), photographs, camera paths, the size of pictures while the view moves (pace). */
 
+import { CameraPath } from "./camera_path.js";
 import { Connection } from "./connection.js";
+import { at, grouped, number, openFiles, remember, save, set, timestamp, write } from "./dom.js";
+import { Joints, poseFile } from "./joints.js";
 import { LossPlot } from "./loss_plot.js";
 import { watchMouse } from "./mouse.js";
 import { OrbitCamera } from "./orbit_camera.js";
-import { UP_ROTATIONS, readPoseFile } from "./pose_file.js";
+import { Overlay, SWITCHES } from "./overlay.js";
+import { Pace } from "./pace.js";
+import { Photograph } from "./photograph.js";
+import { Timeline } from "./timeline.js";
 
 const MAX_SIDE = 4096, MIN_SIDE = 16; // pixels of a picture
 const MOVING_MS = 300; // after the last touch the full resolution is asked for again
-const MESSAGE_MS = 12000, SCREENSHOT_MS = 30000;
-const DEFAULT_FPS = 30; // of poses that do not tell
-
-const at = (id) => document.getElementById(id);
-const number = (id) => Number(at(id).value);
-const grouped = (value) => value.toLocaleString("en");
-const write = (id, text) => { if (at(id).textContent !== text) at(id).textContent = text; };
-const set = (id, name, value) => { if (at(id)[name] !== value) at(id)[name] = value; };
+const FLIGHT_MS = 600; // to another camera
+const MESSAGE_MS = 12000;
+const DARK = 110; // of 255: a background below it
 
 class Viewer {
   camera = new OrbitCamera();
-  cameraPlace = 0; // among the capture's cameras: the one jumped to last
+  cameras = []; // entries of the capture's, held-out ones last
+  cameraPlace = 0; // among them: the one jumped to last
+  flight = null; // {from, to, began, arrive} of the camera, to another one
   movedAt = -Infinity;
   scene = null; // the server's welcome
-  poses = null; // of the pose file
-  places = { training: 0, given: 0 }; // the frame shown, for each kind of pose that has frames
-  playing = false;
-  playedAt = 0;
-  share = 0; // of the next frame's time that has passed
-  lastId = 0;
   asked = ""; // the last request
   askedAt = 0;
-  screenshot = null; // {id, until} of the one under way
+  views = new Map(); // id -> {camera, share} of the requests under way
   shown = { id: 0 }; // header of the picture on the screen
+  shownView = null; // its camera
   messageUntil = 0;
 
   constructor() {
     this.losses = new LossPlot(at("loss"));
+    this.timeline = new Timeline();
+    this.joints = new Joints();
+    this.pace = new Pace();
+    this.overlay = new Overlay(at("overlay"));
     this.connection = new Connection(tokenOfAddress(), this);
+    this.photograph = new Photograph(this.connection);
+    this.path = new CameraPath(this);
+    for (const id of ["background", "auto-resolution"]) remember(id);
     if (devicePixelRatio >= 2) at("resolution").value = 50;
     document.body.classList.toggle("folded", matchMedia("(max-width: 640px)").matches);
-    watchMouse(at("stage"), (change) => this.move(change));
+    watchMouse(at("stage"), {
+      move: (change) => this.move(change),
+      hover: (x, y) => this.hover(x, y),
+      click: (x, y) => this.flyToCameraAt(x, y),
+      doubleClick: (x, y) => this.turnAbout(x, y),
+    });
     this.listen();
     const step = (now) => {
       this.step(now);
@@ -58,15 +70,17 @@ class Viewer {
     const known = this.scene;
     this.scene = welcome;
     this.asked = "";
-    this.screenshot = null;
+    this.views.clear();
+    this.pace.answered(0, true);
     if (known && sceneKey(known) === sceneKey(welcome)) return;
     write("title", welcome.title);
     document.title = `${welcome.title} - avatar viewer`;
-    const cameras = welcome.cameras.map(
-      ({ id, trained }, place) => new Option(`camera ${id}${trained ? "" : ", held out"}`, place));
-    at("camera").replaceChildren(new Option(cameras.length ? "free" : "none", ""), ...cameras);
-    this.places.training = 0;
-    if (!welcome.frames.length && at("pose").value === "training") at("pose").value = "big";
+    this.cameras = welcome.cameras;
+    const options = this.cameras.map(
+      ({ id, trained }, place) => new Option(`camera ${id}${trained ? "" : " (held out)"}`, place));
+    at("camera").replaceChildren(new Option(options.length ? "free" : "none", ""), ...options);
+    this.timeline.setScene(welcome);
+    this.overlay.setScene(welcome);
     this.resetView();
   }
 
@@ -80,22 +94,26 @@ class Viewer {
 
   onProblem({ message, id }) {
     this.say(message);
-    if (this.screenshot && id === this.screenshot.id) this.screenshot = null;
+    if (id !== null) this.pace.answered(performance.now(), id >= this.connection.lastId);
   }
 
-  async onFrame(header, picture) {
-    const blob = new Blob([picture], { type: `image/${header.encoding}` });
-    if (this.screenshot && header.id === this.screenshot.id) {
-      this.screenshot = null;
-      save(blob, `screenshot_${timestamp()}.png`);
+  /* took: milliseconds, or null where that says nothing. view: the picture's camera, if it is not a usual request's. */
+  async onFrame(header, picture, took, view = null) {
+    const bitmap = await createImageBitmap(new Blob([picture], { type: `image/${header.encoding}` }));
+    const { camera, share } = this.views.get(header.id) ?? { camera: view, share: 1 };
+    for (const id of this.views.keys()) if (id <= header.id) this.views.delete(id);
+    if (took !== null) {
+      // While training, what passes between two pictures is not spent on drawing them.
+      this.pace.note(this.scene.training ? header.render_ms + header.encode_ms : took, share);
+      this.pace.answered(performance.now(), this.views.size === 0);
     }
-    const bitmap = await createImageBitmap(blob);
     if (header.id > this.shown.id) {
       this.shown = header;
-      const canvas = at("picture");
+      this.shownView = camera;
       set("picture", "width", bitmap.width);
       set("picture", "height", bitmap.height);
-      canvas.getContext("2d").drawImage(bitmap, 0, 0);
+      at("picture").getContext("2d").drawImage(bitmap, 0, 0);
+      this.drawOverlay(); // in the same frame of the screen
     }
     bitmap.close();
   }
@@ -109,111 +127,142 @@ class Viewer {
     return [width, height].map((side) => Math.max(Math.round(side * factor), MIN_SIDE));
   }
 
+  /* By hand, which ends whatever moves the camera by itself. */
   move(change) {
-    this.camera = change(this.camera);
+    this.path.stop();
+    this.flight = null;
+    this.takeCamera(change(this.camera));
+  }
+
+  takeCamera(camera) {
+    this.camera = camera;
     this.movedAt = performance.now();
     at("camera").value = "";
   }
 
-  takeView(view) {
+  orbitCamera(view) {
     const { center, up } = this.scene ?? new OrbitCamera();
-    this.camera = OrbitCamera.fromView(view, center, up);
-    at("camera").value = "";
+    return OrbitCamera.fromView(view, center, up);
+  }
+
+  /* As a camera path goes on. */
+  follow(view) {
+    this.takeCamera(this.orbitCamera(view));
   }
 
   /* Beyond the ends it goes round. */
   jumpToCamera(place) {
-    const cameras = this.scene?.cameras ?? [];
-    if (!cameras.length) return;
-    this.cameraPlace = (place + cameras.length) % cameras.length;
-    this.takeView(cameras[this.cameraPlace].camera);
+    if (!this.cameras.length) return;
+    this.cameraPlace = (place + this.cameras.length) % this.cameras.length;
+    this.move(() => this.orbitCamera(this.cameras[this.cameraPlace].camera));
+    this.movedAt = -Infinity; // a jump is no movement
     at("camera").value = this.cameraPlace;
+  }
+
+  /* arrive(): at the end. */
+  flyTo(camera, arrive = () => {}) {
+    this.path.stop();
+    this.flight = { from: this.camera, to: camera, began: performance.now(), arrive };
+  }
+
+  fly(now) {
+    if (!this.flight) return;
+    const { from, to, began, arrive } = this.flight;
+    const passed = Math.min(Math.max(now - began, 0) / FLIGHT_MS, 1);
+    this.takeCamera(passed < 1 ? from.towards(to, passed * passed * (3 - 2 * passed)) : to);
+    if (passed < 1) return;
+    this.flight = null;
+    arrive();
+  }
+
+  flyToCameraAt(x, y) {
+    const entry = this.overlay.cameraAt(x, y);
+    if (entry) this.flyTo(this.orbitCamera(entry.camera), () => this.jumpToCamera(this.cameras.indexOf(entry)));
+  }
+
+  hover(x, y) {
+    this.overlay.hovered = this.overlay.cameraAt(x, y);
+    at("stage").classList.toggle("on-camera", this.overlay.hovered !== null);
+  }
+
+  /* From now on about the surface point that is seen there, if one is. */
+  async turnAbout(x, y) {
+    if (this.overlay.cameraAt(x, y)) return;
+    const [width, height] = this.pictureSize();
+    const { clientWidth, clientHeight } = at("stage");
+    const pixel = (value, side, client) => Math.min(Math.max(Math.floor(value * side / client), 0), side - 1);
+    try {
+      const { point } = await this.connection.ask({
+        type: "ask_point",
+        camera: this.camera.view(width, height),
+        column: pixel(x, width, clientWidth),
+        row: pixel(y, height, clientHeight),
+        pose: this.pose(),
+        project: at("project").checked,
+      });
+      if (!point) return this.say("there is no surface to turn about; double-click on the person");
+      this.camera = this.camera.about(point); // the view stays as it is
+      this.say("turns about this point now");
+    } catch (error) {
+      this.say(error.message);
+    }
   }
 
   resetView() {
     const { center, up } = this.scene ?? new OrbitCamera();
-    this.camera = new OrbitCamera({ center, up });
+    this.move(() => new OrbitCamera({ center, up }));
     this.jumpToCamera(0);
   }
 
-  saveCamera() {
-    const { w2c, fovx, width, height } = this.camera.view(...this.pictureSize());
+  /* The content of a camera file. */
+  cameraFile(camera) {
+    const { w2c, fovx, width, height } = camera.view(...this.pictureSize());
     const focal = width / (2 * Math.tan(fovx * Math.PI / 360));
-    const K = [focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1];
-    save(new Blob([JSON.stringify({ w2c, K, fovx, height, width }, null, 1)], { type: "application/json" }), "camera.json");
+    return { w2c, K: [focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1], fovx, height, width };
   }
 
-  async loadCamera(file) {
-    const view = JSON.parse(await file.text());
-    const numbers = [view.fovx, view.width, view.height, ...(view.w2c?.flat() ?? [])];
+  cameraOfFile(view) {
+    const numbers = [view?.fovx, view?.width, view?.height, ...(view?.w2c?.flat() ?? [])];
     if (numbers.length !== 19 || !numbers.every(Number.isFinite)) {
       throw new Error("is no camera file: w2c (16 numbers), fovx, height and width are needed");
     }
-    this.takeView({ ...view, w2c: view.w2c.flat() });
+    return this.orbitCamera({ ...view, w2c: view.w2c.flat() });
+  }
+
+  async loadCamera(file) {
+    const camera = this.cameraOfFile(JSON.parse(await file.text()));
+    this.move(() => camera);
   }
 
   // --- poses -----------------------------------------------------------------------------------------------
 
-  /* Numbers of the frames that the chosen kind of pose has. */
-  frames() {
-    const kind = at("pose").value;
-    return kind === "training" ? this.scene?.frames ?? [] : kind === "given" ? this.poses?.frames ?? [] : [];
-  }
-
-  stepFrame(steps) {
-    const kind = at("pose").value, count = this.frames().length;
-    if (count) this.places[kind] = (((this.places[kind] + steps) % count) + count) % count;
-  }
-
-  togglePlaying(playing = !this.playing) {
-    this.playing = playing;
-    this.share = 0;
-    this.playedAt = performance.now();
-  }
-
-  /* In the time that passes, whatever the link: a slow one leaves frames out. */
-  play(now) {
-    if (!this.playing) return;
-    const fps = (at("pose").value === "given" && this.poses?.fps) || DEFAULT_FPS;
-    this.share += Math.max(now - this.playedAt, 0) / 1000 * fps * number("speed");
-    this.playedAt = now;
-    this.stepFrame(Math.floor(this.share));
-    this.share %= 1;
-  }
-
-  async loadPoses(file) {
-    this.poses = await readPoseFile(file);
-    this.places.given = 0;
-    at("pose").value = "given";
-    this.say(`${file.name}: ${this.poses.count} poses`);
-  }
-
   pose() {
-    let kind = at("pose").value;
-    if (kind === "given" && !this.poses) kind = "t"; // nothing read yet
-    const given = kind === "given", place = this.places[kind];
-    return {
-      kind,
-      frame: kind === "training" ? place : 0,
-      joints: given ? this.poses.joints(place) : null,
-      expression: given ? this.poses.expression(place) : null,
-      translation: given ? this.poses.translation(place) : null,
-      rotation: given ? UP_ROTATIONS[at("up").value] : null,
-      use_translation: !at("no-translation").checked,
-      hands: at("hands").value,
-    };
+    return this.timeline.pose(this.joints.turns());
+  }
+
+  togglePlaying(playing) {
+    this.timeline.toggle(playing);
+  }
+
+  async savePose() {
+    try {
+      const { pose } = await this.connection.ask({ type: "ask_pose", pose: this.pose() });
+      save(poseFile(pose), "pose.json");
+    } catch (error) {
+      this.say(error.message);
+    }
   }
 
   // --- asking ----------------------------------------------------------------------------------------------
 
   request(share) {
-    const color = parseInt(at("background").value.slice(1), 16);
+    const color = this.background();
     return {
       type: "render",
       camera: this.camera.view(...this.pictureSize(share)),
       pose: this.pose(),
       project: at("project").checked,
-      background: [16, 8, 0].map((shift) => ((color >> shift) & 255) / 255),
+      background: color.map((value) => value / 255),
       gaussian_scale: number("gaussian-scale"),
       show: at("show").value,
       light: at("light").checked,
@@ -222,42 +271,71 @@ class Viewer {
     };
   }
 
+  /* Red, green, blue, of 255. */
+  background() {
+    const color = parseInt(at("background").value.slice(1), 16);
+    return [16, 8, 0].map((shift) => (color >> shift) & 255);
+  }
+
+  get moving() {
+    return this.timeline.playing || this.flight !== null || performance.now() - this.movedAt < MOVING_MS;
+  }
+
   /* At once if something was changed; while training also again and again, `rate` times a second. */
   ask(now) {
-    if (!this.connection.connected) return;
-    if (this.screenshot) {
-      if (now < this.screenshot.until) return; // a newer request would take its place
-      this.screenshot = null;
-      this.say("the screenshot's picture did not come; try again");
-    }
-    const moving = this.playing || now - this.movedAt < MOVING_MS;
-    const percent = Math.min(number("resolution"), moving ? number("moving-resolution") : 100);
-    const request = this.request(percent / 100);
+    if (!this.connection.connected || this.path.working) return;
+    const share = this.moving && at("auto-resolution").checked ? this.pace.share : 1;
+    const request = this.request(share * number("resolution") / 100);
     const text = JSON.stringify(request);
     const again = this.scene.training && this.connection.idle && now - this.askedAt >= 1000 / number("rate");
     if (text === this.asked && !again) return;
+    if (text !== this.asked) this.pace.asked(now);
     this.asked = text;
     this.askedAt = now;
-    this.lastId += 1;
-    this.connection.submit({ ...request, id: this.lastId });
+    const id = this.connection.submit(request);
+    this.views.set(id, { camera: request.camera, share });
   }
 
-  takeScreenshot() {
+  async takeScreenshot() {
     if (!this.connection.connected || !this.shown.id) return this.say("there is no picture yet");
-    this.lastId += 1;
-    this.screenshot = { id: this.lastId, until: performance.now() + SCREENSHOT_MS };
-    this.asked = ""; // then the usual picture again
-    this.connection.submit({ ...this.request(1), encoding: "png", id: this.lastId });
+    try {
+      const { picture } = await this.connection.ask({ ...this.request(1), encoding: "png" });
+      save(new Blob([picture], { type: "image/png" }), `screenshot_${timestamp()}.png`);
+    } catch (error) {
+      this.say(`no screenshot: ${error.message}`);
+    }
   }
 
   // --- once for each frame of the screen ---------------------------------------------------------------------
 
   step(now) {
-    this.play(now);
+    this.timeline.step(now);
+    this.path.step(now);
+    this.fly(now);
     this.ask(now);
     this.showConnection(now);
     this.showControls(now);
+    this.showPhotograph();
+    this.drawOverlay();
     if (this.shown.id) this.showNumbers();
+  }
+
+  drawOverlay() {
+    const dark = Math.max(...this.background()) < DARK;
+    this.overlay.draw(this.shownView ?? this.camera.view(...this.pictureSize()), dark);
+  }
+
+  /* Where the view is a camera's of the capture, and the pose a frame's. */
+  showPhotograph() {
+    const place = at("camera").value;
+    const frame = at("pose").value === "training" && !this.path.working;
+    const there = this.scene?.photographs && place !== "" && frame;
+    set("photograph-section", "hidden", !this.scene?.photographs);
+    this.photograph.step(there ? {
+      camera: this.camera.view(...this.pictureSize(number("resolution") / 100)),
+      camera_id: this.cameras[place].id,
+      frame: this.timeline.place,
+    } : null, !this.moving && this.connection.connected);
   }
 
   showConnection(now) {
@@ -270,20 +348,12 @@ class Viewer {
     write("retry", phase === "waiting" ? `next try in ${seconds} s` : "");
     set("connect", "hidden", phase !== "waiting");
     if (phase !== "connecting") set("token-row", "hidden", !refused);
+    at("busy").classList.toggle("shown", connected && this.pace.waits(now));
   }
 
   showControls(now) {
-    const frames = this.frames(), place = this.places[at("pose").value];
     if (this.scene?.training) set("training", "hidden", false);
     set("light-row", "hidden", !this.scene?.light);
-    set("file-options", "hidden", at("pose").value !== "given");
-    set("transport", "hidden", !frames.length);
-    set("frame", "max", String(Math.max(frames.length - 1, 0)));
-    if (frames.length) {
-      set("frame", "value", String(place));
-      write("frame-number", `frame ${frames[place]} (${place + 1}/${frames.length})`);
-    }
-    write("play", this.playing ? "Pause" : "Play");
     set("fovx", "value", this.camera.pictureFovx(...this.pictureSize()).toFixed(1));
     for (const output of document.querySelectorAll("#panel output")) {
       const input = output.previousElementSibling;
@@ -320,20 +390,23 @@ class Viewer {
     click("screenshot", () => this.takeScreenshot());
     click("help-button", () => at("help").showModal());
     click("help-close", () => at("help").close());
-    click("save-camera", () => this.saveCamera());
+    click("help", (event) => closeOutside(at("help"), event));
+    click("save-camera", () => save(this.cameraFile(this.camera), "camera.json"));
     click("load-camera", () => at("camera-file").click());
     click("load-poses", () => at("pose-file").click());
+    click("save-pose", () => this.savePose());
     click("level", () => this.move((camera) => camera.levelled()));
     click("reset", () => this.resetView());
     click("fold", () => document.body.classList.toggle("folded"));
     at("camera").addEventListener("change", (event) => event.target.value && this.jumpToCamera(number("camera")));
     at("fovx").addEventListener("input", () => this.move((camera) => camera.withFovx(number("fovx"), ...this.pictureSize())));
-    at("frame").addEventListener("input", () => { this.places[at("pose").value] = number("frame"); });
+    at("frame").addEventListener("input", () => this.timeline.goTo(number("frame")));
     at("pose").addEventListener("change", () => {
-      if (at("pose").value === "given" && !this.poses) at("pose-file").click();
+      if (at("pose").value === "given" && !this.timeline.poses) at("pose-file").click();
     });
-    this.openFiles("camera-file", (file) => this.loadCamera(file));
-    this.openFiles("pose-file", (file) => this.loadPoses(file));
+    const say = (text) => this.say(text);
+    openFiles("camera-file", (file) => this.loadCamera(file), say);
+    openFiles("pose-file", async (file) => say(`${file.name}: ${await this.timeline.load(file)} poses`), say);
     at("notice").addEventListener("submit", (event) => {
       event.preventDefault();
       const token = at("token").value.trim() || this.connection.token;
@@ -345,20 +418,13 @@ class Viewer {
     addEventListener("keydown", (event) => this.press(event));
   }
 
-  openFiles(id, read) {
-    at(id).addEventListener("change", async (event) => {
-      const [file] = event.target.files;
-      event.target.value = ""; // the same file can be chosen again
-      try {
-        if (file) await read(file);
-      } catch (error) {
-        this.say(`${file.name}: ${error.message}`);
-      }
-    });
-  }
-
   press(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey || at("help").open) return;
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const pressed = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    if (at("help").open) {
+      if (pressed === "h") at("help").close();
+      return;
+    }
     if (event.target.matches("select, input:not([type=range], [type=checkbox])")) return; // somebody types
     const click = (id) => at(id).click();
     const keys = {
@@ -368,19 +434,21 @@ class Viewer {
       c: () => click("fold"),
       t: () => click("project"),
       l: () => this.scene?.light && click("light"),
+      k: () => click("add-key"),
+      b: () => this.scene?.photographs && click("photograph-on"),
     };
+    [..."gxv"].forEach((key, i) => { keys[key] = () => click(SWITCHES[i]); });
     at("show").querySelectorAll("option").forEach((option, i) => { keys[i + 1] = () => { option.selected = true; }; });
     if (!event.target.matches("input, button, summary")) { // which have a use for these themselves
       keys[" "] = () => this.togglePlaying();
-      keys.ArrowLeft = () => this.stepFrame(-1);
-      keys.ArrowRight = () => this.stepFrame(1);
+      keys.ArrowLeft = () => this.timeline.goTo(this.timeline.place - 1);
+      keys.ArrowRight = () => this.timeline.goTo(this.timeline.place + 1);
       keys.ArrowUp = () => this.jumpToCamera(this.cameraPlace - 1);
       keys.ArrowDown = () => this.jumpToCamera(this.cameraPlace + 1);
     }
-    const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!act) return;
+    if (!keys[pressed]) return;
     event.preventDefault();
-    act();
+    keys[pressed]();
   }
 }
 
@@ -394,15 +462,9 @@ function tokenOfAddress() {
   return new URLSearchParams(location.hash.slice(1).replaceAll("+", "%2B")).get("token") ?? "";
 }
 
-function timestamp() {
-  return new Date().toISOString().slice(0, 19).replace("T", "_").replaceAll(":", "");
-}
-
-/* As a download. */
-function save(blob, name) {
-  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+function closeOutside(dialog, { clientX: x, clientY: y, detail }) {
+  const { left, right, top, bottom } = dialog.getBoundingClientRect();
+  if (detail && (x < left || x > right || y < top || y > bottom)) dialog.close(); // detail 0: a key pressed a button
 }
 
 new Viewer();
