@@ -5,6 +5,7 @@ Without torch until something of it is asked for: a command reads its words firs
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import platform
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -79,9 +81,22 @@ def run_command(main: Callable[..., T], *arguments: object) -> T:
         sys.exit(130)
 
 
+class _Listener(io.FileIO):
+    """stdout or stderr. Once nobody reads it any more (`| head`, a terminal that went), what is said goes nowhere and
+    the work goes on."""
+
+    def write(self, data, /) -> int | None:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            return memoryview(data).nbytes
+
+
 def open_streams() -> None:
-    """Where a command was started without stdout or stderr, what it says goes nowhere; and a path that is no text is
-    written somehow. A file that took the place of stderr would be written into by whoever complains."""
+    """Where a command was started without stdout or stderr, or they have gone, what it says goes nowhere; and a path
+    that is no text is written somehow. A file that took stderr's place would be written into by whoever complains."""
     for number, name in ((0, ""), (1, "stdout"), (2, "stderr")):
         try:
             os.fstat(number)
@@ -90,8 +105,21 @@ def open_streams() -> None:
         stream = getattr(sys, name) if name else None
         if name and stream is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  for the rest of the process
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        elif type(stream) is io.TextIOWrapper:  # not what has taken its place, such as a test's
+            with suppress(OSError):
+                stream.flush()
+            setattr(sys, name, _listened(stream))
+
+
+def _listened(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    listener = _Listener(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        listener if stream.write_through else io.BufferedWriter(listener),  # PYTHONUNBUFFERED
+        stream.encoding,
+        "backslashreplace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def leave_at_once(status: int = 1) -> NoReturn:
@@ -111,8 +139,10 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device: '{name}' is no device; use auto, cpu, cuda or cuda:N") from error
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):  # PyTorch knows others
+        raise ValueError(f"device: '{name}' is no device that is used here; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: {name}: no NVIDIA GPU is usable here; use device: cpu, or auto")
     return device

@@ -281,7 +281,8 @@ def _layers(paths: Path | Sequence[Path | tuple[str, dict[str, Any]]]) -> list[t
             continue
         path = Path(path)
         if not path.is_file():
-            raise ValueError(f"config file {path} does not exist; the ones that ship are in config/")
+            what = "is no file but a folder, pipe or device" if path.exists() else "does not exist"
+            raise ValueError(f"config file {path} {what}; the ones that ship are in config/")
         user = read_yaml(path)
         for key in RETIRED & set(user):
             del user[key]
@@ -296,7 +297,7 @@ def read_yaml(path: Path) -> DictConfig:
     try:
         user = OmegaConf.load(path)
     except Exception as error:  # any YAML error: OmegaConf passes several parsers' types through
-        raise ValueError(f"{path}: not a readable YAML file ({_first_line(error)})") from error
+        raise ValueError(f"{path}: not a readable YAML file ({_yaml_fault(error)})") from error
     if not isinstance(user, DictConfig):
         raise ValueError(f"{path}: expected `key: value` lines")
     _refuse_references(str(path), user)
@@ -456,6 +457,12 @@ def unfit(
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _yaml_fault(error: BaseException) -> str:
+    """What a YAML parser complains of, and the line; it says first what it was about to read."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}: {problem}" if mark is not None and problem else _first_line(error)
 
 
 def validate(config: Config, source: str = "config", sources: dict[str, str] | None = None) -> None:

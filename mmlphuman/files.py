@@ -124,8 +124,7 @@ def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], int, int]:
 def _open_npz(path: str | Path) -> np.lib.npyio.NpzFile:
     """The archive, none of its arrays read yet."""
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    require_plain(path)
     refuse_foreign(path)
     try:
         archive = np.load(path, allow_pickle=False)
@@ -140,6 +139,8 @@ def require_plain(path: str | Path) -> None:
     """FileNotFoundError if nothing is there, ValueError for what is no plain file: a pipe would be waited for, and a
     device read without end."""
     if not Path(path).exists():
+        if Path(path).is_symlink():
+            raise FileNotFoundError(f"{path}: a link that leads nowhere, to {Path(path).readlink()}")
         raise FileNotFoundError(f"{path}: no such file")
     if not Path(path).is_file():
         raise ValueError(f"{path}: not a plain file (a folder, pipe or device)")
@@ -154,8 +155,7 @@ def read_plain_file(path: str | Path) -> bytes:
 def read_npy(path: str | Path) -> np.ndarray:
     """The one array of an npy file. Raises as `read_npz` does."""
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    require_plain(path)
     try:
         with path.open("rb") as stream:
             shape, itemsize, start = _npy_header(stream)
@@ -229,11 +229,26 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence])
         file.write(text.getvalue().encode())
 
 
+def free_folder(path: str | Path, flag: str = "--out_dir", hint: str = "") -> Path:
+    """The place of a folder that is to be made whole: absent or empty, links to it followed.
+
+    ValueError, one line, where something is there already. hint: what else could be done if it is not empty.
+    """
+    place = Path(os.path.realpath(path))
+    if place == Path.cwd():
+        raise ValueError(f"{flag} '{path}' is the folder that you are in; name a new one")
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"{flag} {path} is a file; name a new folder")
+    if place.is_dir() and any(place.iterdir()):
+        raise ValueError(f"{flag} {path} is not empty; {hint}choose another folder")
+    return place
+
+
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A new folder beside `path` to fill; it takes that name when the block ends without an exception, and is gone
     else. An empty folder of that name may be there."""
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
     unfinished.mkdir(parents=True)
     try:

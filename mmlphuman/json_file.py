@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mmlphuman.files import require_plain
+
 MAX_BYTES = 64_000_000  # a calibration has some 600 a camera
 MAX_NUMBERS = 100_000  # of a field; nobody asks for more than 16
 
@@ -18,8 +20,7 @@ MAX_NUMBERS = 100_000  # of a field; nobody asks for more than 16
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file. Raises FileNotFoundError, or ValueError if it is no JSON or names a field twice."""
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    require_plain(path)
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path}: has {path.stat().st_size:,} bytes, too many to be read as JSON")
     try:

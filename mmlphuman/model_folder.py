@@ -1,7 +1,9 @@
-"""Model folders: which checkpoints one holds, and the trained avatar in them; loaded without unpickling.
+"""Model folders: which checkpoints one holds, the trained avatar in them, the frames and the template that it was
+trained on; loaded without unpickling.
 
 Data path: MODEL/checkpoints/iteration_00002000/avatar.pt, or a compact file -> TrainedAvatar, on the CPU -> rendering,
 evaluation, export, viewers; and a run that goes on. training/checkpoint.py writes checkpoints.
+Wherever a model's path is asked for it may be a model folder, one checkpoint's folder in it, or a compact file.
 A checkpoint's files are zip archives with a checksum of every tensor, which loading leaves alone and `check_file`
 compares.
 """
@@ -12,12 +14,16 @@ import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf.errors import OmegaConfBaseException
+from scipy.spatial.transform import Rotation
 
+from mmlphuman.animation.pose_file import PoseOptions, PoseSequence, read_pose_file
 from mmlphuman.avatar.build import avatar_from_state
 from mmlphuman.avatar.pose_inputs import body_inputs
 from mmlphuman.avatar.pose_space import PoseSpace
@@ -26,18 +32,22 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
 from mmlphuman.config import Config, change_config, config_of_saved, differences, saved_config
 from mmlphuman.files import UNREADABLE_MEMBER, require_plain
+from mmlphuman.pose_layout import BODY_POSE
 from mmlphuman.resources import is_out_of_memory
 from mmlphuman.text import one_line, ranges
 
 FORMAT_VERSION = 2
 FOLDER = "checkpoints"
+COMPACT_SUFFIX = ".safetensors"
 NAME = re.compile(r"iteration_(\d{8})")
 AVATAR_FILE = "avatar.pt"
 SETTINGS_FILE = "config.yaml"
+POSES_FILE = "poses.npz"  # the frames that a run trains on, in the capture's poses
+TEMPLATE_NAME = "template.ply"  # the surface that the Gaussians were placed on, in the canonical pose
 # Of a run that refined the capture's: all frames, those of training corrected.
 REFINED_POSES = "smpl_params.npz"
 
-FURTHEST_MOVE = 0.1  # metres; refinement moves nobody so far
+FURTHEST_MOVE, FURTHEST_TURN = 0.1, 0.15  # metres, radians of a joint; refinement moves nobody so far
 
 
 class DamagedCheckpoint(ValueError):
@@ -54,6 +64,10 @@ def list_checkpoints(model_dir: Path) -> list[Path]:
 
 
 def newest_checkpoint(model_dir: Path) -> Path:
+    if Path(model_dir).is_file():
+        raise ValueError(
+            f"{model_dir} is a file; give the model folder, one checkpoint's folder, or a compact .safetensors file"
+        )
     if not Path(model_dir).is_dir():
         raise ValueError(
             f"model folder {model_dir} does not exist; train one with train.py --out_dir {model_dir}"
@@ -72,7 +86,7 @@ def load_model(path: str | Path) -> TrainedAvatar:
     path = Path(path)
     if path.name == AVATAR_FILE:
         path = path.parent
-    if path.suffix == ".safetensors":
+    if is_compact(path):
         from mmlphuman.export.compact import load_compact  # only those who have such a file need safetensors
 
         return load_compact(path)
@@ -146,21 +160,63 @@ def content_of(path: Path) -> Iterator[None]:
         ) from error
 
 
+def is_compact(path: str | Path) -> bool:
+    """Whether the path is a compact file's, by its name."""
+    return Path(path).suffix == COMPACT_SUFFIX
+
+
+def folder_of(path: str | Path) -> Path:
+    """The model folder of a path that is no compact file."""
+    path = Path(path)
+    if path.name == AVATAR_FILE:
+        path = path.parent
+    is_checkpoint = NAME.fullmatch(path.name) or (path / AVATAR_FILE).is_file()
+    return path.parent.parent if is_checkpoint else path
+
+
+def training_frames(path: str | Path, config: Config) -> PoseSequence | None:
+    """The frames that a model was trained on, in the poses that it was trained in: of a run that refined them, as they
+    were at its last checkpoint. None where nothing tells: bare checkpoints, compact files of former versions.
+
+    config: the model's. Raises ValueError for damaged files.
+    """
+    if is_compact(path):
+        from mmlphuman.export.compact import load_carried
+
+        return load_carried(path).frames
+    folder = folder_of(path)
+    options = PoseOptions(face=config.face, units="m")
+    if not (folder / POSES_FILE).is_file():
+        return None
+    frames = read_pose_file(folder / POSES_FILE, options)
+    refined = folder / REFINED_POSES
+    if not (config.refine_poses and refined.is_file()):
+        return frames
+    capture = read_pose_file(refined, options)
+    if frames.frames.max() >= len(capture):
+        raise ValueError(f"{refined}: has {len(capture)} poses, but training saw frame {frames.frames.max()}")
+    return replace(
+        frames, poses=capture.poses[frames.frames], translations=capture.translations[frames.frames]
+    )
+
+
 def poses_to_score(path: str | Path, config: Config, capture: SmplParams) -> tuple[SmplParams, list[str]]:
     """The poses of the capture that a model is scored on, and what to say of them.
 
     path: as `load_model` takes it. A model that refined the poses of the frames that it was trained on is drawn in
-    them; those of a compact file are lost, and another capture has its own.
+    them; another capture has its own.
     """
     if not config.refine_poses:
         return capture, []
-    path = Path(path)
-    file = (path.parent.parent if NAME.fullmatch(path.name) else path) / REFINED_POSES
-    if path.is_file() or not file.is_file():
+    if is_compact(path):
+        file, refined = Path(path), _with_frames(capture, training_frames(path, config))
+    else:
+        file = folder_of(path) / REFINED_POSES
+        refined = read_smpl_params(file, config.face) if file.is_file() else None
+    if refined is None:
         return capture, [
             f"{path} has no {REFINED_POSES} of refined poses: all frames are drawn in the capture's"
         ]
-    refined = read_smpl_params(file, config.face)
     if not _of_same_capture(refined, capture):
         return capture, [f"{file} is of another capture: all frames are drawn in this capture's poses"]
     moved = (refined.poses != capture.poses).any(1) | (refined.translations != capture.translations).any(1)
@@ -172,10 +228,25 @@ def poses_to_score(path: str | Path, config: Config, capture: SmplParams) -> tup
     ]
 
 
+def _with_frames(capture: SmplParams, frames: PoseSequence | None) -> SmplParams | None:
+    """The capture with these in the place of its own; with none of its own where it is too short to be theirs."""
+    if frames is None:
+        return None
+    if frames.frames.max() >= len(capture):
+        return replace(capture, poses=frames.poses, translations=frames.translations)
+    poses, translations = capture.poses.copy(), capture.translations.copy()
+    poses[frames.frames], translations[frames.frames] = frames.poses, frames.translations
+    return replace(capture, poses=poses, translations=translations)
+
+
 def _of_same_capture(refined: SmplParams, capture: SmplParams) -> bool:
     if len(refined) != len(capture) or (refined.betas != capture.betas).any():
         return False
-    return bool((abs(refined.translations - capture.translations) < FURTHEST_MOVE).all())
+    ours, theirs = (
+        Rotation.from_rotvec(each.poses[:, : BODY_POSE.stop].reshape(-1, 3)) for each in (refined, capture)
+    )
+    moves = np.abs(refined.translations - capture.translations)
+    return bool((moves < FURTHEST_MOVE).all() and ((ours.inv() * theirs).magnitude() < FURTHEST_TURN).all())
 
 
 def check_file(path: Path) -> None:

@@ -44,19 +44,21 @@ from mmlphuman.output_folder import begin_output, require_output
 from mmlphuman.preparation.capture_check import check_capture
 from mmlphuman.preparation.findings import (
     EXIT_STATUS,
+    REPORT_NAME,
     closing_line,
     format_table,
     overall,
+    report_folder,
     write_report,
 )
 from mmlphuman.preparation.overlays import choose_cells, write_body_sheet
 
-PROGRAM, REPORT, SHEET = "check_capture.py", "report.json", "contact_sheet.png"
+PROGRAM, SHEET = "check_capture.py", "contact_sheet.png"
 
 
 def main(args: argparse.Namespace) -> None:
     data_dir = args.data_dir.resolve()
-    out = (args.out or ROOT / "output" / f"check_{data_dir.name}").resolve()
+    out = (args.out or report_folder(ROOT / "output", data_dir)).resolve()
     if args.frames < 0:
         raise ValueError(f"--frames {args.frames}: must not be negative")
     if out.is_relative_to(data_dir):
@@ -64,9 +66,9 @@ def main(args: argparse.Namespace) -> None:
     require_output(out, PROGRAM, "--out")
     checked = check_capture(data_dir, args.smpl_path, args.frames, progress=True)
     print(format_table(checked.findings))
-    begin_output(out, PROGRAM, [REPORT, SHEET])
-    write_report(out / REPORT, data_dir, checked.findings, checked.measures())
-    print(f"report         {out / REPORT}")
+    begin_output(out, PROGRAM, [REPORT_NAME, SHEET])
+    write_report(out / REPORT_NAME, data_dir, checked.findings, checked.measures())
+    print(f"report         {out / REPORT_NAME}")
     cells = choose_cells(checked.samples)
     path = out / SHEET
     if cells:

@@ -69,7 +69,8 @@ def check_arguments(args: argparse.Namespace) -> None:
 if __name__ == "__main__":  # wrong words end here, before torch is loaded, which takes seconds
     ARGUMENTS = run_command(parse_arguments)
 
-from mmlphuman.animation.camera_file import cameras_of_folder, read_camera_list
+from mmlphuman.animation.camera_file import camera_list_of, cameras_of_list
+from mmlphuman.avatar.build import read_template_mesh
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
 from mmlphuman.capture.dataset import CaptureDataset, test_dataset
@@ -80,7 +81,7 @@ from mmlphuman.config import Config
 from mmlphuman.evaluation.metrics import score_picture
 from mmlphuman.evaluation.render_to_files import rendered_pictures
 from mmlphuman.evaluation.score_table import ScoreTable, comparison
-from mmlphuman.export.compact import encode, load_compact, pack
+from mmlphuman.export.compact import Carried, encode, load_compact, pack
 from mmlphuman.export.compact_report import (
     MEGABYTE,
     compare,
@@ -90,8 +91,14 @@ from mmlphuman.export.compact_report import (
 )
 from mmlphuman.export.pruning import Selection, prune, select, visible_change
 from mmlphuman.files import atomic_write
-from mmlphuman.json_file import read_json
-from mmlphuman.model_folder import load_model, with_settings
+from mmlphuman.model_folder import (
+    TEMPLATE_NAME,
+    folder_of,
+    load_model,
+    poses_to_score,
+    training_frames,
+    with_settings,
+)
 
 DECIDING = ("test", "background", "novel_poses", "pca_sigmas")  # settings that decide what is scored
 
@@ -113,20 +120,33 @@ class Test:
 
 def open_test(args: argparse.Namespace, trained: TrainedAvatar) -> Test:
     _, config, notes = with_settings(trained, args.model_dir, args.config, args.overrides, DECIDING)
-    for note in notes:
-        print(f"note: {note}")
     layout = open_capture(args.data_dir)
     poses = read_smpl_params(layout.pose_path, trained.config.face, config.smpl_pkl_path)
+    poses, refined = poses_to_score(args.model_dir, trained.config, poses)
+    for note in (*notes, *(line.partition(";")[0] for line in refined)):
+        print(f"note: {note}")
     return Test(test_dataset(config, layout, poses), config, args.test)
 
 
 def read_cameras(model_dir: Path) -> list[dict] | None:
     """The content of cameras.json, once it is seen to be sound; None where there is none."""
-    path = cameras_of_folder(model_dir)
-    if path is None:
+    content = camera_list_of(model_dir)
+    if content is None:
         return None
-    read_camera_list(path)
-    return read_json(path)
+    cameras_of_list(content, str(model_dir))
+    assert isinstance(content, list)
+    return content
+
+
+def carried_of(model_dir: Path, trained: TrainedAvatar) -> Carried:
+    """What there is of it in the model folder."""
+    frames, template = training_frames(model_dir, trained.config), folder_of(model_dir) / TEMPLATE_NAME
+    kept = trained.pose_space.training_poses  # the file's; former versions kept the body's numbers alone
+    if frames is not None and (
+        len(frames) != len(kept) or (frames.poses[:, :3].any() and not kept[:, :3].any())
+    ):
+        frames = None
+    return Carried(frames, read_template_mesh(template) if template.is_file() else None)
 
 
 def describe(selection: Selection) -> str:
@@ -143,11 +163,11 @@ def main(args: argparse.Namespace) -> None:
     if full.avatar.is_compact:
         raise ValueError(f"--model_dir {args.model_dir}: is a compact model already; give the model folder")
     test = open_test(args, full) if args.data_dir else None
-    cameras = read_cameras(args.model_dir)
+    cameras, carried = read_cameras(args.model_dir), carried_of(args.model_dir, full)
     with atomic_write(args.out) as file:  # opened now: a folder that cannot be written to is no late surprise
         selection = select(visible_change(full), args.keep)
         pruned = prune(full, selection)
-        stored = encode(pruned)
+        stored = encode(pruned, carried)
         record = {"bases": selection.num_properties, "sh1_bases": selection.num_sh1, **versions()}
         file.write(pack(stored, pruned, record, cameras))
     print(describe(selection))

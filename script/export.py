@@ -22,6 +22,7 @@ from pathlib import Path
 from mmlphuman.animation.arguments import add_pose_arguments, read_poses, tell_poses
 from mmlphuman.command import choose_device, require_writable, run_command
 
+PLY_UP, PLY_DEGREES = ("-y", "y", "z"), (1, 3)
 SUFFIXES = {"ply": ".ply", "mesh_ply": ".ply", "glb": ".glb"}
 
 
@@ -45,7 +46,20 @@ def parse_arguments() -> argparse.Namespace:
         help="bring novel poses into training's range before the MLPs see them, as novel_poses of the model's "
         "settings says",
     )
-    parser.add_argument("--template", type=Path, help="template mesh; default MODEL/template.ply")
+    parser.add_argument(
+        "--ply_up",
+        choices=PLY_UP,
+        default="-y",
+        help="of ply: the file's axis that points up; default -y, which splatting viewers expect (write --ply_up=-y)",
+    )
+    parser.add_argument(
+        "--ply_degree",
+        type=int,
+        choices=PLY_DEGREES,
+        default=3,
+        help="of ply: 1 writes 104 bytes a Gaussian in place of 248, and says the same; not all viewers read it",
+    )
+    parser.add_argument("--template", type=Path, help="template mesh; default: the model's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add_pose_arguments(parser)
     args = parser.parse_args()
@@ -78,7 +92,7 @@ from mmlphuman.export.mesh import (
     dress_mesh,
     pose_vertices,
     read_template,
-    template_path,
+    template_of,
     write_mesh_ply,
 )
 from mmlphuman.export.ply import write_gaussian_ply
@@ -133,7 +147,9 @@ def main(args: argparse.Namespace) -> None:
         pelvis = trained.avatar.joints[0].cpu().numpy()
         sequence = read_poses(args, trained.config.smpl_pkl_path, pelvis, trained.config.face)
     paths = choose_outputs(args.out, args.format, sequence)
-    template = None if args.format == "ply" else read_template(args.template or template_path(args.model_dir))
+    template = None
+    if args.format != "ply":
+        template = read_template(args.template) if args.template else template_of(args.model_dir)
     trained = trained.to(device)
     attached = None if template is None else attach_mesh(template, trained.avatar)
     if paths == [args.out]:
@@ -148,7 +164,7 @@ def main(args: argparse.Namespace) -> None:
         pose, features = posed_frame(trained, sequence, index, args.test)
         if attached is None:  # --format ply
             posed = trained.avatar(pose, trained.active, features).posed
-            write_gaussian_ply(path, posed)
+            write_gaussian_ply(path, posed, args.ply_up, args.ply_degree)
         elif args.format == "mesh_ply":
             mesh = dress_mesh(attached, trained, features)
             write_mesh_ply(path, pose_vertices(mesh, trained.avatar, pose), mesh)

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmlphuman.capture.layout import MAX_PIXELS
 from mmlphuman.files import atomic_folder
 from mmlphuman.synthetic.body import write_body
 from mmlphuman.synthetic.capture_writer import SUBJECTS, make_capture
@@ -47,6 +48,10 @@ def parse_size(text: str) -> tuple[int, int]:
     width, height = int(parts[0]), int(parts[-1])
     if min(width, height) < SMALLEST_SIDE:
         raise ValueError(f"--size {text}: pictures need at least {SMALLEST_SIDE} pixels a side")
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"--size {text}: {width}x{height} pixels are too many; at most {MAX_PIXELS:,} are possible"
+        )
     return width, height
 
 

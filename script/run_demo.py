@@ -29,7 +29,8 @@ def run(*arguments: object) -> None:
 
 
 def main() -> None:
-    assert __doc__ is not None
+    if __doc__ is None:
+        sys.exit("error: PYTHONOPTIMIZE=2 (-OO) takes out the texts that commands need; unset it")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="config/demo.yaml")
     parser.add_argument("--out_dir", type=Path, default=Path("output/demo"))

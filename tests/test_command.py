@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import subprocess
 import sys
@@ -36,11 +38,45 @@ def test_without_stderr_and_with_names_that_are_no_text_a_command_works(tmp_path
     assert run.stdout == b"said caf\\udce9\n"
 
 
+@pytest.mark.parametrize("write_through", [False, True])
+def test_a_command_that_nobody_listens_to_any_more_goes_on(monkeypatch, write_through):
+    """Such as `| head`, and with PYTHONUNBUFFERED: what it says goes nowhere."""
+    reading, writing = os.pipe()
+    buffer = io.FileIO(writing, "w") if write_through else io.BufferedWriter(io.FileIO(writing, "w"))
+    stream = io.TextIOWrapper(buffer, write_through=write_through)
+    monkeypatch.setattr(sys, "stdout", stream)
+    command.open_streams()
+    assert sys.stdout is not stream
+    print("heard", os.fsdecode(b"caf\xe9"), flush=True)
+    assert os.read(reading, 100) == b"heard caf\\udce9\n"
+    os.close(reading)
+    for _ in range(3):
+        print("unheard " * 10_000, flush=True)
+
+
+def test_what_cannot_be_written_for_another_reason_is_still_an_error():
+    with Path("/dev/full").open("w") as full, pytest.raises(OSError, match="No space left"):
+        print("x", file=command._listened(full), flush=True)
+
+
+@pytest.mark.parametrize("name", ["mps", "meta", "cuda:x", "gpu", "xpu"])
+def test_devices_that_nothing_was_tried_on_are_refused(name):
+    with pytest.raises(ValueError, match=f"device: '{name}' is no device that is used here; use auto"):
+        command.choose_device(name)
+
+
 def test_python_without_texts_is_refused_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(command.sys, "flags", SimpleNamespace(optimize=2))
     with pytest.raises(SystemExit):
         run_command(lambda: pytest.fail("started"))
     assert re.fullmatch("error: PYTHONOPTIMIZE=2 .* unset it\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("script", ["viewer/net_viewer.py", "script/run_demo.py"])
+def test_commands_of_their_own_kind_say_so_too(script):
+    run = subprocess.run([sys.executable, "-B", "-OO", script, "--help"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert re.fullmatch("error: PYTHONOPTIMIZE=2 .* unset it\n", run.stderr)
 
 
 def test_commands_decide_how_threads_wait_before_torch_is_loaded():

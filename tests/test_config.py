@@ -16,6 +16,7 @@ from mmlphuman.config import (
     config_of_saved,
     default_config,
     differences,
+    dotlist,
     load_config,
     save_config,
     saved_config,
@@ -171,7 +172,9 @@ def test_settings_of_older_versions_are_read(tmp_path):
         ("edge_radius: 10000", "edge_radius: 10000 is not allowed; it must be from 0 to 64, or null"),
         ("vgg_path: ???", "vgg_path: '???' stands for a value elsewhere"),
         ("- a list", "key: value"),
-        ("a: [unclosed", "not a readable YAML file"),
+        ("a: [unclosed", "not a readable YAML file (line "),
+        ("seed: 1\n\tseed: 2", "not a readable YAML file (line 2: "),
+        ("seed: 1\nseed: 2", "not a readable YAML file (line 2: found duplicate key"),
     ],
 )
 def test_mistakes_name_file_and_field(tmp_path, text, message):
@@ -180,6 +183,16 @@ def test_mistakes_name_file_and_field(tmp_path, text, message):
     with pytest.raises(ValueError) as error:
         load_config(path)
     assert message in str(error.value) and "user.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "word", ["iterations=[", "iterations={", "skip_frames=[[1, 2]", "seed=!!python/name:os.system"]
+)
+def test_words_that_are_no_yaml_are_one_line(word):
+    with pytest.raises(ValueError) as error:
+        dotlist(["seed=1", word])
+    assert str(error.value).startswith(f"command line: '{word}' is not understood; ")
     assert "\n" not in str(error.value)
 
 

@@ -4,14 +4,15 @@ appear whole."""
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmlphuman.files import atomic_folder, read_npy, read_npz
-from mmlphuman.json_file import numbers
+from mmlphuman.files import atomic_folder, free_folder, read_npy, read_npz, read_plain_file
+from mmlphuman.json_file import numbers, read_json
 
 
 def npy(header: str, data: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
@@ -93,3 +94,44 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / "whole").touch()
         assert not (final / "whole").exists()
     assert [path.name for path in tmp_path.rglob("*")] == ["inside", "final", "whole"]
+
+
+def test_a_new_folder_has_a_place_where_links_lead_and_nothing_lies(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for name, target in (
+        ("to empty", "empty"),
+        ("to nothing", "absent"),
+        ("to file", "file"),
+        ("to full", "full"),
+    ):
+        (tmp_path / name).symlink_to(target)
+    for name, place in (("to empty", "empty"), ("to nothing", "absent")):
+        assert free_folder(tmp_path / name) == tmp_path / place
+        with atomic_folder(tmp_path / name) as folder:
+            (folder / "whole").touch()
+        assert (tmp_path / place / "whole").exists() and (tmp_path / name).is_symlink()
+    for name, said in (("file", "is a file"), ("to file", "is a file"), ("to full", "is not empty; choose")):
+        with pytest.raises(ValueError, match=f"--out {tmp_path / name} {said}"):
+            free_folder(tmp_path / name, "--out")
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "", tmp_path):
+        with pytest.raises(ValueError, match="is the folder that you are in; name a new one"):
+            free_folder(name)
+
+
+@pytest.mark.parametrize("read", [lambda path: read_npz(path, ()), read_npy, read_json, read_plain_file])
+def test_what_is_no_plain_file_is_named_and_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere.npz")
+    for name in ("pipe", "zeros", "folder"):
+        with pytest.raises(ValueError, match=f"{name}: not a plain file"):
+            read(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="link: a link that leads nowhere, to elsewhere.npz"):
+        read(tmp_path / "link")
+    with pytest.raises(FileNotFoundError, match="absent: no such file"):
+        read(tmp_path / "absent")

@@ -2,16 +2,25 @@
 
 import os
 import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from mmlphuman.animation.pose_file import PoseOptions, read_pose_file
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import default_config
-from mmlphuman.model_folder import REFINED_POSES, load_avatar, load_model, newest_checkpoint, poses_to_score
+from mmlphuman.model_folder import (
+    REFINED_POSES,
+    load_avatar,
+    load_model,
+    newest_checkpoint,
+    poses_to_score,
+    training_frames,
+)
 from mmlphuman.training.checkpoint import save_checkpoint
 from tests.builders import random_pose, small_trained
 
@@ -161,6 +170,11 @@ def test_a_pickle_is_not_run(saved, tmp_path):
 def test_missing_folder_and_missing_checkpoint_are_told_apart(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         newest_checkpoint(tmp_path / "nowhere")
+    (tmp_path / "avatar.pt").touch()
+    with pytest.raises(
+        ValueError, match="avatar.pt is a file; give the model folder, one checkpoint's folder"
+    ):
+        load_model(tmp_path / "avatar.pt")
     with pytest.raises(ValueError, match="holds no checkpoint"):
         newest_checkpoint(tmp_path)
 
@@ -194,12 +208,60 @@ def test_a_model_that_refined_poses_is_scored_in_them_on_its_own_capture_alone(t
         )
     assert poses_to_score(model, default_config(), capture) == (capture, [])
     assert poses_to_score(model, refining, poses) == (poses, []), "nothing was moved"
-    compact = tmp_path / "model.safetensors"
-    compact.write_bytes(b"")
-    assert poses_to_score(compact, refining, capture)[0] is capture
     shifted = replace(capture, translations=capture.translations + np.float32(0.2))
+    turned = replace(capture, poses=capture.poses[::-1].copy())
     other_shape = replace(capture, betas=capture.betas + 1)
     shorter = replace(capture, poses=capture.poses[:5], translations=capture.translations[:5])
-    for other in (shifted, other_shape, shorter):
+    for other in (shifted, turned, other_shape, shorter):
         poses, (line,) = poses_to_score(model, refining, other)
         assert poses is other and "is of another capture" in line
+
+
+def test_a_compact_file_brings_its_refined_poses_to_its_own_capture_alone(
+    trained, tiny_capture, tmp_path, monkeypatch
+):
+    config, path = replace(trained.config, refine_poses=True), tmp_path / "model.safetensors"
+    capture = read_smpl_params(tiny_capture / "smpl_params.npz")
+    rows = np.array([4, 7])
+    frames = replace(
+        read_pose_file(tiny_capture / "smpl_params.npz", PoseOptions(units="m")),
+        poses=capture.poses[rows] + np.float32(0.01),
+        translations=capture.translations[rows] + np.float32(0.02),
+        frames=rows,
+    )
+    monkeypatch.setattr("mmlphuman.model_folder.training_frames", lambda path, config: frames)
+    poses, (line,) = poses_to_score(path, config, capture)
+    assert line.startswith("frames 4, 7 are drawn in the poses that training refined") and str(path) in line
+    others = np.setdiff1d(np.arange(len(capture)), rows)
+    assert np.array_equal(poses.poses[rows], frames.poses)
+    assert np.array_equal(poses.translations[rows], frames.translations)
+    assert np.array_equal(poses.poses[others], capture.poses[others])
+    assert np.array_equal(poses.translations[others], capture.translations[others])
+    shorter = replace(capture, poses=capture.poses[:5], translations=capture.translations[:5])
+    turned = replace(capture, poses=capture.poses[::-1].copy())
+    for other in (shorter, turned):
+        poses, (line,) = poses_to_score(path, config, other)
+        assert poses is other and "is of another capture" in line
+    monkeypatch.setattr("mmlphuman.model_folder.training_frames", lambda path, config: None)
+    poses, (line,) = poses_to_score(path, config, capture)
+    assert poses is capture and "of refined poses" in line
+
+
+def test_training_frames_are_where_they_were_however_far(trained, tmp_path):
+    """Farther than a pose file's metres may be without a word, which a capture's are."""
+    poses = np.stack([random_pose(seed).joints.numpy() for seed in range(3)])
+    translations = np.float32([[30, 0, 0], [31, 0, 0], [32, 0, 0]])
+    np.savez(tmp_path / "poses.npz", frames=[4, 6, 9], poses=poses, translations=translations)
+    frames = training_frames(tmp_path, trained.config)
+    assert np.array_equal(frames.translations, translations) and frames.frames.tolist() == [4, 6, 9]
+    assert training_frames(tmp_path / "checkpoints" / "iteration_00000040", trained.config) is not None
+    assert training_frames(tmp_path / "elsewhere", trained.config) is None
+
+
+def test_refined_poses_that_are_too_few_are_one_line(tmp_path, tiny_capture, trained):
+    config = replace(trained.config, refine_poses=True)
+    np.savez(tmp_path / "poses.npz", frames=[40], poses=np.zeros((1, 165)), translations=np.zeros((1, 3)))
+    shutil.copy(tiny_capture / "smpl_params.npz", tmp_path / REFINED_POSES)
+    with pytest.raises(ValueError, match=r"smpl_params.npz: has 28 poses, but training saw frame 40"):
+        training_frames(tmp_path, config)
+    assert len(training_frames(tmp_path, trained.config)) == 1

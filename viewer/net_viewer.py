@@ -19,6 +19,8 @@ FONT_SIZE = 16  # pixels
 
 
 def parse_arguments() -> argparse.Namespace:
+    if __doc__ is None:
+        raise ValueError("PYTHONOPTIMIZE=2 (-OO) takes out the texts that commands need; unset it")
     summary, usage = __doc__.strip().split("\n\n")[:2]
     parser = argparse.ArgumentParser(description=summary, usage=usage)
     parser.add_argument("--ip", default="127.0.0.1", help="the server's address (default: this machine)")

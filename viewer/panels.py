@@ -139,7 +139,9 @@ class Panel:
         app, state, bind = self.app, self.state, self.bind
         with dpg.collapsing_header(label="Camera", default_open=True):
             with bind.row(
-                "Camera", "Jumps to a training camera of the capture. Up and down arrow: one back and on"
+                "Camera",
+                "Jumps to a camera of the capture; held out: training did not see it. Up and down arrow: one back "
+                "and on",
             ):
                 cameras = dpg.add_combo(width=self.pixels(-66), callback=self.choose_camera)
                 bind.setting(cameras, "items", self.camera_names)
@@ -290,7 +292,8 @@ class Panel:
         return f"%d of 0-{count - 1} (frame {numbers[state.position()]})"
 
     def camera_names(self) -> list[str]:
-        return [f"camera {entry.id}" for entry in self.state.welcome.cameras] if self.state.welcome else []
+        cameras = self.state.welcome.cameras if self.state.welcome else ()
+        return [f"camera {entry.id}" + ("" if entry.trained else ", held out") for entry in cameras]
 
     def camera_name(self) -> str:
         names = self.camera_names()

@@ -104,7 +104,7 @@ class ViewerState:
         self.camera_position = min(self.camera_position, max(len(welcome.cameras) - 1, 0))
 
     def reset_view(self) -> None:
-        """The first training camera, or from the front where there are none."""
+        """The capture's first camera, or from the front where there are none."""
         self.camera_position = 0
         if self.welcome is None or not self.welcome.cameras:
             center, up = self._pivot()
@@ -113,7 +113,7 @@ class ViewerState:
             self.take_view(self.welcome.cameras[0].camera)
 
     def jump_to_camera(self, position: int) -> None:
-        """To the training camera at this position; beyond the ends it goes round."""
+        """To the capture's camera at this position; beyond the ends it goes round."""
         if self.welcome is not None and self.welcome.cameras:
             self.camera_position = position % len(self.welcome.cameras)
             self.take_view(self.welcome.cameras[self.camera_position].camera)

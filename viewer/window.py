@@ -51,7 +51,7 @@ HELP = (
     ("Left drag", "turn about the person"),
     ("Right or middle drag", "move"),
     ("Wheel", "nearer, farther"),
-    ("Up, Down", "training camera before, after"),
+    ("Up, Down", "camera of the capture before, after"),
     ("R", "back to the first view"),
     ("Space", "play, pause"),
     ("Left, Right", "frame before, after"),

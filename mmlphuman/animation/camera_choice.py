@@ -72,6 +72,8 @@ def _of_file(path: Path, camera_id: str | None, width: int | None, height: int |
         camera = by_name[camera_id]
     elif camera_id is not None and camera_id.isdecimal() and int(camera_id) < len(cameras):
         camera = cameras[int(camera_id)]
+    elif camera_id is None and len(cameras) == 1:
+        (camera,) = cameras
     else:
         names = ", ".join([*list(by_name)[:SHOWN_NAMES], *["..."] * (len(by_name) > SHOWN_NAMES)])
         said = "say which one" if camera_id is None else f"has no camera '{camera_id}'; say which"

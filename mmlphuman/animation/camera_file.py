@@ -117,26 +117,36 @@ def read_camera_list(path: str | Path, trained_only: bool = False) -> dict[int, 
 def read_model_cameras(model: str | Path) -> dict[int, CameraView]:
     """Camera id -> camera, of a model folder, one checkpoint's folder or a compact file. Raises ValueError if there
     are none."""
-    model = Path(model)
-    if model.suffix == ".safetensors":
-        import safetensors  # only those who have such a file need it
+    content = camera_list_of(model)
+    if content is None:
+        how = (
+            "holds no cameras; make it anew with script/compact.py, or"
+            if Path(model).is_file()
+            else "holds no cameras.json;"
+        )
+        raise ValueError(f"{model}: {how} give a camera file")
+    return cameras_of_list(content, str(model))
 
-        try:
-            with safetensors.safe_open(model, framework="np") as file:
-                content = json.loads((file.metadata() or {}).get("cameras", "null"))
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # damage surfaces as any of the library's types
-            raise ValueError(f"{model}: its cameras cannot be read (damaged, or another format)") from error
-        if content is None:
-            raise ValueError(
-                f"{model}: holds no cameras; make it anew with script/compact.py, or give a camera file"
-            )
-        return cameras_of_list(content, str(model))
-    path = cameras_of_folder(model)
-    if path is None:
-        raise ValueError(f"{model}: holds no cameras.json; give a camera file")
-    return read_camera_list(path)
+
+def camera_list_of(model: str | Path) -> object | None:
+    """What a model's list of cameras holds, for `cameras_of_list`; None where there is none. model: as
+    `read_model_cameras` takes it."""
+    model = Path(model)
+    if model.suffix != ".safetensors":
+        path = cameras_of_folder(model)
+        return None if path is None else _read(path)
+    import safetensors  # only those who have such a file need it
+
+    try:
+        with safetensors.safe_open(model, framework="np") as file:
+            text = (file.metadata() or {}).get("cameras", "null")
+        if len(text) > MAX_FILE_BYTES:
+            raise ValueError(f"{len(text):,} bytes are too many")
+        return json.loads(text)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damage surfaces as any of the library's types
+        raise ValueError(f"{model}: its cameras cannot be read (damaged, or another format)") from error
 
 
 def cameras_of_folder(model: Path) -> Path | None:

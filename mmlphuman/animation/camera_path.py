@@ -7,6 +7,7 @@ Shape letter: F poses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -208,8 +209,11 @@ def pelvis_way(sequence: PoseSequence, pelvis: np.ndarray) -> np.ndarray:
 
 
 def smoothed(way: np.ndarray, fps: float) -> np.ndarray:
-    """(F, 3) without steps and shakes; at both ends it stays."""
-    return gaussian_filter1d(way, FOLLOW_SECONDS * fps, axis=0, mode="nearest")
+    """(F, 3) without steps and shakes; beyond both ends it goes on as it came: nobody walks out there."""
+    sigma = FOLLOW_SECONDS * fps
+    beyond = math.ceil(4 * sigma)  # as far as the filter reaches
+    longer = np.pad(way, ((beyond, beyond), (0, 0)), mode="reflect", reflect_type="odd")
+    return gaussian_filter1d(longer, sigma, axis=0)[beyond : beyond + len(way)]
 
 
 def mean_pelvis(sequence: PoseSequence, pelvis: np.ndarray) -> np.ndarray:

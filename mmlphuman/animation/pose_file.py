@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from mmlphuman.types import Pose
 
 DEFAULT_FPS = 30.0  # where the file does not tell
-MAX_ROTATION = 4 * np.pi  # radians of one joint; beyond lie degrees and damage
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}  # metres
 # What centimetres look like: a first frame farther from the origin than this, metres, which is refused unless the unit
 # is said; or steps from frame to frame longer than this, which is told.
@@ -176,7 +175,6 @@ def read_pose_file(
     motion = read_motion(
         path, model_file, hands=options.hands == "file", translation=options.translation, face=options.face
     )
-    _check_rotations(path, motion)
     _check_expressions(path, motion)
     poses, translations = motion.poses, _in_metres(path, motion, options.units)
     turns = None if motion.turns is None else motion.turns[:, None]
@@ -209,17 +207,6 @@ def _matrices(vectors: np.ndarray) -> np.ndarray:
     return Rotation.from_rotvec(vectors.astype(np.float64)).as_matrix().astype(np.float32)
 
 
-def _check_rotations(path: str | Path, motion: Motion) -> None:
-    """ValueError for angles that no person's joint has."""
-    angles = np.linalg.norm(motion.poses.reshape(-1, NUM_JOINTS, 3).astype(np.float64), axis=2)
-    if angles.max() > MAX_ROTATION:
-        frame, joint = np.unravel_index(angles.argmax(), angles.shape)
-        raise ValueError(
-            f"{path}: '{motion.name_of(int(joint))}' turns joint {joint} by {angles.max():.4g} radians in frame "
-            f"{frame}; axis-angle vectors in radians, at most {MAX_ROTATION:.4g}, are needed (are these degrees?)"
-        )
-
-
 def _check_expressions(path: str | Path, motion: Motion) -> None:
     """ValueError for coefficients that no face has."""
     largest = np.zeros(1) if motion.expressions is None else np.abs(motion.expressions).max(1)
@@ -236,11 +223,12 @@ def _in_metres(path: str | Path, motion: Motion, units: str | None) -> np.ndarra
     translations = motion.translations * np.float32(UNITS[units or "m"])
     distances = np.linalg.norm(translations.astype(np.float64), axis=1)
     if distances.max() > MAX_TRANSLATION or (units is None and distances[0] > FAR):
-        frame = distances.argmax() if distances.max() > MAX_TRANSLATION else 0
+        never = bool(distances.max() > MAX_TRANSLATION)
+        frame = distances.argmax() if never else 0
         raise ValueError(
-            f"{path}: '{motion.translation_key}' lies {distances[frame]:.4g} from the origin in frame {frame}; metres "
-            f"are needed, at most {MAX_TRANSLATION:g}: if these are centimetres or millimetres give --units cm "
-            "or --units mm, and --units m if they are metres"
+            f"{path}: '{motion.translation_key}' lies {distances[frame]:.4g} from the origin in frame {frame}, far "
+            f"for metres (at most {MAX_TRANSLATION:g}); give --units cm or --units mm if these are centimetres or "
+            f"millimetres{', and --units m if they are metres' * (not never)}"
         )
     return translations
 

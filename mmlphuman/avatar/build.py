@@ -6,6 +6,7 @@ Data path: Body + template (+ WeightVolume) -> AvatarLayout -> Avatar; file -> s
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,11 @@ MIN_SCALE = 1e-4  # metres, for Gaussians that coincide
 
 def load_template(path: Path, body: Body) -> trimesh.Trimesh:
     """The capture's own template mesh in the canonical pose if there is one, else the body's mesh."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
     remedy = "; mend it, or remove it to train on the body's own mesh"
+    if not path.is_file():
+        raise ValueError(f"{path}: no file but a link that leads nowhere, a folder, pipe or device{remedy}")
     mesh = read_template_mesh(path, remedy)
     if problem := misfit(mesh.bounds, body):
         raise ValueError(f"{path}: not a template of this body in the canonical pose: {problem}{remedy}")
@@ -47,9 +50,9 @@ def misfit(bounds: np.ndarray, body: Body) -> str:
     ratio = float((bounds[1] - bounds[0]).max() / height)
     for unit, factor in UNITS.items():
         if factor / TEMPLATE_SIZE < ratio < factor * TEMPLATE_SIZE:
-            return f"its size is {ratio:.3g} times the body's, as if it were in {unit} instead of metres"
+            return f"its size is {ratio:.4g} times the body's, as if it were in {unit} instead of metres"
     if not 1 / TEMPLATE_SIZE < ratio < TEMPLATE_SIZE:
-        return f"its size is {ratio:.3g} times the body's"
+        return f"its size is {ratio:.4g} times the body's"
     if (apart := np.abs(bounds.mean(0) - (low + high).numpy() / 2).max()) > height / 2:
         return f"its middle lies {apart:.2f} m from the body's"
     if (bounds[1] - bounds[0])[1] < extent[1] / TEMPLATE_SIZE:

@@ -26,6 +26,7 @@ from mmlphuman.body.canonical_surface import (
 )
 from mmlphuman.body.smplx_model import Body
 from mmlphuman.body.weight_solver import SurfaceSamples, fit_field, levels_for, read_at_nodes
+from mmlphuman.config import RANGES
 from mmlphuman.files import atomic_write, read_npz
 from mmlphuman.pose_layout import NUM_JOINTS
 from mmlphuman.types import MovableToDevice
@@ -117,8 +118,9 @@ def build_weight_volume(body: Body, resolution: int = 128, say=None) -> WeightVo
     say: called with one line about the solution's quality. Raises ValueError for a resolution under 8 and for a
     body whose weights do not sum to one.
     """
-    if resolution < 8:
-        raise ValueError(f"weight volume resolution must be at least 8, got {resolution}")
+    allowed = RANGES["weight_volume_resolution"]
+    if not allowed.holds(resolution):
+        raise ValueError(f"weight volume resolution must be {allowed}, got {resolution}")
     vertices = body.canonical_vertices
     low, high = vertices.amin(0), vertices.amax(0)
     half_side = CUBE_MARGIN * (high - low).max() / 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,8 +17,8 @@ from tqdm import tqdm
 
 from mmlphuman.capture.frame_filter import filter_frames
 from mmlphuman.capture.images import View, decode_image, make_view_reader, scaled_camera
-from mmlphuman.capture.layout import CaptureLayout
-from mmlphuman.capture.picture_names import FolderListing
+from mmlphuman.capture.layout import CaptureLayout, check_lens
+from mmlphuman.capture.picture_names import FolderListing, what_lies_there
 from mmlphuman.capture.poses import SmplParams
 from mmlphuman.config import Config
 from mmlphuman.types import Cameras, Sample
@@ -184,15 +185,20 @@ class CaptureDataset:
     def _check_images_exist(self) -> None:
         """Gaps are left out; a range that begins before or ends after what was captured is an error."""
         if not self.pairs:
+            first = self.camera_ids[0], self.frames[0]
+            paths = self.layout.image_path(*first), self.layout.mask_path(*first)
             raise ValueError(
                 f"no frame has both image and mask for the selected cameras; the first looked for were "
-                f"{self.layout.image_path(self.camera_ids[0], self.frames[0])} and "
-                f"{self.layout.mask_path(self.camera_ids[0], self.frames[0])}"
+                f"{paths[0]} and {paths[1]}{what_lies_there(paths)}"
             )
         for camera_id in set(self.camera_ids) - {camera_id for _, camera_id in self.pairs}:
+            paths = (
+                self.layout.image_path(camera_id, self.frames[0]),
+                self.layout.mask_path(camera_id, self.frames[0]),
+            )
             raise ValueError(
                 f"camera {camera_id} has no image with a mask in the selected frames; looked for "
-                f"{self.layout.image_path(camera_id, self.frames[0])}"
+                f"{paths[0]}{what_lies_there(paths)}"
             )
         present = {frame for frame, _ in self.pairs}
         absent = [frame for frame in self.frames if frame not in present]
@@ -211,7 +217,7 @@ class CaptureDataset:
                 )
         left_out = len(self.frames) * len(self.camera_ids) - len(self.pairs)
         if left_out:
-            log.info(
+            log.warning(
                 "%s: %d of %d images left out, their image or mask is missing (%d frames have none)",
                 self.layout.root,
                 left_out,
@@ -225,7 +231,10 @@ class CaptureDataset:
         if camera.image_size is not None:
             return camera.image_size
         frame = next(frame for frame, other in self.pairs if other == camera_id)
-        return decode_image(self.layout.image_path(camera_id, frame), cv2.IMREAD_GRAYSCALE).shape[::-1]
+        path = self.layout.image_path(camera_id, frame)
+        height, width = decode_image(path, cv2.IMREAD_GRAYSCALE).shape
+        check_lens(f"camera {camera_id} ({camera.name}), {path}", replace(camera, image_size=(width, height)))
+        return width, height
 
 
 def _widen(view: View, width: int, height: int) -> View:

@@ -27,6 +27,7 @@ from mmlphuman.files import read_plain_file
 from mmlphuman.resources import OutOfMemory, memory_for
 from mmlphuman.text import one_line
 
+SMALLEST = 16  # pixels a side of a scaled picture
 BAND = 64  # rows that are undistorted together, in the columns that the person takes there
 MASK_THRESHOLD = 128  # a brighter mask pixel is the person
 NEGLIGIBLE_DISTORTION = 1e-6  # coefficients below it move no pixel visibly
@@ -136,6 +137,11 @@ def scaled_camera(
     if not 0 < image_scaling <= 1:
         raise ValueError(f"image_scaling must be above 0 and at most 1, got {image_scaling}")
     width, height = (max(1, round(length * image_scaling)) for length in source_size)
+    if min(width, height) < min(SMALLEST, *source_size):
+        raise ValueError(
+            f"image_scaling: {image_scaling:g} makes pictures of {width}x{height} pixels out of "
+            f"{source_size[0]}x{source_size[1]}; {SMALLEST} a side are the least"
+        )
     ratio = np.array([width / source_size[0], height / source_size[1], 1.0])
     return (width, height), ratio[:, None] * camera.K
 
@@ -200,7 +206,7 @@ def decode_jpeg(data: bytes, mode: int) -> np.ndarray:
     *size, colours, _ = simplejpeg.decode_jpeg_header(data)
     height, width = map(int, size)
     if height * width > MAX_PIXELS:
-        raise ValueError(f"it claims {width}x{height} pixels, {MAX_PIXELS:,} are possible")
+        raise ValueError(f"it claims {width}x{height} pixels, at most {MAX_PIXELS:,} are possible")
     space = {cv2.IMREAD_GRAYSCALE: "GRAY", cv2.IMREAD_COLOR_RGB: "RGB"}.get(mode)
     if space is None:  # IMREAD_UNCHANGED
         space = "GRAY" if colours == "Gray" else "BGR"

@@ -132,12 +132,12 @@ def check_cameras(path: Path, cameras: Sequence[CalibratedCamera]) -> tuple[Cali
         if not name.isprintable() or name in ("", ".", "..") or any(mark in name for mark in "/\\"):
             raise ValueError(f"{path}: camera name {name!r} is not allowed; it must be a plain folder name")
     for camera in cameras:
-        _check_lens(f"{path}: camera '{camera.name}'", camera)
+        check_lens(f"{path}: camera '{camera.name}'", camera)
         _check_pose(f"{path}: camera '{camera.name}'", camera)
     return tuple(cameras)
 
 
-def _check_lens(where: str, camera: CalibratedCamera) -> None:
+def check_lens(where: str, camera: CalibratedCamera) -> None:
     for field in ("K", "dist"):
         if not np.isfinite(getattr(camera, field)).all():
             raise ValueError(f"{where}: {field} holds numbers that are not finite")
@@ -145,7 +145,7 @@ def _check_lens(where: str, camera: CalibratedCamera) -> None:
         raise ValueError(f"{where}: image size (width, height) {camera.image_size} must be positive")
     if camera.image_size is not None and camera.image_size[0] * camera.image_size[1] > MAX_PIXELS:
         raise ValueError(
-            f"{where}: image size (width, height) {camera.image_size}: {MAX_PIXELS:,} pixels are possible"
+            f"{where}: image size (width, height) {camera.image_size}: at most {MAX_PIXELS:,} pixels are possible"
         )
     focal, center = camera.K[[0, 1], [0, 1]], camera.K[:2, 2]
     if focal.min() <= 0:

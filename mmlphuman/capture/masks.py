@@ -6,18 +6,22 @@ Shape letters: H, W of the picture.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from mmlphuman.capture.images import MASK_THRESHOLD, decode_image, decode_mask
+from mmlphuman.types import Sample
 
 EMPTY_SHARE = 5e-4  # of the picture; a person is never smaller
 FULL_SHARE = 0.85  # of the picture; a person is never larger
 INVERTED_BORDER = 0.6  # share of the picture's border that a mask covers only if black and white are swapped
+REACH = 2.0  # metres about a pose's translation within which all of the person lies
 LOOKED_AT = 3  # masks of a camera whose first one shows nobody: the person may not have come yet
 
 
@@ -61,6 +65,29 @@ def check_masks(files: Sequence[tuple[Path, Path]]) -> None:
         f"mask {files[0][0]} shows nobody: {why_empty(*files[0])}; mend this camera's masks, or leave it out of "
         "train_cam_ids"
     )
+
+
+def check_direction(sample: Sample) -> None:
+    """Raises ValueError, one line, for a view whose mask lies nowhere near where calibration and poses put the person.
+
+    Catches cameras that look away, and lengths in other units; script/check_capture.py measures the rest.
+    """
+    for camera, mask, w2c, K in zip(
+        sample.camera_ids, sample.masks, sample.cameras.w2c, sample.cameras.intrinsics, strict=True
+    ):
+        rows, columns = (0.5 + axis.double() for axis in mask.nonzero(as_tuple=True))
+        center = w2c[:3, :3].double() @ sample.pose.translation.double() + w2c[:3, 3].double()
+        distance = float(center.norm())
+        if distance <= REACH or len(rows) == 0:
+            continue
+        rays = torch.linalg.inv(K.double()) @ torch.stack([columns, rows, torch.ones_like(rows)])
+        away = float(((center / distance) @ (rays / rays.norm(dim=0))).clamp(-1, 1).max().acos())
+        if away > math.asin(REACH / distance):
+            raise ValueError(
+                f"camera {camera}: in frame {sample.frame} the mask lies {math.degrees(away):.0f} degrees from where "
+                f"calibration and poses put the person, {distance:.3g} m away; do they belong together, in metres, R "
+                "and T from world to camera? script/check_capture.py looks closer"
+            )
 
 
 def why_empty(path: Path, image_path: Path) -> str:

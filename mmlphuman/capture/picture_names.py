@@ -8,6 +8,7 @@ with the expected ending counts, then they go by `ENDINGS`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,6 +37,31 @@ def find_picture(expected: Path) -> Path | None:
         return None
     name = pictures_by_stem(expected.parent.iterdir(), expected.suffix).get(expected.stem)
     return None if name is None else expected.with_name(name)
+
+
+def what_lies_there(expected: Iterable[Path]) -> str:
+    """For a message about files that are missing: what the first of their folders that lacks its file holds instead."""
+    for path in expected:
+        if find_picture(path) is not None:
+            continue
+        if not path.parent.is_dir():
+            return f"; there is no folder {path.parent}"
+        names = sorted(file.name for file in path.parent.iterdir() if not file.is_dir())
+        if not names:
+            return f"; {path.parent} holds no files"
+        pictures = [Path(name).stem for name in names if is_picture(name)]
+        remedy = "script/import_capture.py links pictures under the names that are needed"
+        if not pictures:
+            remedy = f"pictures end with {', '.join(ENDINGS)}"
+        elif any(_numbered_alike(stem, path.stem) for stem in pictures):
+            remedy = "change the frame range"
+        return f"; {path.parent} holds {len(names)} files such as {names[0]}: {remedy}"
+    return ""
+
+
+def _numbered_alike(stem: str, other: str) -> bool:
+    """Whether two names differ in their digits alone."""
+    return re.sub(r"\d", "0", stem) == re.sub(r"\d", "0", other)
 
 
 class FolderListing:

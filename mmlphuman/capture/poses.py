@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NUM_BETAS = 10
+MAX_BETA = 100.0  # of a coefficient, whose unit is a standard deviation; beyond lies damage
 # The arrays of smpl_params.npz as captures ship it, their columns, and where they go among the 165 numbers.
 POSE_PARTS = (
     ("global_orient", 3, slice(0, 3)),
@@ -148,6 +149,11 @@ def _first_betas(path: str | Path, betas: np.ndarray) -> np.ndarray:
         raise ValueError(f"{path}: 'betas' has shape {betas.shape}, (1, {NUM_BETAS}) is needed")
     if not np.isfinite(rows).all():
         raise ValueError(f"{path}: 'betas' holds numbers that are not finite")
+    if (largest := np.abs(rows).max()) > MAX_BETA:
+        raise ValueError(
+            f"{path}: 'betas' reaches {largest:.4g}, a shape that nobody has; coefficients of at most {MAX_BETA:g} are "
+            "needed"
+        )
     if rows.shape[1] > NUM_BETAS:
         log.warning("%s: 'betas' has %d numbers, the first %d are used", path, rows.shape[1], NUM_BETAS)
     if (rows[:, :NUM_BETAS] != rows[0, :NUM_BETAS]).any():

@@ -24,6 +24,7 @@ from mmlphuman.evaluation.metrics import ImagePair
 from mmlphuman.picture_files import laid_on
 
 OUR_NAME = re.compile(r"cam(\d+)_frame(\d+)")  # picture_files.image_name
+SMALLEST = 6  # pixels a side: SSIM's window reaches 5 beyond its pixel
 NAMED_AT_MOST = 3  # of the files without a match
 
 
@@ -117,6 +118,11 @@ def read_picture(path: Path, background: Sequence[float] | None = None) -> np.nd
         pixels = laid_on(pixels, background[::-1])
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         raise ValueError(f"{path}: is partly transparent; lay it on white and write it without alpha")
+    if min(pixels.shape[:2]) < SMALLEST:
+        height, width = pixels.shape[:2]
+        raise ValueError(
+            f"{path}: is {width}x{height}; pictures that are scored have at least {SMALLEST} pixels a side"
+        )
     if pixels.ndim != 3:
         raise ValueError(f"{path}: is a grey picture; write it in colour")
     return np.ascontiguousarray(pixels[..., ::-1])  # OpenCV keeps blue first

@@ -52,6 +52,10 @@ class Curve:
 
 def load_run(model_dir: Path, label: str, metric: str, axis: str) -> Curve:
     """metric: a key of METRICS; axis: of AXES. ValueError where the run has nothing to draw."""
+    if Path(model_dir).is_file():
+        raise ValueError(
+            f"{model_dir}: is a file; scores over training time are in model folders alone, name those"
+        )
     path = Path(model_dir) / FILE_NAME
     scores, values = [], []
     for score in read_scores(path):

@@ -33,7 +33,10 @@ PARTS = {
     ),
     "skinning weights": ("lbs_weights",),
     "control points": ("control_offsets", "position_bases", "control_to_anchor", "control_neighbours"),
-    "skeleton, training poses, light": ("light", "joints", "parents", "canonical_inverse", "pose_space"),
+    "skeleton, training poses, light": (
+        "light", "joints", "parents", "canonical_inverse", "pose_space", "frames",
+    ),
+    "template mesh": ("template",),
 }  # fmt: skip
 
 
@@ -57,7 +60,7 @@ def size_table(before: dict[str, int], after: dict[str, int]) -> str:
     sizes.append(("together", sum(before.values()), sum(after.values())))
     rows = [["megabytes", "full", "compact", ""]]
     rows += [
-        [part, f"{old / MEGABYTE:.2f}", f"{new / MEGABYTE:.2f}", f"{new / old:.1%}"]
+        [part, f"{old / MEGABYTE:.2f}", f"{new / MEGABYTE:.2f}", f"{new / old:.1%}" if old else ""]
         for part, old, new in sizes
     ]
     return "\n".join(aligned(rows))

@@ -174,7 +174,7 @@ def _nodes(
 ) -> list[dict]:
     """bones (J, 3), pelvis (3,), rotations (J, 4) of the pose in which the nodes stand, world (3, 3)."""
     root = {"name": "body", "children": [1]}
-    if world is not None:
+    if world is not None and not np.array_equal(world, np.eye(3)):
         matrix = np.eye(4)
         matrix[:3, :3] = world
         root["matrix"] = matrix.T.ravel().tolist()

@@ -1,6 +1,6 @@
 """A mesh of the avatar for tools without Gaussians: the canonical template, coloured and skinned by the Gaussians.
 
-Data path: MODEL/template.ply + TrainedAvatar -> AttachedMesh -> (what the MLPs see) SkinnedMesh -> (pose) PLY, or
+Data path: template mesh + TrainedAvatar -> AttachedMesh -> (what the MLPs see) SkinnedMesh -> (pose) PLY, or
 gltf. A preview: it has the avatar's coarse shape and matt colours, not its hair-thin detail.
 Shape letters: P vertices, T triangles, N Gaussians, J joints.
 """
@@ -22,9 +22,10 @@ from mmlphuman.avatar.neighbours import Interpolation, interpolation
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms
 from mmlphuman.files import atomic_write
+from mmlphuman.model_folder import TEMPLATE_NAME, folder_of, is_compact
 from mmlphuman.types import SH_DEGREE_0, Pose
 
-VERTICES_WANTED = 0.5  # a Gaussian: a mesh coarser than that would lose the pattern of clothes
+TRIANGLES_WANTED = 1.0  # a Gaussian: a mesh coarser than that would lose the pattern of clothes
 NEIGHBOURS = 4  # Gaussians that give a vertex its colour and skinning weights
 MIN_OPACITY = 1e-4  # keeps the colour of a vertex among transparent Gaussians a mean, not 0 / 0
 
@@ -49,11 +50,17 @@ class SkinnedMesh:
     lbs_weights: Tensor  # (P, J) rows sum to one
 
 
-def template_path(model: Path) -> Path:
-    """Where training left the template mesh of a model folder, a checkpoint in it, or a compact file beside it."""
-    if model.is_file():
-        return model.parent / "template.ply"
-    return (model.parent.parent if (model / "avatar.pt").is_file() else model) / "template.ply"
+def template_of(model: Path) -> trimesh.Trimesh:
+    """The canonical mesh that a model was trained on: in its folder, or carried by a compact file or lying beside it.
+
+    Raises FileNotFoundError or ValueError, one line each, if there is none to be had.
+    """
+    if is_compact(model):
+        from mmlphuman.export.compact import load_carried
+
+        carried = load_carried(model).template
+        return read_template(model.parent / TEMPLATE_NAME) if carried is None else carried
+    return read_template(folder_of(model) / TEMPLATE_NAME)
 
 
 def read_template(path: Path) -> trimesh.Trimesh:
@@ -68,7 +75,7 @@ def read_template(path: Path) -> trimesh.Trimesh:
 
 def attach_mesh(template: trimesh.Trimesh, avatar: Avatar) -> AttachedMesh:
     """Binds a canonical mesh to the Gaussians, its triangles split in four until they can carry the colours."""
-    while len(template.vertices) < VERTICES_WANTED * len(avatar.xyz):
+    while len(template.faces) < TRIANGLES_WANTED * len(avatar.xyz):
         template = template.subdivide()
     vertices = torch.as_tensor(np.asarray(template.vertices), dtype=torch.float32).to(avatar.xyz.device)
     near = interpolation(vertices, avatar.xyz, NEIGHBOURS)

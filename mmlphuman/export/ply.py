@@ -2,16 +2,19 @@
 
 Data path: PosedGaussians -> position, colour in world space, logit opacity, log-scales, quaternion -> PLY file.
 
-A vertex: x y z nx ny nz f_dc_0..2 f_rest_0..8 opacity scale_0..2 rot_0..3, float32, little endian. f_rest is
-channel by channel (red's three degree-1 coefficients, then green's, then blue's), opacity a logit, scales natural
-logarithms, rot (w, x, y, z) of unit length.
+A vertex: x y z nx ny nz f_dc_0..2 f_rest_0..44 opacity scale_0..2 rot_0..3, float32, little endian. f_rest is
+channel by channel (red's 15 coefficients of degrees 1 to 3, then green's, then blue's), opacity a logit, scales natural
+logarithms, rot (w, x, y, z) of unit length. Degrees 2 and 3 are zero: some readers know files of degree 3 alone. A file
+of degree 1, f_rest_0..8, says the same in 42% of the space, for readers that look at the header.
+
+Captures of photographs, which such files come from, have y down. SuperSplat and its relatives turn every file by half
+a turn about z, so our world, y up, is written turned by as much (TURNS).
 
 Our view-dependent colour (render.shading): colour = C0 sh0 + w . normalize(M^T (camera - position)), w the degree-1
 part and M the 3x3 part of the posing. A viewer's: harmonics of d = normalize(position - camera) in the world, without
 M. So the function to write down is f(d) = -(M w) . d / |M^T d|. Where M is a multiple of a rotation, f is of degree 1
 and nothing is lost. Skinning also stretches and shears; then f, which is odd in d, keeps a part in degrees 3, 5, ...
-which is left out. On the demo avatar that part is 2% of f, 3e-4 in colour; degree 3 would cost 36 numbers a Gaussian
-for it.
+which is left out. On the demo avatar that part is 2% of f, 3e-4 in colour.
 
 Shape letters: N Gaussians, Q quadrature directions.
 """
@@ -19,6 +22,7 @@ Shape letters: N Gaussians, Q quadrature directions.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,48 +31,86 @@ from plyfile import PlyData, PlyElement
 from torch import Tensor
 
 from mmlphuman.files import atomic_write
-from mmlphuman.types import PosedGaussians, symmetric_matrices
+from mmlphuman.types import PosedGaussians, symmetric_matrices, upper_triangles
 
 # Metres; thinner Gaussians, and covariances that rounding made indefinite, are written as this.
 MIN_SCALE = 1e-6
 MIN_OPACITY = 1e-6  # opacities stay this far from 0 and 1, where the logit is infinite
-SH1 = 9  # numbers of degree 1, all channels
+# The file's axis that points up -> the rotation from our world, y up, into the file's.
+TURNS = {
+    "-y": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),  # what splatting viewers expect
+    "y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "z": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
+}
+DEGREES = (1, 3)  # of the harmonics in the file
 
 GEOMETRY = ("x", "y", "z")
 NORMALS = ("nx", "ny", "nz")  # always zero; some viewers expect them
 COLOR = tuple(f"f_dc_{i}" for i in range(3))
-REST = tuple(f"f_rest_{i}" for i in range(SH1))
 SHAPE = ("opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4)))
-PROPERTIES = GEOMETRY + NORMALS + COLOR + REST + SHAPE
 NODES = 12  # Gauss-Legendre nodes in height; exact for polynomials up to degree 2 * 12 - 1
 CHUNK = 16384  # Gaussians at a time: bounds the (chunk, Q, 3) intermediate
 SMALLEST_STRETCH = 1e-6  # of the largest: below it a direction counts as squashed flat, not as 1 / 0
 
 
-def write_gaussian_ply(path: str | Path, gaussians: PosedGaussians) -> None:
-    """Writes the file, whole or not at all. Raises ValueError if the Gaussians are not finite."""
+def rest_properties(degree: int) -> tuple[str, ...]:
+    """Of the view-dependent colour: all channels' harmonics from degree 1 on."""
+    return tuple(f"f_rest_{i}" for i in range(3 * _numbers_above_0(degree)))
+
+
+def properties(degree: int) -> tuple[str, ...]:
+    """Of a vertex, in their order."""
+    return GEOMETRY + NORMALS + COLOR + rest_properties(degree) + SHAPE
+
+
+def write_gaussian_ply(path: str | Path, gaussians: PosedGaussians, up: str = "-y", degree: int = 3) -> None:
+    """Writes the file, whole or not at all; up: of TURNS, degree: of DEGREES. Raises ValueError if the Gaussians are
+    not finite."""
     bad = ~torch.cat([field.flatten(1) for field in _numbers(gaussians)], 1).isfinite().all(1)
     if bad.any():
         raise ValueError(f"{path}: {int(bad.sum())} of {len(bad)} Gaussians are not finite; is the pose?")
     gaussians = gaussians.to("cpu")  # where it is written from; its batched eigenvalues are safe at any count
+    gaussians = turned(gaussians, torch.tensor(TURNS[up], dtype=torch.float32))
     scales, quats = scales_and_quaternions(symmetric_matrices(gaussians.covariances))
     sh = world_sh(gaussians)
+    rest = torch.nn.functional.pad(sh[:, 1:].transpose(1, 2), (0, _numbers_above_0(degree) - 3))
     opacities = gaussians.opacities.clamp(MIN_OPACITY, 1 - MIN_OPACITY).logit()
     columns = torch.cat(
         [
             gaussians.xyz,
             torch.zeros_like(gaussians.xyz),
             sh[:, 0],
-            sh[:, 1:].transpose(1, 2).flatten(1),  # channel-major
+            rest.flatten(1),  # channel-major
             opacities[:, None],
             scales.log(),
             quats,
         ],
         1,
     )
-    table = np.ascontiguousarray(columns.numpy(), "<f4").view([(name, "<f4") for name in PROPERTIES])[:, 0]
+    table = np.ascontiguousarray(columns.numpy(), "<f4").view([(name, "<f4") for name in properties(degree)])[
+        :, 0
+    ]
     with atomic_write(path) as file:
         PlyData([PlyElement.describe(table, "vertex")], byte_order="<").write(file)
+
+
+def turned(gaussians: PosedGaussians, rotation: Tensor) -> PosedGaussians:
+    """The same in a world where x is rotation (3, 3) x: seen from a camera turned along, the same picture.
+
+    Harmonics stay, since they are functions of M^T direction and M turns along.
+    """
+    covariances = rotation @ symmetric_matrices(gaussians.covariances) @ rotation.T
+    return replace(
+        gaussians,
+        xyz=gaussians.xyz @ rotation.T,
+        covariances=upper_triangles(covariances),
+        linear=rotation @ gaussians.linear,
+    )
+
+
+def _numbers_above_0(degree: int) -> int:
+    """Harmonics of degrees 1 to `degree`."""
+    return (degree + 1) ** 2 - 1
 
 
 def _numbers(gaussians: PosedGaussians) -> list[Tensor]:

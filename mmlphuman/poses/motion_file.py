@@ -47,6 +47,7 @@ from mmlphuman.pose_layout import (
     JAW,
     JAW_POSE,
     LEFT_HAND_POSE,
+    NUM_JOINTS,
     POSE_DIM,
     RIGHT_HAND_POSE,
 )
@@ -65,6 +66,7 @@ MOTION_X = {"root_orient": (0, 3), "pose_body": (3, 66), "pose_hand": (66, 156),
             "expression": (159, 209), "trans": (309, 312), "betas": (312, 322)}  # fmt: skip
 MOTION_X_WIDTH = 322
 HAND_JOINTS = 15
+MAX_ROTATION = 4 * np.pi  # radians of one joint; beyond lie degrees and damage
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,20 @@ def read_motion(
     arrays = one_group(path, open_arrays(Path(path)))
     if arrays.names == ("",):
         arrays = _single_array(path, arrays.read(""))
-    return _Reader(path, arrays, model_file, hands, translation, face).motion()
+    motion = _Reader(path, arrays, model_file, hands, translation, face).motion()
+    _check_rotations(path, motion)
+    return motion
+
+
+def _check_rotations(path: str | Path, motion: Motion) -> None:
+    """ValueError for angles that no person's joint has."""
+    angles = np.linalg.norm(motion.poses.reshape(-1, NUM_JOINTS, 3).astype(np.float64), axis=2)
+    if angles.max() > MAX_ROTATION:
+        frame, joint = np.unravel_index(angles.argmax(), angles.shape)
+        raise ValueError(
+            f"{path}: '{motion.name_of(int(joint))}' turns joint {joint} by {angles.max():.4g} radians in frame "
+            f"{frame}; axis-angle vectors in radians, at most {MAX_ROTATION:.4g}, are needed (are these degrees?)"
+        )
 
 
 def about_pelvis(
@@ -458,7 +473,9 @@ class _Reader:
             raise ValueError(
                 f"{self.path}: '{positions[0]}' holds the joints' positions, not rotations; fit SMPL to them first"
             )
-        raise ValueError(f"{self.path}: holds no poses that are known here but {self._holds()}; {ACCEPTED}")
+        raise ValueError(
+            f"{self.path}: holds no poses that are known here; it holds {self._holds()}; {ACCEPTED}"
+        )
 
     def _holds(self) -> str:
         return ", ".join(self.arrays.names[:12]) + ", ..." * (len(self.arrays.names) > 12) or "nothing"

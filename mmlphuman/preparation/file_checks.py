@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial import KDTree
 
 from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.masks import MaskMeasures, why_empty
@@ -135,11 +134,12 @@ def check_files(layout: CaptureLayout, survey: Survey) -> list[Finding]:
 
 def check_twin_cameras(layout: CaptureLayout) -> Finding:
     """One camera entered twice, e.g. copied in the calibration file."""
-    w2c = np.stack([camera.w2c for camera in layout.cameras])
-    pairs = KDTree(w2c.reshape(len(w2c), -1)).query_pairs(SAME_PLACE, p=np.inf)
-    twins = [
-        f"{camera_name(layout, first)} and {camera_name(layout, second)}" for first, second in sorted(pairs)
-    ]
+    w2c = np.stack([camera.w2c for camera in layout.cameras]).reshape(len(layout.cameras), -1)
+    first_of: dict[tuple, int] = {}
+    twins = []
+    for camera, place in enumerate(map(tuple, np.round(w2c / SAME_PLACE).tolist())):
+        if (first := first_of.setdefault(place, camera)) != camera:
+            twins.append(f"{camera_name(layout, first)} and {camera_name(layout, camera)}")
     if twins:
         return Finding("cameras", WARNING, "cameras with the same pose, entered twice?", cut_list(twins))
     if len(w2c) == 1:

@@ -5,6 +5,7 @@ Data path: survey, pose_checks, fit_checks -> Finding -> table, report.json, exi
 
 from __future__ import annotations
 
+import itertools
 import json
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -12,10 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmlphuman.files import atomic_write
+from mmlphuman.json_file import read_json
 from mmlphuman.text import range_parts
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 EXIT_STATUS = {OK: 0, ERROR: 1, WARNING: 2}
+REPORT_NAME = "report.json"
 LISTED = 8  # items that a row names before it only counts
 TABLE_WIDTH, CHECK_WIDTH, RESULT_WIDTH = 118, 22, 9
 
@@ -57,6 +60,19 @@ def closing_line(findings: Sequence[Finding]) -> str:
     if warnings:
         return f"can be trained, look at {warnings} warning(s) first"
     return "sound: no error, no warning"
+
+
+def report_folder(parent: Path, capture: Path) -> Path:
+    """Where a capture's report goes: check_NAME, or check_NAME_2 and so on where another's of that name lies."""
+    for number in itertools.count(1):
+        folder = parent / (f"check_{capture.name}" + f"_{number}" * (number > 1))
+        try:
+            owner = read_json(folder / REPORT_NAME)["capture"]
+        except (ValueError, OSError, LookupError, TypeError):  # none, or damaged
+            return folder
+        if owner == str(capture):
+            return folder
+    raise AssertionError("itertools.count does not end")
 
 
 def write_report(path: Path, capture: Path, findings: Sequence[Finding], measures: dict) -> None:

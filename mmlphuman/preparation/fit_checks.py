@@ -197,18 +197,31 @@ def _check_hands(fits: Sequence[Fit]) -> Finding:
             per_frame.setdefault(fit.frame, []).extend(fit.hand_gain)
     gains = np.array([np.mean(values) for values in per_frame.values()])
     if len(gains) < 3:
-        return Finding("hand convention", OK, "not decidable: hands are hardly in view")
+        return Finding(
+            "hand convention", OK, "not decidable: hands are hardly in view, or the body fits too loosely"
+        )
     error = gains.std(ddof=1) / np.sqrt(len(gains))
-    numbers = f"mean hand changes the hands' outlines for the {'better' if gains.mean() > 0 else 'worse'} by "
-    numbers += f"{abs(gains.mean()):.1f} +- {error:.1f} cm^2 a hand"
+    changed = (
+        f"{'better' if gains.mean() > 0 else 'worse'} by {abs(gains.mean()):.1f} +- {error:.1f} cm^2 a hand"
+    )
     if gains.mean() > max(HAND_GAIN, HAND_SIGMAS * error):
         return Finding(
             "hand convention",
             WARNING,
-            f"{numbers}: the poses seem to be relative to the mean hand (flat_hand_mean=False); add "
-            "hands_meanl and hands_meanr of the model file",
+            f"with the model file's mean hand added the hands would fit the masks {changed}: the poses seem to be "
+            "relative to it (flat_hand_mean=False); add hands_meanl and hands_meanr",
             "smpl_params.npz left_hand_pose, right_hand_pose",
         )
-    if abs(gains.mean()) < HAND_SIGMAS * error:
-        return Finding("hand convention", OK, f"not decidable: {numbers}")
-    return Finding("hand convention", OK, numbers)
+    if gains.mean() > -HAND_SIGMAS * error:
+        return Finding(
+            "hand convention",
+            OK,
+            "not decidable: with the model file's mean hand added the hands would fit the masks about as well "
+            f"({changed})",
+        )
+    return Finding(
+        "hand convention",
+        OK,
+        "relative to flat hands, as the method takes them: with the model file's mean hand added they would fit the "
+        f"masks {changed}",
+    )

@@ -25,7 +25,7 @@ from mmlphuman.capture.calibration import calibration_content
 from mmlphuman.capture.images import MASK_THRESHOLD, decode_image, decode_mask
 from mmlphuman.capture.layout import CalibratedCamera
 from mmlphuman.capture.poses import betas_of_capture
-from mmlphuman.files import atomic_folder
+from mmlphuman.files import atomic_folder, free_folder
 from mmlphuman.picture_files import write_png
 from mmlphuman.poses.motion_file import read_motion
 from mmlphuman.preparation.source_pictures import SourcePictures
@@ -79,9 +79,7 @@ def import_capture(
 
     Raises ValueError for pictures that do not belong to the cameras or to the poses, and for a folder in use.
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out}: is not empty; choose another folder")
+    out = free_folder(out, "--out")
     frames = 1 + max(frame for camera in pictures for frame in _frames(camera.images, numbering))
     notes = _numbering_notes(pictures, numbering, frames)
     cameras, fitted_notes = fit_to_pictures(calibration, pictures)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +21,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmlphuman.animation.camera_file import CameraView, camera_from_json, camera_list, read_camera_list
+from mmlphuman.animation.camera_file import (
+    CameraView,
+    camera_from_json,
+    camera_list,
+    camera_list_of,
+    cameras_of_list,
+)
 from mmlphuman.animation.hands import hand_pose
-from mmlphuman.animation.pose_file import UP_ROTATIONS, PoseOptions, read_pose_file
+from mmlphuman.animation.pose_file import UP_ROTATIONS
 from mmlphuman.animation.render_sequence import to_cameras
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import Backend
 from mmlphuman.body.kinematics import canonical_pose
+from mmlphuman.model_folder import training_frames
 from mmlphuman.pose_layout import BODY_POSE, EXPRESSION_DIM, HANDS_POSE, JAW_POSE, POSE_DIM
 from mmlphuman.streaming.handover import Job
 from mmlphuman.streaming.messages import (
@@ -150,10 +157,12 @@ class LiveScene:
         poses: np.ndarray,  # (F, 165) of the training frames
         translations: np.ndarray,  # (F, 3) metres
         frames: Collection[int],  # (F,) their numbers in the capture
-        cameras: Mapping[int, CameraView],  # training cameras by id
+        cameras: Mapping[int, CameraView],  # the capture's, by id
         title: str,
         expressions: np.ndarray | None = None,  # (F, 10) of the training frames; None: no frame has any
-        held_out: Mapping[int, CameraView] | None = None,  # the capture's other cameras by id
+        held_out: Collection[int] = (),  # ids of the cameras that training does not see
+        # Of a run that refines poses: position of a training frame -> its joints (165,) and translation (3,) of now.
+        refined: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
         photographs: Photographs | None = None,
     ):
         self.trained = trained  # a run in progress puts the avatar of now here before each picture
@@ -162,10 +171,11 @@ class LiveScene:
         none = np.zeros((len(self.poses), EXPRESSION_DIM))
         self.expressions = none if expressions is None else np.asarray(expressions)
         self.frames, self.cameras = tuple(int(frame) for frame in frames), dict(cameras)
+        self.held_out, self.refined = frozenset(held_out), refined
         root = trained.avatar.joints[0].cpu().numpy()
         # Mean of the posed root joint, which turns about itself.
         self.center = root + self.translations.mean(0)
-        self.held_out, self.photographs = dict(held_out or {}), photographs
+        self.photographs = photographs
         self.up = world_up(self.cameras.values())
         self.floor = floor_height(trained.avatar, self.poses, self.translations, self.up)
         self.rest_rotation = _standing(self.up)
@@ -176,12 +186,17 @@ class LiveScene:
         self.pace = Pace()
 
     def welcome(self, training: bool) -> Welcome:
+        def held_out_last(id: int) -> tuple[bool, int]:  # a viewer begins with the first
+            return id in self.held_out, id
+
         return Welcome(
             title=self.title,
             gaussians=len(self.trained.avatar.xyz),
             training=training,
-            cameras=_entries(self.cameras),
-            held_out=_entries(self.held_out),
+            cameras=tuple(
+                CameraEntry(id, _sendable(self.cameras[id]), trained=id not in self.held_out)
+                for id in sorted(self.cameras, key=held_out_last)
+            ),
             frames=self.frames,
             center=tuple(self.center.tolist()),
             floor=self.floor,
@@ -318,7 +333,9 @@ class LiveScene:
     def _training_frame(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Joints, translation, expression."""
         self._check_frame(position)
-        return self.poses[position], self.translations[position], self.expressions[position]
+        pose = self.poses[position], self.translations[position]
+        joints, translation = pose if self.refined is None else self.refined(position)
+        return joints, translation, self.expressions[position]
 
     def _check_frame(self, position: int) -> None:
         if not 0 <= position < len(self.poses):
@@ -390,53 +407,53 @@ class Answers:
 def scene_of_model(
     path: Path, trained: TrainedAvatar, backend: Backend, photographs: Photographs | None = None
 ) -> LiveScene:
-    """A finished avatar that `load_model(path)` gave. A compact file has no training cameras and frames: the body
-    poses of its pose space, at the origin, stand for them, and there are no photographs. Raises ValueError for damaged
-    files, and for photographs of another capture."""
-    folder = path if (path / "poses.npz").is_file() else path.parent.parent  # path: one checkpoint's folder
-    if path.is_dir() and (folder / "poses.npz").is_file():
-        sequence = read_pose_file(folder / "poses.npz", PoseOptions(face=trained.config.face))
-        file = folder / "cameras.json"
-        cameras = read_camera_list(file) if file.is_file() else {}
-        seen = read_camera_list(file, trained_only=True) if cameras else {}
-        if photographs is not None:
-            photographs.check_cameras(cameras)
-        return LiveScene(
-            trained,
-            backend,
-            sequence.poses,
-            sequence.translations,
-            sequence.frames,
-            seen,
-            title_of(path),
-            sequence.expressions,
-            held_out={id: view for id, view in cameras.items() if id not in seen},
-            photographs=photographs,
-        )
-    poses = trained.pose_space.training_poses.cpu().numpy().copy()
-    poses[:, : BODY_POSE.start] = 0
-    joints, expressions = poses[:, :POSE_DIM], poses[:, POSE_DIM:]
-    still = np.zeros((len(poses), 3))
-    return LiveScene(trained, backend, joints, still, range(len(poses)), {}, title_of(path), expressions)
+    """A finished avatar that `load_model(path)` gave. Where nothing tells training's frames (a bare checkpoint, a
+    compact file of former versions) the body poses of the pose space, at the origin, stand for them, and cameras, which
+    would not look there, are left out, and photographs with them. Raises ValueError for damaged files, and for
+    photographs of another capture."""
+    frames = training_frames(path, trained.config)
+    if frames is None:
+        poses = trained.pose_space.training_poses.cpu().numpy().copy()
+        poses[:, : BODY_POSE.start] = 0
+        joints, expressions = poses[:, :POSE_DIM], poses[:, POSE_DIM:]
+        still = np.zeros((len(poses), 3))
+        return LiveScene(trained, backend, joints, still, range(len(poses)), {}, title_of(path), expressions)
+    content = camera_list_of(path)
+    cameras, seen = (
+        {} if content is None else cameras_of_list(content, str(path), trained_only)
+        for trained_only in (False, True)
+    )
+    if photographs is not None:
+        photographs.check_cameras(cameras)
+    return LiveScene(
+        trained,
+        backend,
+        frames.poses,
+        frames.translations,
+        frames.frames,
+        cameras,
+        title_of(path),
+        frames.expressions,
+        held_out=cameras.keys() - seen.keys(),
+        photographs=photographs,
+    )
 
 
 def scene_of_run(trainer: Trainer, title: str) -> LiveScene:
     """A run in progress: the trainer's own avatar and the capture that it holds."""
     dataset = trainer.scene.training
-    frames = dataset.seen_frames
-    cameras: dict[bool, dict[int, CameraView]] = {True: {}, False: {}}  # trained on or not
-    for entry in camera_list(dataset):
-        cameras[entry["trained"]][entry["id"]] = camera_from_json(entry, f"camera {entry['id']}")
+    frames, entries = dataset.seen_frames, camera_list(dataset)
     return LiveScene(
         trainer.trained().to(trainer.device),  # its pose space, which training itself does not need there
         trainer.backend,
         dataset.poses.poses[frames],
         dataset.poses.translations[frames],
         frames,
-        cameras[True],
+        {entry["id"]: camera_from_json(entry, f"camera {entry['id']}") for entry in entries},
         title,
         dataset.poses.expressions_of(frames),
-        held_out=cameras[False],
+        held_out=[entry["id"] for entry in entries if not entry["trained"]],
+        refined=trainer.refinement.poses.of_now if trainer.refinement.poses is not None else None,
         photographs=Photographs(dataset.layout),
     )
 
@@ -463,10 +480,6 @@ def _standing(up: np.ndarray) -> np.ndarray:
     axis = np.abs(up).argmax()
     name = AXES[axis] if up[axis] > 0 else f"-{AXES[axis]}"
     return np.array(UP_ROTATIONS[name], float).T
-
-
-def _entries(cameras: Mapping[int, CameraView]) -> tuple[CameraEntry, ...]:
-    return tuple(CameraEntry(id, _sendable(view)) for id, view in sorted(cameras.items()))
 
 
 def _sendable(view: CameraView) -> CameraView:

@@ -163,6 +163,7 @@ class CameraEntry:
 
     id: Whole
     camera: CameraView
+    trained: bool = True  # False: held out, training did not see its pictures
 
 
 @dataclass(frozen=True)
@@ -172,10 +173,7 @@ class Welcome:
     title: Name
     gaussians: Whole
     training: bool  # a run in progress: the avatar changes, State tells how far it is
-    cameras: Annotated[tuple[CameraEntry, ...], Meta(max_length=MAX_ENTRIES)] = ()  # of training
-    held_out: Annotated[
-        tuple[CameraEntry, ...], Meta(max_length=MAX_ENTRIES)
-    ] = ()  # cameras that training does not see
+    cameras: Annotated[tuple[CameraEntry, ...], Meta(max_length=MAX_ENTRIES)] = ()
     # Training frames, numbers as in the capture.
     frames: Annotated[tuple[Whole, ...], Meta(max_length=MAX_ENTRIES)] = ()
     center: Place = (0.0, 0.0, 0.0)  # where the person is, to orbit about

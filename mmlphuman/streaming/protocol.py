@@ -74,10 +74,7 @@ POSE_ARRAYS = {
     "rotation": ((3, 3), 1 + messages.ROUNDING),
 }
 WITH_POSE = RenderRequest, PointQuestion, PoseQuestion, PoseAnswer
-CAMERA_LISTS, CAMERA_ENTRIES = (
-    ("keys", "views"),
-    ("cameras", "held_out"),
-)  # fields of cameras, of CameraEntries
+CAMERA_LISTS, CAMERA_ENTRIES = ("keys", "views"), "cameras"  # fields of cameras, of CameraEntries
 # msgspec's words for what is wrong, and ours.
 MISSING = "Object missing required field "
 WORDS = {
@@ -213,9 +210,8 @@ def _check_names(content: dict[str, Any], message: Any, where: str) -> None:
     if isinstance(message, WITH_POSE):
         _check_names(content["pose"], message.pose, f"{where}: pose")
     if isinstance(message, Welcome):
-        for name in CAMERA_ENTRIES:
-            for entry, read in zip(content[name], getattr(message, name), strict=True):
-                _check_names(entry, read, f"{where}: {name}")
+        for entry, read in zip(content[CAMERA_ENTRIES], message.cameras, strict=True):
+            _check_names(entry, read, f"{where}: {CAMERA_ENTRIES}")
 
 
 def _decode(text: str | bytes, limit: int, kinds: dict[str, type]) -> Any:
@@ -244,8 +240,8 @@ def _read_cameras(content: dict[str, Any], where: str) -> None:
             content[name] = [
                 _read_camera(view, f"{where}: {name}") if isinstance(view, dict) else view for view in views
             ]
-    entries = [content.get(name) for name in CAMERA_ENTRIES]
-    for holder in (content, *(entry for some in entries if isinstance(some, list) for entry in some)):
+    entries = content.get(CAMERA_ENTRIES)
+    for holder in (content, *(entries if isinstance(entries, list) else ())):
         if isinstance(holder, dict) and isinstance(holder.get("camera"), dict):
             holder["camera"] = _read_camera(holder["camera"], f"{where}: camera")
 

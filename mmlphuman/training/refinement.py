@@ -184,6 +184,14 @@ class PoseRefinement:
         return replace(self.fitted, poses=poses, translations=places)
 
     @torch.no_grad()
+    def of_now(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """(165,) joints and (3,) translation of a training frame, as corrected so far."""
+        joints, translation = self.corrected(
+            self.joints[row], self.translations[row], self.turning[row], self.learnt.values[row]
+        )
+        return joints.cpu().numpy(), translation.cpu().numpy()
+
+    @torch.no_grad()
     def moved(self) -> tuple[np.ndarray, np.ndarray]:
         """(F, 22) degrees and (F,) centimetres."""
         size = torch.linalg.vector_norm(bounded(self.learnt.values), dim=-1).cpu().numpy()

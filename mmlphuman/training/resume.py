@@ -35,7 +35,7 @@ from mmlphuman.training.loop import Trainer
 from mmlphuman.training.run_setup import (
     CAMERAS_NAME,
     DATA_DIR,
-    POSES_NAME,
+    POSES_FILE,
     RUN_NAME,
     STARTED_FROM,
     Scene,
@@ -187,9 +187,9 @@ def _camera_difference(dataset: CaptureDataset, model_dir: Path) -> str:
 
 
 def _pose_difference(dataset: CaptureDataset, model_dir: Path) -> str:
-    if not (model_dir / POSES_NAME).is_file():
+    if not (model_dir / POSES_FILE).is_file():
         return ""
-    begun = read_npz(model_dir / POSES_NAME, ("frames", "betas", "poses", "translations"), ("expression",))
+    begun = read_npz(model_dir / POSES_FILE, ("frames", "betas", "poses", "translations"), ("expression",))
     frames = dataset.seen_frames
     if begun["frames"].tolist() != frames:
         return f"it trains on frames {ranges(frames)}, the run on {ranges(begun['frames'].tolist())}"

@@ -29,19 +29,19 @@ from mmlphuman.body.smplx_model import load_body
 from mmlphuman.body.weight_volume import find_or_make_weight_volume
 from mmlphuman.capture.dataset import CaptureDataset, test_dataset, training_dataset
 from mmlphuman.capture.formats import open_capture
-from mmlphuman.capture.masks import check_masks
+from mmlphuman.capture.masks import check_direction, check_masks
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import versions
 from mmlphuman.config import Config, save_config
-from mmlphuman.model_folder import SETTINGS_FILE, list_checkpoints
-from mmlphuman.output_folder import is_free
+from mmlphuman.files import free_folder
+from mmlphuman.model_folder import POSES_FILE, SETTINGS_FILE, TEMPLATE_NAME, list_checkpoints
 from mmlphuman.pose_layout import NUM_JOINTS
 from mmlphuman.resources import memory_for, require_memory
-from mmlphuman.training.starting_avatar import TEMPLATE_NAME, StartingAvatar
+from mmlphuman.training.starting_avatar import StartingAvatar
 
 CUBLAS_WORKSPACE = ":4096:8"  # one of the two that cuBLAS documents as reproducible
 DATA_DIR, STARTED_FROM = "data_dir", "init_from"  # of what RUN_NAME records
-RUN_NAME, CAMERAS_NAME, POSES_NAME = "run.json", "cameras.json", "poses.npz"  # what a run was begun with
+RUN_NAME, CAMERAS_NAME = "run.json", "cameras.json"  # what a run was begun with; POSES_FILE as well
 BYTES_A_NUMBER = 4
 LOCK_NAME = "run.lock"  # says who trains here, or who did last
 
@@ -96,7 +96,8 @@ def build_scene(config: Config, data_dir: Path, say=print, start: StartingAvatar
         start.check_body(body)
         lit = "" if start.light_up(translations) else "; people stand in another place, the light starts anew"
         say(
-            f"starting from {start.path}, iteration {start.iteration:,}: its Gaussians, bases and MLPs; optimisers and "
+            f"starting from {start.path}, iteration {start.iteration:,}: its Gaussians, bases and MLPs, with "
+            f"{' = '.join([*start.switched_on, '0']) if start.switched_on else 'nothing switched on'}; optimisers and "
             f"learning rates are new{lit}"
         )
         surface = start.surface(layout.template_path, body)
@@ -122,12 +123,12 @@ def numbers_of_a_gaussian(config: Config) -> int:
 
 def read_one_of_each_camera(dataset: CaptureDataset) -> None:
     """Raises before anything is written for a fault that a camera's files share, such as masks of another size, or
-    that show nobody."""
+    that show nobody, or somebody elsewhere than its calibration."""
     frames: dict[int, list[int]] = {}
     for frame, camera in dataset.pairs:
         frames.setdefault(camera, []).append(frame)
     for camera, of_it in sorted(frames.items()):
-        dataset.sample(of_it[0], (camera,))
+        sample = dataset.sample(of_it[0], (camera,))
         try:
             layout = dataset.layout
             check_masks(
@@ -135,20 +136,17 @@ def read_one_of_each_camera(dataset: CaptureDataset) -> None:
             )
         except ValueError as error:
             raise ValueError(f"camera {camera}: {error}") from error
+        check_direction(sample)
 
 
-def refuse_occupied(model_dir: Path) -> None:
-    """Raises ValueError where a new run would land on something: nothing is ever overwritten."""
-    model_dir = Path(model_dir)
-    if not is_free(model_dir):
-        hint = "continue it with --resume, or " if list_checkpoints(model_dir) else ""
-        raise ValueError(f"--out_dir {model_dir} is not empty; {hint}choose another folder")
+def refuse_occupied(model_dir: Path) -> Path:
+    """Where the folder will be. ValueError where a new run would land on something: nothing is ever overwritten."""
+    return free_folder(model_dir, hint="continue it with --resume, or " * bool(list_checkpoints(model_dir)))
 
 
 def create_model_folder(model_dir: Path, fill: Callable[[Path], None]) -> None:
     """Makes a new model folder that is complete from the moment it exists: `fill` writes into a temporary one."""
-    model_dir = Path(model_dir)
-    refuse_occupied(model_dir)
+    model_dir = refuse_occupied(model_dir)
     model_dir.parent.mkdir(parents=True, exist_ok=True)
     for leftover in model_dir.parent.glob(f".{model_dir.name}.unfinished-*"):
         if not _is_alive(leftover.name.rpartition("-")[2]):
@@ -202,7 +200,7 @@ def write_run_record(
     frames = dataset.seen_frames
     poses = dataset.poses
     np.savez(
-        folder / POSES_NAME,
+        folder / POSES_FILE,
         frames=frames,
         betas=poses.betas,
         poses=poses.poses[frames],

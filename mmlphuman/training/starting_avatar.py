@@ -32,7 +32,7 @@ from mmlphuman.avatar.light import SceneLight
 from mmlphuman.avatar.neighbours import InterpolationTable, interpolation, nearest
 from mmlphuman.body.smplx_model import Body
 from mmlphuman.config import Config
-from mmlphuman.model_folder import FURTHEST_MOVE, load_model
+from mmlphuman.model_folder import FURTHEST_MOVE, TEMPLATE_NAME, is_compact, load_model
 
 # Settings that decide what numbers an avatar has and what they mean.
 SHAPING = (
@@ -45,7 +45,6 @@ SWITCHES = {
     "iteration_gsparam_basis": "property_bases",
     "iteration_sh_degree": "sh1",
 }
-TEMPLATE_NAME = "template.ply"  # the surface that the Gaussians were placed on, in the canonical pose
 OTHER_BODY = 0.01  # metres between joints
 
 
@@ -100,6 +99,11 @@ class StartingAvatar:
 
     def surface(self, capture_template: Path, body: Body) -> trimesh.Trimesh:
         """The mesh that its Gaussians lie on, if that was kept; else as of a new avatar."""
+        if is_compact(self.path):
+            from mmlphuman.export.compact import load_carried
+
+            if (carried := load_carried(self.path).template) is not None:
+                return carried
         if self.template is None:
             return load_template(capture_template, body)
         return read_template_mesh(self.template)

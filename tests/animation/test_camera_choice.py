@@ -117,6 +117,11 @@ def test_a_camera_of_a_calibration(tmp_path, model, form):
         choose_cameras(f"{path}#7", model)
 
 
+def test_the_only_camera_of_a_calibration_needs_no_name(tmp_path, model):
+    write_transforms(tmp_path / "transforms.json", some_cameras(1))
+    assert choose_cameras(str(tmp_path / "transforms.json"), model)[0].width == 640
+
+
 def test_a_calibration_without_sizes(tmp_path, model):
     truth = some_cameras(2)
     write_easymocap(tmp_path, truth, with_size=False)

@@ -15,6 +15,7 @@ from mmlphuman.animation.camera_path import (
     make_shots,
     mean_pelvis,
     nearest_axis,
+    smoothed,
     turntable,
 )
 from mmlphuman.animation.pose_file import UP_ROTATIONS, PoseSequence
@@ -291,14 +292,20 @@ def test_a_camera_that_follows_keeps_the_person_in_place(up):
     (shot,) = make_shots([view], poses, PELVIS, follow=True)
     places = [poses.rotation @ (PELVIS + translation) for translation in poses.translations]
     seen = np.array([in_picture(view, place) for view, place in zip(shot.views, places, strict=True)])
-    assert np.abs(seen - seen[30]).max() < 45, "but for the beginning and the end, where smoothing lags"
-    assert np.abs(seen[20:40] - seen[30]).max() < 4
+    assert np.abs(seen - seen[30]).max() < 4
     (still,) = make_shots([view], poses, PELVIS)
     assert max(abs(in_picture(view, place)[0]) for view, place in zip(still.views, places, strict=True)) > 160
     assert all(np.array_equal(view.w2c[:3, :3], shot.views[0].w2c[:3, :3]) for view in shot.views)
     np.testing.assert_allclose(shot.views[0].w2c, view.w2c, atol=1e-12)
     heights = np.array([view.center[1] for view in shot.views])
     assert np.ptp(heights[15:45]) < 0.002, "of two centimetres up and down in every six frames"
+
+
+@pytest.mark.parametrize("count", [1, 2, 16])
+def test_a_runner_is_followed_from_the_first_frame_to_the_last(count):
+    """Of a clip much shorter than what is smoothed over."""
+    way = np.outer(np.arange(count), [0.3, 0.1, -0.2]) + 5
+    np.testing.assert_allclose(smoothed(way, 30), way, atol=1e-9)
 
 
 def test_turntable_and_path_follow_too():
@@ -313,7 +320,7 @@ def test_turntable_and_path_follow_too():
         offsets = np.array(
             [a.center - b.center for a, b in zip(following.views, held_shot.views, strict=True)]
         )
-        np.testing.assert_allclose(offsets[30], [1, 0, 0], atol=0.25)
+        np.testing.assert_allclose(offsets[30], [1, 0, 0], atol=0.02)
         assert (np.diff(offsets[:, 0]) > 0).all()
 
 

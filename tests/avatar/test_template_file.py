@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -64,3 +65,18 @@ def test_clothes_are_no_fault_and_without_a_file_it_is_the_body(body, tmp_path):
         np.testing.assert_allclose(mesh.vertices, vertices * wider, atol=1e-5)
     own = load_template(tmp_path / "none.ply", replace(body))
     np.testing.assert_array_equal(own.vertices, vertices)
+
+
+@pytest.mark.parametrize("kind", ["link to nowhere", "folder", "pipe"])
+def test_what_stands_in_the_place_of_a_template_is_not_passed_over(body, tmp_path, kind):
+    path = tmp_path / "template.ply"
+    make = {
+        "link to nowhere": lambda: path.symlink_to("moved.ply"),
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path),
+    }
+    make[kind]()
+    with pytest.raises(
+        ValueError, match="template.ply: no file but a link that leads nowhere, .*; mend it, or remove"
+    ):
+        load_template(path, body)

@@ -174,5 +174,5 @@ def test_bad_files(tmp_path, damage, message):
 def test_missing_file_and_silly_resolution(spindle, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         WeightVolume.load(tmp_path / "absent.npz")
-    with pytest.raises(ValueError, match="resolution must be at least 8"):
+    with pytest.raises(ValueError, match="resolution must be from 8 to 512"):
         build_weight_volume(spindle, resolution=2)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from faults import assert_one_line
+from faults import assert_one_line, read_all
 from small_capture import CALIBRATIONS, CAMERAS, HEIGHT, LAYOUTS, WIDTH
 
 from mmlphuman.capture.formats import open_capture
@@ -86,6 +86,20 @@ def test_fault_in_a_field_of_a_json_calibration(capture_of, layout, fault):
             calibration[CAMERA][field] = value
     path.write_text(json.dumps(calibration))
     assert_one_line(root, [CALIBRATIONS[layout], f"camera '{CAMERA}'", *names])
+
+
+@pytest.mark.parametrize("layout", JSON_LAYOUTS)
+def test_a_lens_is_compared_with_pictures_where_the_calibration_tells_no_size(capture_of, layout):
+    root = capture_of(layout)
+    path = root / CALIBRATIONS[layout]
+    calibration = json.loads(path.read_text())
+    for camera in calibration.values():
+        del camera["imgSize"]
+    path.write_text(json.dumps(calibration))
+    assert read_all(root)
+    calibration[CAMERA]["K"] = intrinsics(1.6, 1.2, 0.5, 0.5)
+    path.write_text(json.dumps(calibration))
+    assert_one_line(root, [CAMERA, "K: focal lengths fx, fy come to 1.6, 1.2 pixels", "check their unit"])
 
 
 JSON_TEXT_FAULTS = {

@@ -115,6 +115,7 @@ def test_reading_writes_nothing(small_capture):
         ({"camera_ids": ()}, "select at least one camera"),
         ({"frames": range(FRAMES + 1)}, "frame 6 does not exist.*frames 0 to 5"),
         ({"image_scaling": 0}, "image_scaling must be"),
+        ({"image_scaling": 0.001}, "image_scaling: 0.001 makes pictures of 1x1 pixels"),
     ],
 )
 def test_selection_that_does_not_exist(small_capture, options, message):
@@ -129,6 +130,14 @@ def test_frames_with_poses_but_without_images(small_capture):
             image_path(small_capture, camera, frame).unlink()
     with pytest.raises(ValueError, match=r"frame 4 has no image and mask in any camera \(2 such frames"):
         dataset_of(small_capture)
+
+
+def test_gaps_are_said(small_capture, caplog):
+    dataset_of(small_capture)
+    assert not caplog.text
+    mask_path(small_capture, 1, 2).unlink()
+    dataset_of(small_capture)
+    assert "1 of 18 images left out, their image or mask is missing (0 frames have none)" in caplog.text
 
 
 def test_camera_or_selection_without_any_image(small_capture):

@@ -100,3 +100,31 @@ def test_a_gap_among_masks_is_not_filled_with_alpha(capture_of, layout):
     convert(root, layout, image_path, ".png", 1)
     mask_path(root, 1, 2, layout).unlink()
     assert read_all(root) == FRAMES * len(CAMERAS) - 1
+
+
+@pytest.mark.parametrize(
+    ("renamed", "said"),
+    [
+        (
+            lambda path: path.with_name(f"{int(path.stem)}.jpg"),
+            "6 files such as 0.jpg: script/import_capture.py",
+        ),
+        (
+            lambda path: path.with_suffix(".webp"),
+            "6 files such as 00000000.webp: pictures end with .png, .jpg",
+        ),
+        (
+            lambda path: path.with_name(f"{int(path.stem) + 50:08d}.jpg"),
+            "00000050.jpg: change the frame range",
+        ),
+    ],
+)
+def test_what_lies_in_the_place_of_missing_pictures_is_told(capture_of, renamed, said):
+    root = capture_of("avatarrex")
+    for frame in range(FRAMES):
+        path = image_path(root, 1, frame, "avatarrex")
+        path.rename(renamed(path))
+    assert_one_line(root, ["camera 1 has no image with a mask", said], num_train_frame=FRAMES)
+    assert_one_line(root, ["no frame has both", said], train_cam_ids=[1])
+    shutil.rmtree(path.parent)
+    assert_one_line(root, ["no frame has both", f"there is no folder {path.parent}"], train_cam_ids=[1])

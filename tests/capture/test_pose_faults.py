@@ -41,6 +41,12 @@ POSE_FAULTS = {
     "NaN": ("body_pose", nan_from(3), ["'body_pose'", "not finite", "frame 3"]),
     "too large for single precision": ("transl", lambda a: a * 1e300, ["'transl'", "not finite", "frame 0"]),
     "NaN in betas": ("betas", lambda a: a * np.nan, ["'betas'", "not finite"]),
+    "degrees": (
+        "body_pose",
+        lambda a: a * 0 + 90,
+        ["'body_pose' turns joint 1", "frame 0", "are these degrees?"],
+    ),
+    "a shape that nobody has": ("betas", lambda a: a - 1e9, ["'betas' reaches 1e+09", "at most 100"]),
     "betas of 5": ("betas", lambda a: a[:, :5], ["'betas' has shape (1, 5)", "(1, 10)"]),
     "betas without rows": ("betas", lambda a: a[:0], ["'betas' has shape (0, 10)"]),
     "betas of three dimensions": ("betas", lambda a: a[None], ["'betas' has shape (1, 1, 10)"]),

@@ -69,17 +69,23 @@ def test_canonical_gaussians(export, model, tmp_path):
     trained = load_model(model)
     pose = Pose(canonical_pose(), torch.zeros(3), torch.eye(3))
     expected = trained.avatar(pose, features=trained.pose_space.training_poses.mean(0)).posed
-    torch.testing.assert_close(read_gaussian_ply(tmp_path / "deep" / "a.ply").xyz, expected.xyz)
+    half_a_turn = torch.tensor([-1.0, -1, 1])  # y down, as viewers expect
+    torch.testing.assert_close(read_gaussian_ply(tmp_path / "deep" / "a.ply").xyz, half_a_turn * expected.xyz)
+    words = ("--ply_up", "z", "--ply_degree", 1)
+    status, _, err = export("--model_dir", model, "--out", tmp_path / "b.ply", *words)
+    assert status == 0 and b"f_rest_9" not in (tmp_path / "b.ply").read_bytes()[:2000], err
+    x, y, z = expected.xyz.T
+    torch.testing.assert_close(read_gaussian_ply(tmp_path / "b.ply").xyz, torch.stack([x, -z, y], 1))
 
 
 @torch.no_grad()
 def test_a_sequence_and_projection(export, model, poses, tmp_path):
     selection = ("--begin", 1, "--stride", 2, "--up", "z")
-    words = ("--model_dir", model, "--pose_path", poses, *selection)
+    words = ("--model_dir", model, "--pose_path", poses, *selection, "--ply_up", "y")
     for name, more in (("plain", ()), ("projected", ("--test",))):
         status, out, err = export(*words, "--out", tmp_path / name, *more)
         assert status == 0 and "2 files" in out and "100%" in err, err
-        names = sorted(path.name for path in (tmp_path / name).iterdir())
+        names = sorted(path.name for path in (tmp_path / name).glob("*.ply"))
         assert names == ["frame00000001.ply", "frame00000003.ply"]
     plain, projected = (read_gaussian_ply(tmp_path / name / names[1]) for name in ("plain", "projected"))
     assert not torch.equal(plain.xyz, projected.xyz)  # the MLPs saw something else
@@ -99,7 +105,7 @@ def test_meshes(export, model, poses, tmp_path):
     several = export(*words, "--format", "mesh_ply", "--out", tmp_path / "meshes")
     rigged = export(*words, "--format", "glb", "--out", tmp_path / "c.glb")
     assert [status for status, _, _ in (one, several, rigged)] == [0, 0, 0], (one, several, rigged)
-    names = sorted(path.name for path in (tmp_path / "meshes").iterdir())
+    names = sorted(path.name for path in (tmp_path / "meshes").glob("*.ply"))
     assert names == [f"frame{frame:08d}.ply" for frame in range(FRAMES)]
     assert (tmp_path / "meshes" / names[2]).read_bytes() == (tmp_path / "b.ply").read_bytes()
     assert len(trimesh.load(tmp_path / "c.glb", force="mesh").faces) > 1000

@@ -93,9 +93,11 @@ def test_visualize_shows_what_rendering_by_hand_gives(model):
         entered(port) as (connection, welcome),
     ):
         assert isinstance(welcome, Welcome) and not welcome.training and welcome.gaussians == 400
-        assert [entry.id for entry in welcome.cameras] == [0, 1, 2] and welcome.frames == tuple(
-            sequence.frames
-        )
+        assert [(entry.id, entry.trained) for entry in welcome.cameras] == [
+            *((id, True) for id in (0, 1, 2)),
+            (3, False),
+        ]
+        assert welcome.frames == tuple(sequence.frames)
         for number, (frame, camera, project) in enumerate([(0, 0, False), (17, 2, True), (17, 1, True)]):
             request = RenderRequest(
                 number,

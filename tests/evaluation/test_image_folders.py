@@ -116,6 +116,12 @@ def test_sizes_must_agree(folders):
         list(matched.pictures("render"))
 
 
+def test_pictures_too_small_to_be_scored_are_one_line(tmp_path):
+    assert read_picture(write(tmp_path / "small.png", picture(size=(6, 6)))).shape == (6, 6, 3)
+    with pytest.raises(ValueError, match=r"tiny\.png: is 9x5; .* at least 6 pixels a side"):
+        read_picture(write(tmp_path / "tiny.png", picture(size=(5, 9))))
+
+
 def test_transparency_is_refused_and_an_opaque_alpha_is_not(tmp_path):
     colours = picture()
     opaque = np.dstack([colours, np.full(colours.shape[:2], 255, np.uint8)])

@@ -10,16 +10,19 @@ from plyfile import PlyData, PlyParseError
 from torch import Tensor
 
 from mmlphuman.avatar.offset_bases import covariance_factors
-from mmlphuman.export.ply import COLOR, GEOMETRY, REST, SH1, SHAPE
 from mmlphuman.types import PosedGaussians, upper_triangles
 
-HIGHER_DEGREES = {24: 2, 45: 3}  # f_rest numbers -> degree, which we cannot draw
+GEOMETRY = ("x", "y", "z")
+COLOR = ("f_dc_0", "f_dc_1", "f_dc_2")
+SHAPE = ("opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3")
+DEGREES = {0: 0, 9: 1, 24: 2, 45: 3}  # f_rest numbers -> degree, of which we draw 0 and 1
 
 
 def read_gaussian_ply(path: str | Path) -> PosedGaussians:
-    """A 3D Gaussian splatting PLY of degree 0 or 1 as Gaussians in the world that `rasterize` draws.
+    """A 3D Gaussian splatting PLY as Gaussians in the file's world that `rasterize` draws.
 
-    Raises FileNotFoundError if there is no such file and ValueError, naming file and property, if it is not one.
+    Degrees 2 and 3 must be zero. Raises FileNotFoundError if there is no such file and ValueError, naming file and
+    property, if it is not one.
     """
     columns = _read_properties(Path(path))
 
@@ -27,7 +30,10 @@ def read_gaussian_ply(path: str | Path) -> PosedGaussians:
         return torch.from_numpy(np.stack([columns[name] for name in names], 1))
 
     xyz, count = stack(GEOMETRY), len(columns["x"])
-    rest = stack(REST) if REST[0] in columns else torch.zeros(count, SH1)
+    names = [name for name in columns if name.startswith("f_rest_")]
+    rest = stack(tuple(names)).unflatten(1, (3, -1)) if names else torch.zeros(count, 3, 3)
+    if rest[:, :, 3:].any():
+        raise ValueError(f"{path}: has harmonics of degree 2 or more; degrees 0 and 1 can be drawn here")
     shape = stack(SHAPE)
     quats = torch.nn.functional.normalize(shape[:, 4:], dim=-1)  # viewers normalise too
     factors = covariance_factors(quats, shape[:, 1:4].exp())
@@ -37,7 +43,7 @@ def read_gaussian_ply(path: str | Path) -> PosedGaussians:
             f"{path}: 'scale_0' to 'scale_2' are too large; they should be logarithms of lengths"
         )
     # Our direction is camera - position, theirs position - camera: degree 1 changes its sign.
-    sh = torch.cat([stack(COLOR)[:, None], -rest.unflatten(1, (3, 3)).transpose(1, 2)], 1)
+    sh = torch.cat([stack(COLOR)[:, None], -rest[:, :, :3].transpose(1, 2)], 1)
     return PosedGaussians(
         xyz=xyz,
         covariances=upper_triangles(covariances),
@@ -59,11 +65,9 @@ def _read_properties(path: Path) -> dict[str, np.ndarray]:
         ) from error
     present = {field.name for field in vertices.properties}
     rest = sum(name.startswith("f_rest_") for name in present)
-    if rest in HIGHER_DEGREES:
-        raise ValueError(
-            f"{path}: spherical harmonics of degree {HIGHER_DEGREES[rest]}; degrees 0 and 1 can be drawn here"
-        )
-    wanted = GEOMETRY + COLOR + (REST if rest else ()) + SHAPE
+    if rest not in DEGREES:
+        raise ValueError(f"{path}: {rest} numbers f_rest_* are of no degree")
+    wanted = GEOMETRY + COLOR + tuple(f"f_rest_{i}" for i in range(rest)) + SHAPE
     missing = [name for name in wanted if name not in present]
     if missing:
         raise ValueError(

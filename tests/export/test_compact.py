@@ -6,16 +6,28 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
 import torch
+import trimesh
 
+from mmlphuman.animation.camera_file import read_model_cameras
+from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import default_config, save_config
 from mmlphuman.export import pruning
-from mmlphuman.export.compact import encode, load_compact, pack, quantise, strongest_joints
+from mmlphuman.export.compact import (
+    Carried,
+    encode,
+    load_carried,
+    load_compact,
+    pack,
+    quantise,
+    strongest_joints,
+)
 from mmlphuman.export.compact_report import compare, full_tensors, part_sizes
 from mmlphuman.export.pruning import Selection, VisibleChange, mean_offsets, prune, select, visible_change
 from mmlphuman.model_folder import load_model
@@ -64,9 +76,30 @@ def change(trained):
     return visible_change(trained, 8, quiet=True)
 
 
-def write(path: Path, trained: TrainedAvatar) -> Path:
-    path.write_bytes(pack(encode(trained), trained, {}))
+def write(path: Path, trained: TrainedAvatar, carried: Carried | None = None) -> Path:
+    path.write_bytes(pack(encode(trained, carried), trained, {}))
     return path
+
+
+def some_carried(trained: TrainedAvatar) -> Carried:
+    """Frames whose poses are the pose space's, and a box."""
+    poses = trained.pose_space.training_poses.numpy()
+    translations = np.random.default_rng(0).normal(size=(len(poses), 3)).astype(np.float32)
+    frames = PoseSequence(
+        poses[:, :165],
+        translations,
+        np.eye(3, dtype=np.float32),
+        100 + 3 * np.arange(len(poses)),
+        None,
+        "a test",
+        expressions=poses[:, 165:],
+    )
+    return Carried(frames, trimesh.creation.box((0.4, 1.6, 0.2)))
+
+
+def contents(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with safetensors.safe_open(path, "pt") as file:
+        return safetensors.torch.load_file(path), file.metadata()
 
 
 def everything(avatar) -> Selection:
@@ -102,6 +135,45 @@ def test_what_mlps_see_and_the_light_are_kept(name, light, synthetic_body, tmp_p
     lit, unlit = trained.avatar(pose).posed, small_trained(synthetic_body, light="none").avatar(pose).posed
     assert (lit.sh - unlit.sh).abs().max() > 0.1  # there is something to lose
     assert (loaded.avatar(pose).posed.sh - lit.sh).abs().max() < 1e-2
+
+
+def test_what_is_carried_comes_back_and_the_avatar_is_as_without(trained, tmp_path):
+    given = some_carried(trained)
+    path = write(tmp_path / "a.safetensors", trained, given)
+    carried = load_carried(path)
+    assert carried.frames is not None and carried.template is not None
+    for name in ("poses", "translations", "frames", "expressions", "rotation"):
+        assert np.array_equal(getattr(carried.frames, name), getattr(given.frames, name)), name
+    assert np.array_equal(carried.template.faces, given.template.faces)
+    assert np.array_equal(carried.template.vertices, given.template.vertices.astype(np.float32))
+    with_it, without = load_compact(path), load_compact(write(tmp_path / "b.safetensors", trained))
+    for name, value in without.avatar.state_dict().items():
+        assert torch.equal(with_it.avatar.state_dict()[name], value), name
+    assert load_carried(tmp_path / "b.safetensors") == Carried(None, None)
+
+
+def test_a_template_of_many_vertices_keeps_its_triangles(trained, tmp_path):
+    """More than 16 bits can count."""
+    large = trimesh.creation.icosphere(7)
+    assert len(large.vertices) > 2**16
+    path = write(tmp_path / "a.safetensors", trained, Carried(template=large))
+    assert np.array_equal(load_carried(path).template.faces, large.faces)
+    assert load_carried(path).frames is None
+
+
+def test_a_file_of_the_third_version_poses_as_it_did_and_carries_nothing(trained, tmp_path):
+    now = write(tmp_path / "now.safetensors", trained, some_carried(trained))
+    tensors, metadata = contents(now)
+    former = {name: value for name, value in tensors.items() if not name.startswith(("frames", "template"))}
+    then = tmp_path / "then.safetensors"
+    safetensors.torch.save_file(former, then, metadata | {"format_version": "3"})
+    ours, theirs = (load_compact(path).pose(random_pose(2)) for path in (now, then))
+    assert torch.equal(ours.xyz, theirs.xyz) and torch.equal(ours.sh, theirs.sh)
+    assert load_carried(then) == Carried(None, None)
+    safetensors.torch.save_file(tensors, then, metadata | {"format_version": "3"})
+    for load in (load_compact, load_carried):
+        with pytest.raises(ValueError, match="tensor frames.numbers is unknown"):
+            load(then)
 
 
 def as_version_1(path: Path) -> None:
@@ -421,6 +493,69 @@ def test_a_faulty_file_is_one_clear_line(fault, trained, tmp_path):
     safetensors.torch.save_file(tensors, path, metadata)
     with pytest.raises(ValueError, match=message) as error:
         load_compact(path)
+    assert "\n" not in str(error.value) and str(error.value).startswith(str(path))
+
+
+CARRIED_FAULTS = {
+    "half a frame": (lambda t: t.pop("frames.translations"), "tensor frames.translations is missing"),
+    "half a template": (lambda t: t.pop("template.vertices"), "tensor template.vertices is missing"),
+    "one frame less": (
+        lambda t: t.update({"frames.numbers": t["frames.numbers"][1:].clone()}),
+        r"tensor frames.numbers is torch.int32 \(29,\), expected .*30",
+    ),
+    "below 0": (
+        lambda t: t.update({"frames.numbers": at(t["frames.numbers"], 3, -1)}), "frames.numbers points outside"
+    ),
+    "nowhere": (
+        lambda t: t.update({"frames.translations": at(t["frames.translations"], (0, 1), float("nan"))}),
+        "frames.translations holds numbers that are not finite",
+    ),
+    "far away": (
+        lambda t: t.update({"frames.translations": at(t["frames.translations"], (0, 1), 1e6)}),
+        "frames.translations holds places more than 1000 m from the origin",
+    ),
+    "flat": (
+        lambda t: t.update({"frames.translations": t["frames.translations"][:, :2].clone()}),
+        "tensor frames.translations is .*expected",
+    ),
+    "doubles": (
+        lambda t: t.update({"template.vertices": t["template.vertices"].double()}),
+        "tensor template.vertices is torch.float64",
+    ),
+    "corner": (
+        lambda t: t.update({"template.faces": at(t["template.faces"], (2, 1), 8)}), "template.faces points outside 0..7"
+    ),
+    "no triangle": (
+        lambda t: t.update({"template.faces": t["template.faces"][:0].clone()}), "a template without triangles"
+    ),
+    "no vertex": (
+        lambda t: t.update({"template.vertices": t["template.vertices"][:0].clone()}), "template.faces points outside"
+    ),
+    "huge": (
+        lambda t: t.update({"template.vertices": 1e9 * t["template.vertices"]}), "template.vertices holds places more"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", CARRIED_FAULTS)
+def test_what_is_carried_is_held_to_its_shape(fault, trained, tmp_path):
+    path = write(tmp_path / "a.safetensors", trained, some_carried(trained))
+    tensors, metadata = contents(path)
+    change_it, message = CARRIED_FAULTS[fault]
+    change_it(tensors)
+    safetensors.torch.save_file(tensors, path, metadata)
+    for load in (load_compact, load_carried):
+        with pytest.raises(ValueError, match=message) as error:
+            load(path)
+        assert "\n" not in str(error.value) and str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("cameras", ["[", "7", "[7]", "[" * 100_000, '[{"id": NaN}]', " " * 2_000_000 + "[]"])
+def test_cameras_of_a_faulty_file_are_one_clear_line(cameras, trained, tmp_path):
+    path = tmp_path / "a.safetensors"
+    safetensors.torch.save_file({"any": torch.ones(1)}, path, {"cameras": cameras})
+    with pytest.raises(ValueError, match="cameras|list|w2c") as error:
+        read_model_cameras(path)
     assert "\n" not in str(error.value) and str(error.value).startswith(str(path))
 
 

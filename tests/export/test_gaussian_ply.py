@@ -1,17 +1,14 @@
 """The 3D Gaussian splatting PLY: what a viewer sees is what we render; files that cannot be read say why."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from plyfile import PlyData, PlyElement
 from scipy.spatial.transform import Rotation
 
-from mmlphuman.export.ply import (
-    PROPERTIES,
-    rotation_quaternions,
-    world_sh,
-    write_gaussian_ply,
-)
+from mmlphuman.export.ply import TURNS, properties, rotation_quaternions, world_sh, write_gaussian_ply
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import view_colors
 from mmlphuman.types import Cameras, Pose, PosedGaussians, symmetric_matrices, upper_triangles
@@ -19,6 +16,8 @@ from tests.builders import look_at_origin, random_pose, randomise, small_avatar
 from tests.export.gaussian_ply_reader import read_gaussian_ply
 
 ENOUGH = 45  # dB
+SAME = 90  # dB: rounding
+PROPERTIES = properties(1)
 
 
 def posed_avatar(body_path, light: str) -> PosedGaussians:
@@ -56,40 +55,79 @@ def cameras_around(size: int = 64) -> Cameras:
     return Cameras(w2c, ring.intrinsics[:1].repeat(len(w2c), 1, 1), size, size)
 
 
+def turned_along(cameras: Cameras, up: str) -> Cameras:
+    """The cameras in the world of a file with that axis up: half a turn about z where y points down, written down on
+    its own."""
+    half = Rotation.from_euler("z", 180, degrees=True).as_matrix()
+    turns = {"y": np.eye(3), "-y": half, "z": Rotation.from_euler("x", 90, degrees=True).as_matrix()}
+    to_ours = torch.eye(4)
+    to_ours[:3, :3] = torch.from_numpy(turns[up]).float().T
+    return replace(cameras, w2c=cameras.w2c @ to_ours)
+
+
 def psnr(a, b) -> torch.Tensor:
     """dB of each view."""
     return -10 * torch.log10((a - b).square().flatten(1).mean(1).clamp_min(1e-12))
 
 
 def viewer_colors(vertex, centers: np.ndarray) -> np.ndarray:
-    """(V, N, 3): what a splatting viewer computes from the file's numbers, written down on its own."""
+    """(V, N, 3): what a splatting viewer computes from the numbers of a file of degree 3, written down on its own."""
     xyz = np.stack([vertex["x"], vertex["y"], vertex["z"]], 1)
     direction = xyz - centers[:, None]
     direction = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
     x, y, z = direction[..., 0], direction[..., 1], direction[..., 2]
     channels = []
     for c in range(3):
-        r0, r1, r2 = (vertex[f"f_rest_{3 * c + i}"] for i in range(3))
+        r0, r1, r2 = (vertex[f"f_rest_{15 * c + i}"] for i in range(3))
         value = 0.2820948 * vertex[f"f_dc_{c}"] - 0.4886025 * y * r0 + 0.4886025 * z * r1 - 0.4886025 * x * r2
+        assert not any(vertex[f"f_rest_{15 * c + i}"].any() for i in range(3, 15))  # degrees 2 and 3
         channels.append(np.maximum(value + 0.5, 0))
     return np.stack(channels, -1)
 
 
-def test_the_file_drawn_again_is_the_native_picture_from_all_sides(posed, tmp_path):
-    write_gaussian_ply(tmp_path / "a.ply", posed)
+@pytest.mark.parametrize("up", TURNS)
+def test_the_file_drawn_again_is_the_native_picture_from_all_sides(up, posed, tmp_path):
+    """Positions, shapes and the colours that change with the view turn together, whichever axis is up."""
+    write_gaussian_ply(tmp_path / "a.ply", posed, up)
     cameras, background = cameras_around(), torch.tensor([0.2, 0.9, 0.4])
     native = rasterize(posed, cameras, background)
-    back = rasterize(read_gaussian_ply(tmp_path / "a.ply"), cameras, background)
+    back = rasterize(read_gaussian_ply(tmp_path / "a.ply"), turned_along(cameras, up), background)
     assert (native.alphas.flatten(1).amax(1) > 0.5).all()  # the person is in every picture
     scores = psnr(native.colors, back.colors)
     assert (scores > ENOUGH).all(), scores
+    # What is lost is lost by the fit of view dependence, not by turning.
+    write_gaussian_ply(tmp_path / "b.ply", posed, "y")
+    unturned = rasterize(read_gaussian_ply(tmp_path / "b.ply"), cameras, background)
+    assert (psnr(unturned.colors, back.colors) > SAME).all()
+
+
+@torch.no_grad()
+def test_viewers_that_turn_a_file_see_the_person_upright_and_from_the_front(synthetic_body, tmp_path):
+    """SuperSplat and its relatives turn every file by half a turn about z; there y is up, and z towards the camera."""
+    avatar = small_avatar(synthetic_body)
+    posed = avatar(Pose(torch.zeros(165), torch.zeros(3), torch.eye(3))).posed
+    write_gaussian_ply(tmp_path / "a.ply", posed)
+    shown = read_gaussian_ply(tmp_path / "a.ply").xyz * torch.tensor([-1.0, -1, 1])
+    torch.testing.assert_close(shown, posed.xyz)
+    head, feet = avatar.joints[15], avatar.joints[10:12].mean(0)
+    highest, lowest = (shown[int(shown[:, 1].argmax())], shown[int(shown[:, 1].argmin())])
+    assert (highest - head).norm() < 0.3 and (lowest - feet).norm() < 0.3
+
+
+def test_degree_1_says_the_same_in_less_space(posed, tmp_path):
+    files = {degree: tmp_path / f"{degree}.ply" for degree in (1, 3)}
+    for degree, path in files.items():
+        write_gaussian_ply(path, posed, degree=degree)
+    assert (files[1].stat().st_size / files[3].stat().st_size) == pytest.approx(104 / 248, abs=0.02)
+    one, other = (vars(read_gaussian_ply(path)) for path in files.values())
+    assert all(torch.equal(one[name], other[name]) for name in ("xyz", "covariances", "opacities", "sh"))
 
 
 def test_the_file_is_in_the_scenes_light(posed, synthetic_body, tmp_path):
     unlit, cameras, background = posed_avatar(synthetic_body, "none"), cameras_around(), torch.ones(3)
     torch.testing.assert_close(posed.xyz, unlit.xyz)
     write_gaussian_ply(tmp_path / "a.ply", posed)
-    back = rasterize(read_gaussian_ply(tmp_path / "a.ply"), cameras, background).colors
+    back = rasterize(read_gaussian_ply(tmp_path / "a.ply"), turned_along(cameras, "-y"), background).colors
     lit, dark = (rasterize(scene, cameras, background).colors for scene in (posed, unlit))
     assert (psnr(lit, dark) < ENOUGH - 10).all()  # there is something to lose
     assert (psnr(lit, back) > ENOUGH).all()
@@ -99,7 +137,8 @@ def test_a_viewers_colours_are_ours(posed, tmp_path):
     write_gaussian_ply(tmp_path / "a.ply", posed)
     cameras = cameras_around()
     vertex = PlyData.read(tmp_path / "a.ply")["vertex"].data
-    theirs = torch.from_numpy(viewer_colors(vertex, cameras.centers.numpy())).float()
+    centers = turned_along(cameras, "-y").centers.numpy()
+    theirs = torch.from_numpy(viewer_colors(vertex, centers)).float()
     ours = view_colors(posed, cameras)
     flat = PosedGaussians(posed.xyz, posed.covariances, posed.opacities, posed.sh * 0, posed.linear)
     assert (psnr(ours, view_colors(flat, cameras)) < 20).all()  # there is something to get wrong
@@ -113,7 +152,7 @@ def test_colours_are_exact_where_posing_is_a_scaled_rotation(posed, tmp_path):
     write_gaussian_ply(tmp_path / "a.ply", rigid)
     vertex = PlyData.read(tmp_path / "a.ply")["vertex"].data
     cameras = cameras_around()
-    theirs = viewer_colors(vertex, cameras.centers.numpy())
+    theirs = viewer_colors(vertex, turned_along(cameras, "-y").centers.numpy())
     np.testing.assert_allclose(theirs, view_colors(rigid, cameras).numpy(), atol=2e-5)
 
 
@@ -137,7 +176,7 @@ def test_world_colours_are_the_least_squares_fit(posed):
 
 
 def test_shapes_and_opacities_in_the_file(posed, tmp_path):
-    write_gaussian_ply(tmp_path / "a.ply", posed)
+    write_gaussian_ply(tmp_path / "a.ply", posed, "y")
     vertex = PlyData.read(tmp_path / "a.ply")["vertex"].data
     quats = np.stack([vertex[f"rot_{i}"] for i in range(4)], 1)
     np.testing.assert_allclose(np.linalg.norm(quats, axis=1), 1, atol=1e-5)
@@ -155,9 +194,9 @@ def test_layout_is_what_viewers_expect(posed, tmp_path):
     header = (tmp_path / "a.ply").read_bytes().split(b"end_header\n")[0].decode().splitlines()
     floats = [line.removeprefix("property float ") for line in header[3:]]
     assert header[:3] == ["ply", "format binary_little_endian 1.0", f"element vertex {len(posed)}"]
+    rest = " ".join(f"f_rest_{i}" for i in range(45))
     assert " ".join(floats) == (
-        "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 f_rest_0 f_rest_1 f_rest_2 f_rest_3 f_rest_4 f_rest_5 f_rest_6 "
-        "f_rest_7 f_rest_8 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3"
+        f"x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 {rest} opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3"
     )
 
 
@@ -193,7 +232,7 @@ def test_degenerate_gaussians_stay_finite(tmp_path):
     numbers = np.stack([vertex[name] for name in PROPERTIES])
     assert np.isfinite(numbers).all()
     assert np.abs(numbers).max() < 100
-    back = read_gaussian_ply(tmp_path / "a.ply")
+    back = read_gaussian_ply(tmp_path / "a.ply")  # half a turn about z changes none of these covariances
     torch.testing.assert_close(back.covariances, covariances, atol=1e-8, rtol=1e-4)
 
 
@@ -232,12 +271,16 @@ def test_other_programs_files(tmp_path, text):
     ("columns", "message"),
     [
         ({k: v for k, v in WHOLE.items() if k != "scale_1"}, "property 'scale_1' is missing"),
-        ({k: v for k, v in WHOLE.items() if k != "f_rest_4"}, "property 'f_rest_4' is missing"),
+        (
+            {**{k: v for k, v in WHOLE.items() if k != "f_rest_4"}, "f_rest_9": 0},
+            "property 'f_rest_4' is missing",
+        ),
         ({**WHOLE, "opacity": [0, np.nan, 0]}, "'opacity' of Gaussian 1 is nan"),
         ({**WHOLE, "y": [0, 0, np.inf]}, "'y' of Gaussian 2 is inf"),
         ({**WHOLE, "scale_0": 80}, "'scale_0' to 'scale_2' are too large"),
         ({**WHOLE, **{f"rot_{i}": 0 for i in range(4)}}, "are all zero"),
-        ({**WHOLE, **{f"f_rest_{i}": 0 for i in range(45)}}, "spherical harmonics of degree 3"),
+        ({**WHOLE, **{f"f_rest_{i}": 0.1 for i in range(45)}}, "harmonics of degree 2 or more"),
+        ({**WHOLE, "f_rest_9": 0}, "10 numbers f_rest_\\* are of no degree"),
     ],
 )
 def test_faulty_files(tmp_path, columns, message):

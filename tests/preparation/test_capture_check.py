@@ -407,6 +407,10 @@ def test_many_cameras_are_compared_at_once(clean_check_captures):
     row = check_twin_cameras(replace(layout, cameras=tuple(cameras)))
     assert time.process_time() - began < 3
     assert row.result == WARNING and row.where == "camera 3 (3) and camera 700 (700)"
+    same = tuple(replace(one, name=f"{n}") for n in range(20_000))  # 200 million pairs
+    row = check_twin_cameras(replace(layout, cameras=same))
+    assert time.process_time() - began < 6
+    assert row.where.startswith("camera 0 (0) and camera 1 (1), ") and row.where.endswith(" more")
 
 
 def test_one_fault_does_not_hide_another(capture_copy, synthetic_body):

@@ -11,6 +11,8 @@ import cv2
 import pytest
 from checked_capture import CAMERAS
 
+from mmlphuman.preparation.findings import report_folder, write_report
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -41,7 +43,7 @@ def test_sound_capture(command, clean_check_captures, synthetic_body, tmp_path):
     assert report["result"] == "ok" and len(report["fits"]) == 3 * CAMERAS
     sheet = cv2.imread(str(out / "contact_sheet.png"))
     assert sheet is not None and sheet.std() > 10
-    assert sorted(path.name for path in out.iterdir()) == ["contact_sheet.png", "report.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["contact_sheet.png", "output.json", "report.json"]
 
 
 def test_warnings_and_errors(command, capture_copy, synthetic_body, tmp_path):
@@ -74,3 +76,16 @@ def test_refusals(command, capture_copy, synthetic_body, tmp_path):
     assert status == 1 and "does not exist" in printed
     status, printed = command("--data_dir", capture_copy, *body, "--out", tmp_path / "out", "--frames", -1)
     assert status == 1 and "--frames -1" in printed
+
+
+def test_reports_of_captures_of_one_name_do_not_mix(tmp_path):
+    first, second = tmp_path / "a" / "subject", tmp_path / "b" / "subject"
+    for capture in (first, second, first, second):  # each finds its own again
+        write_report(report_folder(tmp_path, capture) / "report.json", capture, [], {})
+    reports = {folder.name: json.loads((folder / "report.json").read_text()) for folder in tmp_path.glob("*")}
+    assert {name: report["capture"] for name, report in reports.items()} == {
+        "check_subject": str(first),
+        "check_subject_2": str(second),
+    }
+    (tmp_path / "check_subject" / "report.json").write_text("[1")  # damaged: nobody's
+    assert report_folder(tmp_path, second).name == "check_subject"

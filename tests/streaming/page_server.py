@@ -48,7 +48,7 @@ WELCOME = Welcome(
     title="a test",
     gaussians=1234,
     training=False,
-    cameras=tuple(CameraEntry(id, training_camera(id / 3, 3 + id / 10)) for id in (2, 5, 7)),
+    cameras=tuple(CameraEntry(id, training_camera(id / 3, 3 + id / 10), id != 7) for id in (2, 5, 7)),
     frames=tuple(range(100, 140)),
     center=(0.1, 1.0, 0.05),
     floor=-1000.0,  # so far below that the grid crosses no pixel that is looked at

@@ -58,6 +58,8 @@ def test_it_begins_with_the_first_training_camera_exactly(browser, painter):
         ours = OrbitCamera.from_view(entry.camera, WELCOME.center, WELCOME.up)
         assert camera.fovx == pytest.approx(ours.picture_fovx(camera.width, camera.height), abs=1e-9)
     assert browser.run("return document.getElementById('camera').value") == "2"
+    names = browser.run("return [...document.getElementById('camera').options].map((each) => each.text)")
+    assert names == ["free", "camera 2", "camera 5", "camera 7, held out"]
 
 
 def test_the_camera_moves_as_the_desktop_viewer_does(browser, painter):

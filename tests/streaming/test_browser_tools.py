@@ -37,7 +37,7 @@ from tests.streaming.page_server import (
 )
 
 ARROW_DOWN, ESCAPE = "\ue015", "\ue00c"
-HELD_OUT = CameraEntry(9, training_camera(2.0, 3.0))
+HELD_OUT = CameraEntry(9, training_camera(2.0, 3.0), trained=False)
 SLIDE = "const e = document.querySelector(args[0]); e.value = args[1]; e.dispatchEvent(new Event('input'));"
 OVERLAY = """
     const canvas = document.getElementById("overlay");
@@ -123,7 +123,7 @@ def test_switches_are_remembered(browser, shared_server):
 
 
 def test_a_click_on_a_camera_flies_there(browser):
-    with serving(replace(WELCOME, held_out=(HELD_OUT,))) as server:
+    with serving(replace(WELCOME, cameras=(*WELCOME.cameras, HELD_OUT))) as server:
         painter = opened(browser, server)
         assert "camera 9 (held out)" in browser.text("#camera")
         settled(painter, lambda: browser.wheel(MIDDLE, 900))  # from farther away they are in the picture

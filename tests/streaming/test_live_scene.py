@@ -1,17 +1,17 @@
 """Drawing for viewers: equal to drawing by hand, and nothing is disturbed."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mmlphuman.animation.camera_file import CameraView
+from mmlphuman.animation.camera_file import CameraView, camera_to_json
 from mmlphuman.animation.hands import hand_pose
 from mmlphuman.animation.render_sequence import to_cameras
 from mmlphuman.backend import PYTORCH
 from mmlphuman.body.kinematics import canonical_pose
+from mmlphuman.export import compact
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import to_bytes
 from mmlphuman.streaming import live_scene as module
@@ -137,10 +137,44 @@ def test_welcome_survives_the_wire(trained):
     assert (camera.width, camera.height, camera.fovx) == (MAX_SIDE, MAX_SIDE // 2, wide.fovx)
 
 
-def test_a_compact_file_lends_its_pose_space(trained):
-    scene = scene_of_model(Path("avatar.safetensors"), trained, PYTORCH)
+def test_held_out_cameras_come_last_and_are_told_apart(trained):
+    cameras = {number: view(number / 3) for number in (5, 0, 2, 7)}
+    scene = LiveScene(
+        trained, PYTORCH, np.zeros((2, 165)), np.ones((2, 3)), range(2), cameras, "", held_out=[0, 5]
+    )
+    entries = decode_server(encode(scene.welcome(training=False))).cameras
+    assert [(entry.id, entry.trained) for entry in entries] == [
+        (2, True),
+        (7, True),
+        (0, False),
+        (5, False),
+    ]
+    for entry in entries:
+        np.testing.assert_allclose(entry.camera.w2c, cameras[entry.id].w2c)
+
+
+def test_a_training_frame_that_is_refined_is_drawn_as_of_now(trained, scene):
+    scene.refined = lambda position: (
+        scene.poses[position] + np.float32(0.1),
+        scene.translations[position] + 1,
+    )
+    pose = scene.pose(PoseRequest(frame=4, hands="relaxed"))
+    np.testing.assert_allclose(pose.joints[:66].numpy(), scene.poses[4, :66] + 0.1, atol=1e-6)
+    np.testing.assert_allclose(pose.translation, scene.translations[4] + 1, atol=1e-6)
+    with pytest.raises(ValueError, match="position 12 does not exist"):
+        scene.pose(PoseRequest(frame=12))
+
+
+def test_a_compact_file_that_carries_no_frames_lends_its_pose_space(trained, tmp_path):
+    path = tmp_path / "avatar.safetensors"
+    path.write_bytes(
+        compact.pack(compact.encode(trained), trained, {}, [{"id": 0, **camera_to_json(view())}])
+    )
+    scene = scene_of_model(path, trained, PYTORCH)
     welcome = scene.welcome(training=False)
-    assert welcome.cameras == () and welcome.frames == tuple(range(FRAMES))
+    assert welcome.cameras == () and welcome.frames == tuple(
+        range(FRAMES)
+    )  # cameras look where nobody stands
     pose = scene.pose(PoseRequest(frame=3))
     training = trained.pose_space.training_poses[3]
     assert torch.equal(pose.joints[3:], training[3:165]) and training[:3].any()

@@ -276,14 +276,36 @@ def test_the_run_and_its_folder_welcome_alike(trainer, tiny_config, tmp_path):  
         assert (ours.gaussians, ours.frames, ours.up) == (theirs.gaussians, theirs.frames, theirs.up)
         np.testing.assert_allclose(ours.center, theirs.center, atol=1e-6)
         assert ours.floor == pytest.approx(theirs.floor, abs=1e-5) and ours.photographs and theirs.photographs
-        assert [entry.id for entry in ours.held_out] == [3] == [entry.id for entry in theirs.held_out]
-        assert [entry.id for entry in ours.cameras] == [0, 1, 2] == [entry.id for entry in theirs.cameras]
+        listed = [(0, True), (1, True), (2, True), (3, False)]
+        for welcome in (ours, theirs):
+            assert [(entry.id, entry.trained) for entry in welcome.cameras] == listed
         for one, other in zip(ours.cameras, theirs.cameras, strict=True):
             np.testing.assert_allclose(one.camera.w2c, other.camera.w2c, atol=1e-6)
         request = RenderRequest(1, running.cameras[1], PoseRequest(frame=3))
         np.testing.assert_array_equal(running.draw(request).image, saved.draw(request).image)
-        photograph = PhotographRequest(2, running.held_out[3], 3, 4)
+        photograph = PhotographRequest(2, running.cameras[3], 3, 4)
         np.testing.assert_array_equal(running.serve(photograph).image, saved.serve(photograph).image)
+
+
+def test_a_run_that_refines_poses_and_its_folder_show_the_refined(tiny_config, capture, tmp_path):  # noqa: F811
+    trainer = new_trainer(replace(tiny_config, refine_poses=True), capture)
+    running = scene_of_run(trainer, "title")
+    before = running.pose(PoseRequest(frame=3))
+    assert np.array_equal(before.joints, running.poses[3])
+    with torch.no_grad():
+        trainer.refinement.poses.learnt.values[3] = 0.2
+    write_run_record(tmp_path, trainer.config, tmp_path, trainer.scene)
+    trainer.save(tmp_path)
+    saved = scene_of_model(tmp_path, load_model(tmp_path), PYTORCH)
+    for frame, moves in ((3, True), (4, False)):
+        ours, theirs = (scene.pose(PoseRequest(frame=frame)) for scene in (running, saved))
+        np.testing.assert_allclose(ours.joints, theirs.joints, atol=1e-6)
+        np.testing.assert_allclose(ours.translation, theirs.translation, atol=1e-6)
+        assert (np.abs(ours.joints.numpy() - running.poses[frame]).max() > 0.01) == moves
+        assert (np.abs(ours.translation.numpy() - running.translations[frame]).max() > 0.01) == moves
+    camera = list(running.cameras.values())[1]
+    request = RenderRequest(1, camera, PoseRequest(frame=3))
+    np.testing.assert_array_equal(running.draw(request).image, saved.draw(request).image)
 
 
 def test_a_port_that_nobody_asked_for_may_be_taken(trainer, tmp_path, capsys, monkeypatch):

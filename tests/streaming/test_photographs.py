@@ -95,10 +95,9 @@ def test_another_capture_is_refused(layout):
 
 
 def test_a_scene_serves_them(trained, layout):
-    cameras = {0: view_of(layout.cameras[0])}
+    cameras = {id: view_of(layout.cameras[id]) for id in (0, 1)}
     poses, translations = np.zeros((FRAMES, 165)), np.zeros((FRAMES, 3))
     frames = [103, 101, *range(200, 198 + FRAMES)]
-    held_out = {1: view_of(layout.cameras[1])}
     scene = LiveScene(
         trained,
         PYTORCH,
@@ -107,14 +106,14 @@ def test_a_scene_serves_them(trained, layout):
         frames,
         cameras,
         "",
-        held_out=held_out,
+        held_out=[1],
         photographs=Photographs(layout),
     )
     welcome = scene.welcome(training=False)
-    assert welcome.photographs and [entry.id for entry in welcome.held_out] == [1]
+    assert welcome.photographs and [entry.trained for entry in welcome.cameras] == [True, False]
     drawn = scene.serve(PhotographRequest(1, cameras[0], 0, 1))  # position 1 is frame 101
     assert np.array_equal(drawn.image, Photographs(layout).read(0, 101, cameras[0]))
-    scene.serve(PhotographRequest(1, held_out[1], 1, 0))
+    scene.serve(PhotographRequest(1, cameras[1], 1, 0))
     for position, words in ((2, "no photograph of frame 200"), (FRAMES, "frame: position")):
         with pytest.raises(ValueError, match=words):
             scene.serve(PhotographRequest(1, cameras[0], 0, position))

@@ -97,8 +97,9 @@ def random_welcome(rng: np.random.Generator) -> Welcome:
         title=random_text(rng, messages.MAX_NAME),
         gaussians=int(rng.integers(10**9)),
         training=bool(rng.integers(2)),
-        cameras=tuple(CameraEntry(i, random_camera(rng)) for i in range(rng.integers(4))),
-        held_out=tuple(CameraEntry(i, random_camera(rng)) for i in range(rng.integers(3))),
+        cameras=tuple(
+            CameraEntry(i, random_camera(rng), bool(rng.integers(2))) for i in range(rng.integers(4))
+        ),
         frames=tuple(rng.integers(0, 10**6, rng.integers(9)).tolist()),
         center=tuple(rng.uniform(-9, 9, 3).tolist()),
         floor=float(rng.uniform(-9, 9)),
@@ -198,12 +199,7 @@ EXAMPLES = {
     "ask_point": PointQuestion(1, replace(CAMERA, width=10, height=5), 9, 4, GIVEN),
     "ask_path": PathQuestion(1, (CAMERA,), 5),
     "ask_pose": PoseQuestion(1, GIVEN),
-    "welcome": replace(
-        random_welcome(RNG),
-        cameras=(CameraEntry(0, CAMERA),),
-        held_out=(CameraEntry(1, CAMERA),),
-        frames=(1,),
-    ),
+    "welcome": replace(random_welcome(RNG), cameras=(CameraEntry(0, CAMERA),), frames=(1,)),
     "point": PointAnswer(1, (1.0, 2.0, 3.0)),
     "path": PathAnswer(1, (CAMERA,)),
     "pose": PoseAnswer(1, GIVEN),
@@ -231,7 +227,7 @@ WRONG = (
 )
 LENIENT = {"token", "client", "title", "reason", "message"}  # texts: "" is one
 ANGLES = {"steps_per_second", "fovx", "gaussian_scale", "floor"}  # 1.5 is one
-BOOLS = {"project", "use_translation", "training", "light", "photographs"}
+BOOLS = {"project", "use_translation", "training", "trained", "light", "photographs"}
 
 
 def places(content, path=()):
@@ -266,7 +262,7 @@ def valid(kind: str, name: str, value) -> bool:
     if isinstance(value, bool):
         return name in BOOLS
     if isinstance(value, list) and not value:
-        return name in ("history", "cameras", "held_out", "frames", "turns", "views")
+        return name in ("history", "cameras", "frames", "turns", "views")
     if name == "protocol" or value is None:
         return name == "point" and value is None
     if name == "floor" and value == -1:

@@ -91,6 +91,7 @@ def test_distortion_is_part_of_the_stamp(command, tmp_path):
     [
         (("--size", "8x9"), "at least 16"),
         (("--size", "big"), "--size big"),
+        (("--size", "100000"), "at most 134,217,728 are possible"),
         (("--cameras", 0), "--cameras 0"),
         (("--layout", "actorshq", "--distortion", 0.1, 0, 0, 0, 0), "actorshq layout has no lens distortion"),
         (("--distortion", "nan", 0, 0, 0, 0), "--distortion nan"),

@@ -131,6 +131,9 @@ def test_a_model_folder_appears_whole_or_not_at_all(tmp_path):
     assert (target / "config.yaml").read_text() == "whole"
     with pytest.raises(ValueError, match="is not empty; choose another folder"):
         refuse_occupied(target)
+    (tmp_path / "link").symlink_to("elsewhere")  # to another disk, say
+    create_model_folder(tmp_path / "link", lambda folder: (folder / "config.yaml").write_text("whole"))
+    assert (tmp_path / "elsewhere" / "config.yaml").is_file() and (tmp_path / "link").is_symlink()
 
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
@@ -160,6 +163,34 @@ def test_useless_masks_are_refused_before_the_first_step(tiny_config, capture, t
         replace(tiny_config, train_cam_ids=[0, 2]), layout, read_smpl_params(layout.pose_path)
     )
     read_one_of_each_camera(others)
+
+
+AWAY = {
+    "turned about": lambda camera: camera | {"R": turned(camera["R"]), "T": turned(camera["T"])},
+    "another unit": lambda camera: camera | {"T": [1000 * number for number in np.ravel(camera["T"])]},
+}
+
+
+def turned(numbers) -> list[float]:
+    """Of a camera that looks the other way: half a turn about its y axis."""
+    return (np.diag([-1, 1, -1]) @ np.array(numbers, float).reshape(3, -1)).ravel().tolist()
+
+
+@pytest.mark.parametrize("fault", AWAY)
+def test_a_camera_that_looks_elsewhere_is_refused_before_the_first_step(
+    tiny_config, capture, tmp_path, fault
+):
+    copy = shutil.copytree(capture, tmp_path / "capture")
+    edit_calibration(
+        lambda entries: {
+            name: AWAY[fault](camera) if name[-1] == "1" else camera for name, camera in entries.items()
+        }
+    )(copy)
+    with pytest.raises(
+        ValueError, match=r"^camera 1: in frame 0 the mask lies \d+ degrees from where"
+    ) as error:
+        build_scene(tiny_config, copy)
+    assert "\n" not in str(error.value)
 
 
 def edit_calibration(change):

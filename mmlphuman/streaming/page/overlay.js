@@ -29,10 +29,7 @@ export class Overlay {
 
   setScene(scene) {
     this.scene = scene;
-    this.frusta = [
-      ...scene.cameras.map((entry) => frustum(entry, true, scene.center)),
-      ...scene.held_out.map((entry) => frustum(entry, false, scene.center)),
-    ];
+    this.frusta = scene.cameras.map((entry) => frustum(entry, scene.center));
     this.hovered = null;
     this.drawn = "";
   }
@@ -173,8 +170,8 @@ class Eye {
   }
 }
 
-function frustum(entry, trained, center) {
-  const { w2c, fovx, width, height } = entry.camera;
+function frustum(entry, center) {
+  const { trained, camera: { w2c, fovx, width, height } } = entry;
   const rows = [0, 4, 8].map((start) => w2c.slice(start, start + 3));
   const shift = [3, 7, 11].map((i) => w2c[i]);
   const world = (seen) => [0, 1, 2].map((k) => rows.reduce((sum, row, i) => sum + row[k] * (seen[i] - shift[i]), 0));

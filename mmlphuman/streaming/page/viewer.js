@@ -75,9 +75,9 @@ class Viewer {
     if (known && sceneKey(known) === sceneKey(welcome)) return;
     write("title", welcome.title);
     document.title = `${welcome.title} - avatar viewer`;
-    this.cameras = [...welcome.cameras, ...welcome.held_out];
-    const options = this.cameras.map(({ id }, place) => (
-      new Option(`camera ${id}${place < welcome.cameras.length ? "" : " (held out)"}`, place)));
+    this.cameras = welcome.cameras;
+    const options = this.cameras.map(
+      ({ id, trained }, place) => new Option(`camera ${id}${trained ? "" : " (held out)"}`, place));
     at("camera").replaceChildren(new Option(options.length ? "free" : "none", ""), ...options);
     this.timeline.setScene(welcome);
     this.overlay.setScene(welcome);
@@ -453,8 +453,8 @@ class Viewer {
 }
 
 /* What tells one scene from another. */
-function sceneKey({ title, center, up, cameras, held_out, frames }) {
-  return JSON.stringify([title, center, up, [...cameras, ...held_out].map(({ id }) => id), frames]);
+function sceneKey({ title, center, up, cameras, frames }) {
+  return JSON.stringify([title, center, up, cameras.map(({ id }) => id), frames]);
 }
 
 /* Behind the #, which browsers do not send. */
