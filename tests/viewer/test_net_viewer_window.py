@@ -152,6 +152,7 @@ def test_lines_lie_over_the_picture_and_go_again(viewer):
     viewer.screen.do("mousemove", 400, 400, "click", "--repeat", 10, "--delay", 60, 5)  # far away
     viewer.settle()
     viewer.screen.do("mousemove", 700, 780)
+    wait_until_still(lambda: viewer.screen.picture().tobytes(), 1.0)  # shown, too, on a slow machine
     plain = viewer.screen.picture()[8:750, 8:880]
 
     def changed() -> np.ndarray:
@@ -274,6 +275,8 @@ def test_space_plays_and_pauses(viewer):
 
 def test_controls_of_the_pose(viewer):
     click = viewer.screen.click
+    click(1014, FRAME)  # wherever playing has left it
+    viewer.settle()
     assert viewer.after(lambda: click(1262, FRAME), lambda request: True).pose.frame == 11
     assert viewer.after(lambda: click(1014, FRAME), lambda request: True).pose.frame == 0
     assert not viewer.after(lambda: click(1020, OPTIONS), lambda request: True).pose.use_translation
@@ -292,10 +295,16 @@ def test_controls_of_the_pose(viewer):
 
 def choose(viewer: Viewer, row: int, number: int, x: int = CONTROLS_X) -> None:
     """The entry `number` of a drop-down list that opens below its row."""
+
+    def below() -> bytes:
+        return viewer.screen.picture()[row + 14 : row + 36, x - 25 : x + 25].tobytes()
+
+    before = below()
     viewer.screen.click(x, row)
-    time.sleep(0.4)
+    wait_until(lambda: below() != before)
+    wait_until_still(below, 0.3)
     viewer.screen.click(x, row + 25 + 20 * number)
-    time.sleep(0.2)
+    wait_until_still(below, 0.4)
 
 
 def test_controls_of_the_picture(viewer):
