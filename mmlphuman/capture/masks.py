@@ -10,13 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 
 from mmlphuman.capture.images import MASK_THRESHOLD, decode_image, decode_mask
-from mmlphuman.types import Sample
+
+if TYPE_CHECKING:
+    from mmlphuman.types import Sample
 
 EMPTY_SHARE = 5e-4  # of the picture; a person is never smaller
 FULL_SHARE = 0.85  # of the picture; a person is never larger
@@ -72,16 +74,22 @@ def check_direction(sample: Sample) -> None:
 
     Catches cameras that look away, and lengths in other units; script/check_capture.py measures the rest.
     """
+    translation = sample.pose.translation.double().numpy()
     for camera, mask, w2c, K in zip(
-        sample.camera_ids, sample.masks, sample.cameras.w2c, sample.cameras.intrinsics, strict=True
+        sample.camera_ids,
+        sample.masks.numpy(),
+        sample.cameras.w2c.double().numpy(),
+        sample.cameras.intrinsics.double().numpy(),
+        strict=True,
     ):
-        rows, columns = (0.5 + axis.double() for axis in mask.nonzero(as_tuple=True))
-        center = w2c[:3, :3].double() @ sample.pose.translation.double() + w2c[:3, 3].double()
-        distance = float(center.norm())
+        rows, columns = mask.nonzero()
+        center = w2c[:3, :3] @ translation + w2c[:3, 3]
+        distance = float(np.linalg.norm(center))
         if distance <= REACH or len(rows) == 0:
             continue
-        rays = torch.linalg.inv(K.double()) @ torch.stack([columns, rows, torch.ones_like(rows)])
-        away = float(((center / distance) @ (rays / rays.norm(dim=0))).clamp(-1, 1).max().acos())
+        rays = np.linalg.inv(K) @ np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))])
+        cosines = (center / distance) @ (rays / np.linalg.norm(rays, axis=0))
+        away = math.acos(min(1.0, cosines.max()))
         if away > math.asin(REACH / distance):
             raise ValueError(
                 f"camera {camera}: in frame {sample.frame} the mask lies {math.degrees(away):.0f} degrees from where "
