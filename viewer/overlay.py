@@ -20,14 +20,13 @@ from viewer.orbit_camera import ground_axes
 
 GRID_CELLS = 5  # of a metre, from the middle to each side
 GRID_STRENGTH = 0.4  # in the middle
-PELVIS_HEIGHT = 0.95  # metres
 AXIS = 0.5  # metres
 NEAR = 0.02  # metres; what is nearer to the camera is not drawn
 FRUSTUM, LARGEST = 0.06, 0.4  # its depth: of the camera's distance from the person; metres at most
 WITHIN = 1.5  # depths of a frustum from its tip: from there one looks through it
 DARK = 110 / 255  # a background below it
 LIGHT_GRID, DARK_GRID = (255, 255, 255), (40, 50, 70)  # on a dark background, on a light one
-CAMERA_COLOR = (47, 125, 225)
+TRAINED, HELD_OUT = (47, 125, 225), (224, 123, 0)
 AXIS_COLORS = ((229, 72, 77), (48, 164, 108), (74, 125, 255))
 GRID_WIDTH, AXIS_WIDTH, FRUSTUM_WIDTH = 1.0, 2.0, 1.25  # pixels
 
@@ -85,8 +84,8 @@ def overlay_lines(
         for axis, color in enumerate(AXIS_COLORS):
             found.append((np.zeros(3), AXIS * np.eye(3)[axis], (*color, 255), AXIS_WIDTH, "xyz"[axis]))
     if cameras:
-        for start, end, name in _frusta(welcome, eye):
-            found.append((start, end, (*CAMERA_COLOR, 255), FRUSTUM_WIDTH, name))
+        for start, end, color, name in _frusta(welcome, eye):
+            found.append((start, end, (*color, 255), FRUSTUM_WIDTH, name))
     lines = []
     for start, end, color, width, name in found:
         segment = eye.segment(start, end)
@@ -99,7 +98,7 @@ def _grid(welcome: Welcome) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """Lines a metre apart, at whole metres of the world, on a round floor that fades."""
     center, up = np.array(welcome.center), np.array(welcome.up)
     side, front = ground_axes(up)
-    middle = round(center @ side) * side + round(center @ front) * front + floor_height(welcome) * up
+    middle = round(center @ side) * side + round(center @ front) * front + welcome.floor * up
     for across in range(-GRID_CELLS, GRID_CELLS + 1):
         for along in range(-GRID_CELLS, GRID_CELLS):
             away = math.hypot(across, along + 0.5) / GRID_CELLS
@@ -110,8 +109,8 @@ def _grid(welcome: Welcome) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
                     yield start, start + other, strength
 
 
-def _frusta(welcome: Welcome, eye: Eye) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
-    """The pyramid of each training camera, with a roof over its upper edge, unless one looks through it."""
+def _frusta(welcome: Welcome, eye: Eye) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int, int], str]]:
+    """The pyramid of each of the capture's cameras, with a roof over its upper edge, unless one looks through it."""
     for entry in welcome.cameras:
         camera = entry.camera
         tip = camera.center
@@ -125,13 +124,9 @@ def _frusta(welcome: Welcome, eye: Eye) -> Iterator[tuple[np.ndarray, np.ndarray
         if np.linalg.norm(eye.axes(tip)) < WITHIN * np.linalg.norm(corners[0] - tip):
             continue
         *corners, roof = corners
+        color = TRAINED if entry.trained else HELD_OUT
         for number, corner in enumerate(corners):
-            yield tip, corner, ""
-            yield corner, corners[(number + 1) % 4], ""
-        yield corners[1], roof, ""
-        yield corners[0], roof, str(entry.id)
-
-
-def floor_height(welcome: Welcome) -> float:
-    """Metres along the up axis: so far below the middle of the pelvis do people stand."""
-    return float(np.dot(welcome.center, welcome.up)) - PELVIS_HEIGHT
+            yield tip, corner, color, ""
+            yield corner, corners[(number + 1) % 4], color, ""
+        yield corners[1], roof, color, ""
+        yield corners[0], roof, color, str(entry.id)

@@ -125,7 +125,7 @@ def test_switches_are_remembered(browser, shared_server):
 def test_a_click_on_a_camera_flies_there(browser):
     with serving(replace(WELCOME, cameras=(*WELCOME.cameras, HELD_OUT))) as server:
         painter = opened(browser, server)
-        assert "camera 9 (held out)" in browser.text("#camera")
+        assert "camera 9, held out" in browser.text("#camera")
         settled(painter, lambda: browser.wheel(MIDDLE, 900))  # from farther away they are in the picture
         browser.press("v")
         wait_for(lambda: browser.run(OVERLAY, TRAINED_COLOR))

@@ -9,7 +9,7 @@ import pytest
 from test_orbit_camera import project
 from viewer_scenes import CENTER, a_welcome, looking_at
 
-from viewer.overlay import DARK_GRID, LIGHT_GRID, PELVIS_HEIGHT, Eye, floor_height, overlay_lines
+from viewer.overlay import DARK_GRID, HELD_OUT, LIGHT_GRID, TRAINED, Eye, overlay_lines
 
 PLACE = (30.0, 40.0)  # of the picture on the screen
 GREY = (0.8, 0.8, 0.8)
@@ -38,8 +38,7 @@ def test_axes_are_half_a_metre_of_the_world():
 
 @pytest.mark.parametrize("up", [(0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.0, -1.0, 0.0)])
 def test_the_grid_lies_under_the_person_level_at_whole_metres(up):
-    welcome = a_welcome(up=up)
-    assert floor_height(welcome) == pytest.approx(np.dot(CENTER, up) - PELVIS_HEIGHT)
+    welcome = a_welcome(up=up, floor=float(np.dot(CENTER, up)) - 0.9)
     view = looking_at(CENTER, (3.0, 2.0, 2.5), 400, 400, 90.0)
     found = lines(view, grid=True, welcome=welcome)
     inverse = np.linalg.inv(view.w2c)
@@ -47,7 +46,7 @@ def test_the_grid_lies_under_the_person_level_at_whole_metres(up):
         ends, cut_off = [], False
         for place in (line.start, line.end):  # back to the floor
             ray = inverse[:3, :3] @ np.linalg.solve(view.intrinsics, (*(np.subtract(place, PLACE) / 0.5), 1))
-            reach = (floor_height(welcome) - inverse[:3, 3] @ up) / (ray @ np.array(up))
+            reach = (welcome.floor - inverse[:3, 3] @ up) / (ray @ np.array(up))
             ends.append(inverse[:3, 3] + reach * ray)
             cut_off |= reach < 0.03
         level = np.delete(np.array(ends), np.abs(up).argmax(), axis=1)
@@ -82,6 +81,14 @@ def test_frusta_are_the_cameras_pyramids():
             np.testing.assert_allclose(spoke.end, on_screen(view, expected[i]), atol=1e-9)
             np.testing.assert_allclose(edge.start, on_screen(view, expected[i]), atol=1e-9)
             np.testing.assert_allclose(edge.end, on_screen(view, expected[(i + 1) % 4]), atol=1e-9)
+
+
+def test_held_out_cameras_have_a_colour_of_their_own():
+    *trained, last = a_welcome().cameras
+    welcome = a_welcome(cameras=(*trained, replace(last, trained=False)))
+    found = lines(looking_at(CENTER, (1.0, 6.0, 7.0), 500, 500, 60.0), cameras=True, welcome=welcome)
+    names = {line.name: line.color[:3] for line in found if line.name}
+    assert names == {str(entry.id): TRAINED for entry in trained} | {str(last.id): HELD_OUT}
 
 
 def test_who_looks_through_a_camera_does_not_see_its_frustum():

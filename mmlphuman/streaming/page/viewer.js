@@ -77,7 +77,7 @@ class Viewer {
     document.title = `${welcome.title} - avatar viewer`;
     this.cameras = welcome.cameras;
     const options = this.cameras.map(
-      ({ id, trained }, place) => new Option(`camera ${id}${trained ? "" : " (held out)"}`, place));
+      ({ id, trained }, place) => new Option(`camera ${id}${trained ? "" : ", held out"}`, place));
     at("camera").replaceChildren(new Option(options.length ? "free" : "none", ""), ...options);
     this.timeline.setScene(welcome);
     this.overlay.setScene(welcome);
