@@ -232,7 +232,7 @@ def main(args: argparse.Namespace) -> None:
     smaller = (
         "lower test.image_scaling"
         if args.data_dir is not None
-        else f"{args.cam_path}: lower width and height"
+        else f"{', '.join(args.cam_path)}: lower width and height"
     )
     with memory_for(f"a picture does not fit; {smaller}"):
         work(args, config, trained, notes)
