@@ -44,7 +44,8 @@ def test_a_command_that_nobody_listens_to_any_more_goes_on(monkeypatch, write_th
     reading, writing = os.pipe()
     buffer = io.FileIO(writing, "w") if write_through else io.BufferedWriter(io.FileIO(writing, "w"))
     stream = io.TextIOWrapper(buffer, write_through=write_through)
-    monkeypatch.setattr(sys, "stdout", stream)
+    for name in ("stdout", "__stdout__"):
+        monkeypatch.setattr(sys, name, stream)
     command.open_streams()
     assert sys.stdout is not stream
     print("heard", os.fsdecode(b"caf\xe9"), flush=True)
@@ -52,6 +53,14 @@ def test_a_command_that_nobody_listens_to_any_more_goes_on(monkeypatch, write_th
     os.close(reading)
     for _ in range(3):
         print("unheard " * 10_000, flush=True)
+
+
+def test_what_has_taken_a_streams_place_stays_there(monkeypatch, tmp_path):
+    """Its file would be closed with it, and its number be another file's."""
+    monkeypatch.setattr(sys, "stderr", (tmp_path / "log").open("w", buffering=1))
+    taken = sys.stderr
+    command.open_streams()
+    assert sys.stderr is taken
 
 
 def test_what_cannot_be_written_for_another_reason_is_still_an_error():

@@ -170,11 +170,11 @@ def test_a_pickle_is_not_run(saved, tmp_path):
 def test_missing_folder_and_missing_checkpoint_are_told_apart(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         newest_checkpoint(tmp_path / "nowhere")
-    (tmp_path / "avatar.pt").touch()
+    (tmp_path / "avatar.txt").touch()
     with pytest.raises(
-        ValueError, match="avatar.pt is a file; give the model folder, one checkpoint's folder"
+        ValueError, match="avatar.txt is a file; give the model folder, one checkpoint's folder"
     ):
-        load_model(tmp_path / "avatar.pt")
+        load_model(tmp_path / "avatar.txt")
     with pytest.raises(ValueError, match="holds no checkpoint"):
         newest_checkpoint(tmp_path)
 

@@ -30,9 +30,9 @@ UNITS = {"centimetres": 100, "millimetres": 1000, "inches": 39.4}
 MIN_SCALE = 1e-4  # metres, for Gaussians that coincide
 
 
-def load_template(path: Path, body: Body) -> trimesh.Trimesh:
+def load_template(path: Path | None, body: Body) -> trimesh.Trimesh:
     """The capture's own template mesh in the canonical pose if there is one, else the body's mesh."""
-    if not os.path.lexists(path):
+    if path is None or not os.path.lexists(path):
         return trimesh.Trimesh(body.canonical_vertices.numpy(), body.faces.numpy(), process=False)
     remedy = "; mend it, or remove it to train on the body's own mesh"
     if not path.is_file():

@@ -76,7 +76,7 @@ def untrained_subject(
     body = load_body(body_path, motion.betas)
     exact = config.skinning_weights == "exact"
     volume = None if exact else build_weight_volume(body, config.weight_volume_resolution)
-    surface = load_template(Path(), body)
+    surface = load_template(None, body)
     avatar = build_avatar(
         config, build_layout(config, body, surface, volume, torch.from_numpy(motion.translations))
     )

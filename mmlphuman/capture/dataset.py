@@ -189,7 +189,7 @@ class CaptureDataset:
             paths = self.layout.image_path(*first), self.layout.mask_path(*first)
             raise ValueError(
                 f"no frame has both image and mask for the selected cameras; the first looked for were "
-                f"{paths[0]} and {paths[1]}{what_lies_there(paths)}"
+                f"{paths[0]} and {paths[1].relative_to(self.layout.root)}{what_lies_there(paths)}"
             )
         for camera_id in set(self.camera_ids) - {camera_id for _, camera_id in self.pairs}:
             paths = (

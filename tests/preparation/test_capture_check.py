@@ -283,7 +283,7 @@ POSE_FAULTS = {
     ),
     "angles in degrees": (
         lambda root: edit_poses(root, "body_pose", np.degrees),
-        ("pose numbers", WARNING, ["degrees"]),
+        ("pose file", ERROR, ["degrees"]),
     ),
     "shape of another body model": (
         lambda root: edit_poses(root, "betas", lambda betas: betas * 40),
