@@ -105,7 +105,9 @@ def open_streams() -> None:
         stream = getattr(sys, name) if name else None
         if name and stream is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  for the rest of the process
-        elif isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):  # not what took its place
+        elif isinstance(stream, io.TextIOWrapper) and stream is getattr(
+            sys, f"__{name}__"
+        ):  # not what took its place
             with suppress(OSError):
                 stream.flush()
             setattr(sys, name, _listened(stream))

@@ -99,7 +99,7 @@ class RecordedRun:
 
 
 def _run_record(model_dir: Path) -> dict:
-    record = read_json(model_dir / RUN_NAME) if (model_dir / RUN_NAME).is_file() else {}
+    record = read_json(model_dir / RUN_NAME) if (model_dir / RUN_NAME).exists() else {}
     return record if isinstance(record, dict) else {}
 
 
@@ -163,7 +163,7 @@ def check_same_capture(dataset: CaptureDataset, model_dir: Path) -> None:
 def _camera_difference(dataset: CaptureDataset, model_dir: Path) -> str:
     begun_lenses = _run_record(model_dir).get("lenses", {})
     now_lenses = lenses(dataset)
-    if not (model_dir / CAMERAS_NAME).is_file():
+    if not (model_dir / CAMERAS_NAME).exists():
         return ""
     begun = read_camera_list(model_dir / CAMERAS_NAME)
     if unknown := set(dataset.camera_ids) - set(begun):  # the record has those of tests, too
@@ -187,7 +187,7 @@ def _camera_difference(dataset: CaptureDataset, model_dir: Path) -> str:
 
 
 def _pose_difference(dataset: CaptureDataset, model_dir: Path) -> str:
-    if not (model_dir / POSES_FILE).is_file():
+    if not (model_dir / POSES_FILE).exists():
         return ""
     begun = read_npz(model_dir / POSES_FILE, ("frames", "betas", "poses", "translations"), ("expression",))
     frames = dataset.seen_frames

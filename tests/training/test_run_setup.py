@@ -263,6 +263,19 @@ def test_another_capture_than_the_run_began_with_is_one_line_and_can_be_allowed(
     assert resume_run(config, copy, folder, None, cpu, other_capture=True).iteration == 0
 
 
+@pytest.mark.parametrize("name", ["run.json", "cameras.json", "poses.npz"])
+def test_a_record_that_is_no_plain_file_is_not_passed_over(begun, capture, tmp_path, name):
+    folder, config = begun
+    copy = shutil.copytree(folder, tmp_path / "model")
+    (copy / name).unlink()
+    assert resume_run(config, capture, copy, None, torch.device("cpu")).iteration == 0, (
+        "no record is nothing to compare"
+    )
+    os.mkfifo(copy / name)
+    with pytest.raises(ValueError, match=f"{name}: not a plain file"):
+        resume_run(config, capture, copy, None, torch.device("cpu"))
+
+
 def test_of_several_starts_in_one_folder_one_wins_and_the_others_say_why(tmp_path):
     target, starting = tmp_path / "model", tmp_path / f".model.unfinished-{os.getppid()}"
     starting.mkdir()
