@@ -82,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
 def spell_out_resume(words: list[str]) -> list[str]:
     """`--resume` alone is `--resume auto`; what follows it then is not its value."""
     spelled = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         spelled.append(word)
         if word == "--resume" and following != "auto":
             spelled.append("auto")
@@ -109,6 +109,7 @@ from mmlphuman.training.run_setup import (
     build_scene,
     create_model_folder,
     lock_run,
+    never_switched_on,
     refuse_occupied,
     write_run_record,
 )
@@ -180,6 +181,8 @@ def prepare(
             refuse_occupied(args.out_dir)  # before the long part
         scene = build_scene(config, args.data_dir, ranks.say, start)
     trainer = Trainer(config, scene, lpips, ranks.device, ranks=ranks)
+    if late := never_switched_on(config):
+        ranks.say(f"note: the run ends before {', '.join(late)}: what these switch on takes no part")
 
     def fill(folder: Path) -> None:
         write_run_record(folder, config, args.data_dir, scene, start)

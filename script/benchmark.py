@@ -1,4 +1,4 @@
-"""Measures how fast this machine draws an avatar, trains it and reads its samples: every speed that the README states.
+"""Measures how fast this machine draws an avatar, trains it and reads its samples: the speeds of docs/performance.md.
 
     python script/benchmark.py --out benchmark.json                        published scale on a GPU, a few minutes
     python script/benchmark.py --out benchmark.json --scale demo --only render train      on a CPU

@@ -88,6 +88,11 @@ def test_commands_of_their_own_kind_say_so_too(script):
     assert re.fullmatch("error: PYTHONOPTIMIZE=2 .* unset it\n", run.stderr)
 
 
+def test_train_without_a_word_says_what_it_needs():
+    run = subprocess.run([sys.executable, "-B", "train.py"], capture_output=True, text=True)
+    assert run.returncode == 2 and "--out_dir" in run.stderr.splitlines()[-1]
+
+
 def test_commands_decide_how_threads_wait_before_torch_is_loaded():
     """OMP_WAIT_POLICY is read when PyTorch's OpenMP is loaded; the package sets it."""
     commands = [*Path().glob("*.py"), *Path("script").glob("*.py")]

@@ -139,6 +139,14 @@ def read_one_of_each_camera(dataset: CaptureDataset) -> None:
         check_direction(sample)
 
 
+def never_switched_on(config: Config) -> list[str]:
+    """`key=value` of each part of the avatar or of the loss whose turn comes after the last iteration."""
+    keys = ["iteration_dxyz_basis", "iteration_gsparam_basis", "iteration_sh_degree"]
+    if config.lambda_lpips > 0:
+        keys += ["iteration_lpips", "iteration_lpips_random_patch"]
+    return [f"{key}={getattr(config, key)}" for key in keys if getattr(config, key) >= config.iterations]
+
+
 def refuse_occupied(model_dir: Path) -> Path:
     """Where the folder will be. ValueError where a new run would land on something: nothing is ever overwritten."""
     return free_folder(model_dir, hint="continue it with --resume, or " * bool(list_checkpoints(model_dir)))

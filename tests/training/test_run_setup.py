@@ -24,6 +24,7 @@ from mmlphuman.training.run_setup import (
     build_scene,
     create_model_folder,
     lock_run,
+    never_switched_on,
     read_one_of_each_camera,
     refuse_occupied,
     write_run_record,
@@ -261,6 +262,13 @@ def test_another_capture_than_the_run_began_with_is_one_line_and_can_be_allowed(
         resume_run(config, copy, folder, None, cpu)
     assert "\n" not in str(error.value) and str(folder) in str(error.value)
     assert resume_run(config, copy, folder, None, cpu, other_capture=True).iteration == 0
+
+
+def test_parts_whose_turn_never_comes_are_named(synthetic_body):
+    config = replace(tiny_settings(synthetic_body), iterations=100, lambda_lpips=0.0, iteration_lpips=500)
+    config = replace(config, iteration_dxyz_basis=99, iteration_gsparam_basis=100, iteration_sh_degree=500)
+    assert never_switched_on(config) == ["iteration_gsparam_basis=100", "iteration_sh_degree=500"]
+    assert "iteration_lpips=500" in never_switched_on(replace(config, lambda_lpips=0.1))
 
 
 @pytest.mark.parametrize("name", ["run.json", "cameras.json", "poses.npz"])
