@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from mmlphuman.capture import actorshq, avatarrex, thuman4
 from mmlphuman.capture.layout import CaptureLayout
 
+VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".mts", ".webm")
 READERS = {
     avatarrex.CALIBRATION_FILE: avatarrex.read_avatarrex,
     thuman4.CALIBRATION_FILE: thuman4.read_thuman4,
@@ -24,6 +26,8 @@ def open_capture(data_dir: str | Path) -> CaptureLayout:
     if not root.is_dir():
         raise FileNotFoundError(f"capture folder {root} does not exist; give the right --data_dir")
     found = [calibration for calibration in READERS if (root / calibration).is_file()]
+    if videos := what_of_videos(root):
+        raise ValueError(videos)
     if not found:
         raise ValueError(
             f"{root}: no capture of a known format: it must hold {' or '.join(READERS)} "
@@ -35,3 +39,18 @@ def open_capture(data_dir: str | Path) -> CaptureLayout:
             "its images belong to"
         )
     return READERS[found[0]](root)
+
+
+def what_of_videos(root: Path) -> str:
+    """What to do with a folder that is no capture but holds videos, itself or one level down; "" for any other."""
+    if any((root / calibration).is_file() for calibration in READERS):
+        return ""
+    places = [root, *sorted(place for place in root.iterdir() if place.is_dir())]
+    for place in places:
+        video = next((file for file in sorted(place.iterdir()) if file.suffix.lower() in VIDEO_ENDINGS), None)
+        if video is not None:
+            return (
+                f"{root}: holds videos ({video.relative_to(root)}), not a capture; make one of them first: "
+                f"python script/fit_capture.py --data_dir {shlex.quote(str(root))}"
+            )
+    return ""

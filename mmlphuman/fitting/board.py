@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from mmlphuman.calibrations.calibration import Calibration, opencv_camera
 from mmlphuman.capture.calibration import calibration_content
+from mmlphuman.capture.formats import VIDEO_ENDINGS
 from mmlphuman.capture.picture_names import is_picture
 from mmlphuman.files import atomic_write
 
-VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".mts", ".webm")
 MOST_LENS_VIEWS = 40  # of a camera; more take minutes and tell nothing new
 MOST_SHARED_TIMES = 60
 FEWEST_VIEWS, GOOD_VIEWS = 3, 10  # of a camera's lens

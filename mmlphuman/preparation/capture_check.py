@@ -9,7 +9,7 @@ row, and those that need it are left out, saying so.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from mmlphuman.body.smplx_model import Body, load_body
-from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.formats import open_capture, what_of_videos
 from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
 from mmlphuman.files import read_npz
@@ -37,12 +37,14 @@ from mmlphuman.preparation.file_checks import (
 from mmlphuman.preparation.findings import ERROR, OK, WARNING, Finding
 from mmlphuman.preparation.fit_checks import check_fit, suspicious_cameras
 from mmlphuman.preparation.fit_measure import SurfacePoints, load_reduced_mask, measure_fit, spread_points
-from mmlphuman.preparation.misalignment import check_scale, check_shift
+from mmlphuman.preparation.light_checks import check_light, load_photograph
+from mmlphuman.preparation.misalignment import check_scale, check_shift, describe_late, late_cameras
 from mmlphuman.preparation.pose_checks import check_face, check_poses, joint_steps
 from mmlphuman.text import one_line
 
 DIAGNOSED = 8  # suspicious cameras that are looked into, and pictures of each
 DIAGNOSED_FRAMES = 3
+LIT_FRAMES = 8  # whose light is compared
 ALIGNED, ALIGNED_CAMERAS = 8, 3  # frames, and cameras of each, that are asked about what all cameras share
 
 
@@ -79,10 +81,13 @@ class _Stages:
 
 
 def check_capture(data_dir: Path, smpl_path: Path, frames: int, progress: bool = False) -> CaptureCheck:
-    """frames: how many are sampled, evenly; 0 takes all. FileNotFoundError if there is no such folder."""
+    """frames: how many are sampled, evenly; 0 takes all. FileNotFoundError if there is no such folder, ValueError for
+    one of videos."""
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise FileNotFoundError(f"capture folder {data_dir} does not exist; give the right --data_dir")
+    if videos := what_of_videos(data_dir):
+        raise ValueError(videos)
     stages = _Stages()
     layout = stages.run("calibration", lambda: open_capture(data_dir))
     pose_path = layout.pose_path if layout else data_dir / "smpl_params.npz"
@@ -113,8 +118,11 @@ def check_capture(data_dir: Path, smpl_path: Path, frames: int, progress: bool =
     fits = [sample.fit for sample in samples if sample.fit and not (sample.is_empty or sample.is_full)]
     if fits and poser and params:
         suspicious = suspicious_cameras(fits)
-        stages.findings += check_fit(layout, fits, _diagnose(layout, samples, suspicious, poser))
-        stages.findings += _check_alignment(layout, params, samples, suspicious, poser)
+        diagnoses = _diagnose(layout, samples, suspicious, poser)
+        shared, late = _check_alignment(layout, params, samples, suspicious, diagnoses, poser)
+        stages.findings += check_fit(layout, fits, diagnoses, late)
+        stages.findings += shared or [describe_late(layout, late)]
+        stages.findings += stages.run("light", lambda: _check_light(layout, samples, poser)) or []
     else:
         stages.skip("body inside masks", "it needs poses, body file and pictures with masks")
     return CaptureCheck(stages.findings, samples, layout, params, body)
@@ -191,25 +199,32 @@ def _check_alignment(
     params: SmplParams,
     samples: Sequence[Sampled],
     suspicious: Sequence[int],
+    diagnoses: Mapping[int, str],
     poser: _Poser,
-) -> list[Finding]:
-    """What all cameras may have in common: another unit, or pictures and poses that are numbered differently."""
+) -> tuple[list[Finding], dict[int, tuple[float, float, float]]]:
+    """What all cameras may have in common: another unit, or pictures and poses that are numbered differently; and if it
+    is neither, the cameras that alone are late."""
     usable = [s for s in samples if s.fit and not (s.is_empty or s.is_full)]
     if {s.camera for s in usable} <= set(suspicious):
         chosen = [usable[i] for i in np.unique(np.linspace(0, len(usable) - 1, ALIGNED).round().astype(int))]
         views = [load_reduced_mask(layout, sample.frame, sample.camera) for sample in chosen]
         found = check_scale(views, [poser.points(view.frame) for view in views])
         if found is not None:
-            return [found]
+            return [found], {}
         suspicious = ()  # all cameras see poses of other frames, maybe
     # The frames with most movement tell most.
     motion = np.r_[joint_steps(params.poses).sum(1), 0] if len(params) > 1 else np.zeros(1)
     moving = sorted({s.frame for s in usable}, key=lambda frame: -motion[frame])[:ALIGNED]
-    views = []
+    views = {
+        (s.frame, s.camera): load_reduced_mask(layout, s.frame, s.camera)
+        for s in usable
+        if s.frame in moving and s.camera not in diagnoses
+    }
+    few = []
     for frame in moving:
         of_frame = [s for s in usable if s.frame == frame and s.camera not in suspicious]
         of_frame.sort(key=lambda sample: -sample.fit.in_view if sample.fit else 0.0)
-        views += [load_reduced_mask(layout, frame, s.camera) for s in of_frame[:ALIGNED_CAMERAS]]
+        few += [views[frame, s.camera] for s in of_frame[:ALIGNED_CAMERAS] if (frame, s.camera) in views]
     posed: dict[int, np.ndarray] = {}
 
     def points_of(frame: int) -> np.ndarray:
@@ -217,8 +232,19 @@ def _check_alignment(
             posed[frame] = poser.points(frame)
         return posed[frame]
 
-    found = check_shift(views, points_of, len(params))
-    return [] if found is None else [found]
+    found = check_shift(few, points_of, len(params))
+    if found is not None:
+        return [found], {}
+    return [], late_cameras(list(views.values()), points_of, len(params))
+
+
+def _check_light(layout: CaptureLayout, samples: Sequence[Sampled], poser: _Poser) -> list[Finding]:
+    """Of a few frames, all their cameras."""
+    usable = [s for s in samples if s.fit and not (s.is_empty or s.is_full)]
+    frames = sorted({s.frame for s in usable})
+    frames = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, LIT_FRAMES).round().astype(int))]
+    photographs = [load_photograph(layout, s.frame, s.camera) for s in usable if s.frame in frames]
+    return check_light(layout, photographs, {frame: poser.points(frame) for frame in frames})
 
 
 def _diagnose(

@@ -7,7 +7,7 @@ the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -22,6 +22,12 @@ OUTLIER = 0.08  # below the median of all cameras or frames
 NO_OVERLAP = 0.25  # intersection over union below which the camera does not look at the same person
 SIZE_OUTLIER = 0.10  # of a camera's size ratio, relative to the median of all cameras
 SIZE_RANGE = (0.85, 1.5)  # of mask over body, all cameras: skin to wide clothes
+# A camera that is turned or moved a little against the others, in degrees as it sees the person: a fit to real pictures
+# left 0.07 in each of four cameras.
+LEAST_TURN = 0.2
+TURN_SIGMAS = 4.0
+TURN_OUTLIER = 3.0  # times what the other cameras have
+LEAST_TURN_FRAMES = 5
 OUT_OF_VIEW = 0.5  # share of the body that a camera should see in the median
 FAR_SHARE, HOLE_SHARE = 0.05, 0.02
 # The mean hand pose fits better: by this much of a hand's outline, and beyond chance.
@@ -53,13 +59,17 @@ def _off_cameras(fits: Sequence[Fit], diagnoses: Mapping[int, str]) -> list[int]
     ]
 
 
-def check_fit(layout: CaptureLayout, fits: Sequence[Fit], diagnoses: Mapping[int, str]) -> list[Finding]:
-    """All rows on how body and masks lie. diagnoses: of the cameras that are off, where there is one."""
+def check_fit(
+    layout: CaptureLayout, fits: Sequence[Fit], diagnoses: Mapping[int, str], late: Collection[int] = ()
+) -> list[Finding]:
+    """All rows on how body and masks lie. diagnoses: of the cameras that are off, where there is one; late: those that
+    show other times, whose displacement says nothing about how they are turned."""
     off = _off_cameras(fits, diagnoses)
     sound = [fit for fit in fits if fit.camera not in off]
     return [
         _check_off(layout, fits, off, diagnoses),
         _check_loose(layout, sound),
+        _check_turns(layout, [fit for fit in sound if fit.camera not in late]),
         _check_sizes(layout, sound),
         _check_frames(sound),
         _check_view(layout, fits),
@@ -118,6 +128,44 @@ def _check_loose(layout, fits) -> Finding:
         what = f"median {middle:.1%}; it fits loosely in {len(loose)} of {len(inside)} cameras"
         return Finding("body inside masks", WARNING, what, cut_list(named))
     return Finding("body inside masks", OK, f"median {middle:.1%}; lowest", ", ".join(named))
+
+
+def _check_turns(layout, fits) -> Finding:
+    check = "cameras' directions"
+    turns = {}
+    for camera in sorted({fit.camera for fit in fits}):
+        values = np.array([fit.turn for fit in fits if fit.camera == camera and np.isfinite(fit.turn).all()])
+        if len(values) >= LEAST_TURN_FRAMES:
+            middle = np.median(values, 0)
+            error = 1.4826 * np.median(np.abs(values - middle), 0) / np.sqrt(len(values))
+            turns[camera] = middle, float(np.linalg.norm(middle)), float(np.linalg.norm(error))
+    if len(turns) < 2:
+        return Finding(
+            check, OK, "not measured: too few cameras and frames in which the body lies on the mask"
+        )
+    turned = []
+    for camera, (_, size, error) in turns.items():
+        others = np.median([other for name, (_, other, _) in turns.items() if name != camera])
+        if size > max(LEAST_TURN, TURN_SIGMAS * error, TURN_OUTLIER * others):
+            turned.append(camera)
+    if not turned:
+        return Finding(
+            check, OK, f"right to {max(size for _, size, _ in turns.values()):.2f} degrees in every camera"
+        )
+    named = []
+    for camera in sorted(turned, key=lambda camera: -turns[camera][1]):
+        right, down = turns[camera][0]
+        sides = f"{abs(right):.2f} to the {'right' if right > 0 else 'left'}"
+        named.append(
+            f"{camera_name(layout, camera)} {sides} and {abs(down):.2f} {'down' if down > 0 else 'up'}"
+        )
+    return Finding(
+        check,
+        WARNING,
+        f"{len(turned)} of {len(turns)} cameras see the person beside the projected body, in degrees: turned or moved "
+        "since they were calibrated? Calibrate them again, or leave them out",
+        cut_list(named),
+    )
 
 
 def _check_sizes(layout, fits) -> Finding:

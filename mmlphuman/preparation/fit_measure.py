@@ -36,6 +36,7 @@ NEAR = 0.05  # metres in front of the camera
 REDUCED_SIDE = 512  # pixels, longest side of the masks that are measured: 4-5 mm a pixel for a whole person
 TOLERANCE = 0.01  # metres by which the body may stick out of the mask: fits are not better
 FAR = 0.3  # metres from the projected body: no clothes
+REACHED = 0.06  # metres from the projected body's outline within which the mask's is looked for
 HAND_WINDOW = 0.13  # metres either side of a hand's middle
 
 
@@ -134,6 +135,9 @@ class Fit:
     far: float  # share of the mask farther than FAR from the projected body
     holes: float  # share of the projected body in holes that the mask encloses
     size_ratio: float  # root of mask area over body area; NaN unless the whole body is in view
+    turn: tuple[
+        float, float
+    ]  # degrees by which the person appears to the right of and below the projected body
     hand_gain: tuple[float, ...]  # cm^2 by which the mean hand pose fits each visible hand better
 
 
@@ -202,8 +206,42 @@ def measure_fit(
         far=_far_share(view.mask, silhouette, projection.pixels_per_metre),
         holes=_hole_share(view.mask, silhouette),
         size_ratio=float(np.sqrt(mask_area / body_area)) if whole else float("nan"),
+        turn=_turn(view, silhouette, projection.pixels_per_metre),
         hand_gain=gains,
     )
+
+
+def _turn(view: ReducedMask, silhouette: np.ndarray, pixels_per_metre: float) -> tuple[float, float]:
+    """Degrees about the picture's axes by which the mask is displaced against the silhouette; NaN if they hardly meet.
+
+    Every point of the silhouette's outline says how far the mask's is along the outline's normal; clothes, which are
+    wider all around, are a constant beside the displacement. Iteratively reweighted, as arms may be anywhere.
+    """
+    inside = cv2.distanceTransform(view.mask.view(np.uint8), cv2.DIST_L2, 5)
+    outside = cv2.distanceTransform((~view.mask).view(np.uint8), cv2.DIST_L2, 5)
+    smooth = cv2.GaussianBlur(silhouette.astype(np.float32), (0, 0), 2)
+    uphill = np.stack([cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)], -1)
+    outlines, _ = cv2.findContours(silhouette.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    nowhere = float("nan"), float("nan")
+    if not outlines:
+        return nowhere
+    columns, rows = np.concatenate([outline[:, 0] for outline in outlines]).T
+    beyond = (inside - outside)[rows, columns]
+    normals = -uphill[rows, columns]
+    lengths = np.linalg.norm(normals, axis=1)
+    width, height = view.size
+    usable = (lengths > 1e-3) & (np.abs(beyond) < REACHED * pixels_per_metre)
+    usable &= (columns > 1) & (columns < width - 2) & (rows > 1) & (rows < height - 2)
+    if usable.sum() < max(20, 0.3 * len(columns)):
+        return nowhere
+    system = np.column_stack([normals[usable] / lengths[usable, None], np.ones(usable.sum())])
+    wanted, weights = beyond[usable], np.ones(usable.sum())
+    for _ in range(8):
+        solution = np.linalg.lstsq(system * weights[:, None], wanted * weights, rcond=None)[0]
+        off = np.abs(wanted - system @ solution)
+        weights = 1 / np.sqrt(1 + (off / max(np.median(off), 0.5)) ** 2)
+    right, down = np.degrees(solution[:2] / view.K[[0, 1], [0, 1]])
+    return float(right), float(down)
 
 
 def overlap(mask: np.ndarray, silhouette: np.ndarray) -> float:

@@ -147,7 +147,7 @@ def test_loads_poses_and_shapes_through_smplx(model):
     elbow = torch.zeros(1, 63)
     elbow[0, 3 * 17 + 1] = -torch.pi / 2  # SMPL-X's left elbow bends forward about -y
     bent = body(body_pose=elbow)
-    forearm = (bent.joints[0, 20] - bent.joints[0, 18])
+    forearm = bent.joints[0, 20] - bent.joints[0, 18]
     assert forearm[2] > 0.9 * forearm.norm()
     jaw = body(jaw_pose=torch.tensor([[0.3, 0, 0]])).vertices - still.vertices
     assert jaw.abs().max() > 1e-3 and (jaw[0].norm(dim=1) > 1e-4).float().mean() < 0.05

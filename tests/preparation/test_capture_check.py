@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -16,9 +17,12 @@ import pytest
 from checked_capture import CAMERAS, FRAMES
 
 from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.masks import MaskMeasures
 from mmlphuman.preparation.capture_check import check_capture, read_mean_hands
 from mmlphuman.preparation.file_checks import check_twin_cameras
 from mmlphuman.preparation.findings import ERROR, OK, WARNING, overall
+from mmlphuman.preparation.fit_measure import ReducedMask, project_points
+from mmlphuman.preparation.misalignment import late_cameras
 from mmlphuman.synthetic.layouts import LAYOUTS
 
 CALIBRATION = "calibration_full.json"
@@ -431,3 +435,82 @@ def test_frames_are_sampled_evenly_and_include_the_ends(capture_copy, synthetic_
 def test_no_capture_folder(tmp_path, synthetic_body):
     with pytest.raises(FileNotFoundError, match="absent does not exist"):
         check_capture(tmp_path / "absent", synthetic_body, 0)
+
+
+# --- one camera, and light ------------------------------------------------------------------------------------
+
+
+def test_one_camera_that_is_late_is_named(capture_copy, synthetic_body):
+    for file_of in (image_file, mask_file):
+        before = [file_of(capture_copy, 1, frame).read_bytes() for frame in range(FRAMES)]
+        for frame in range(1, FRAMES):
+            file_of(capture_copy, 1, frame).write_bytes(before[frame - 1])
+    (row,) = findings_of(capture_copy, synthetic_body, "camera times")
+    assert row.result == WARNING and NAMES[1] in row.where and "1 frame late" in row.where, row
+    assert not any(NAMES[other] in row.where for other in (0, 2, 3))
+
+
+@pytest.mark.parametrize("shift", [0.5, -1.5])
+def test_parts_of_a_frame_are_found_between_poses(shift):
+    """A body that walks past three cameras, of which one sees it at other times."""
+    rng = np.random.default_rng(0)
+    body = rng.uniform([-0.2, -0.9, -0.1], [0.2, 0.9, 0.1], (40_000, 3)).astype(np.float32)
+
+    def points_of(time: float) -> np.ndarray:
+        return body + np.float32([0.03 * time, 0, 0])
+
+    def seen(camera: int, frame: int) -> ReducedMask:
+        w2c = np.eye(4)
+        w2c[:3, 3] = [-0.3, 0.1 * camera, 2.5]
+        K, size = np.array([[300.0, 0, 128], [0, 300, 128], [0, 0, 1]]), (256, 256)
+        time = frame - shift * (camera == 2)
+        mask = project_points(points_of(time), w2c, K, size).silhouette()
+        return ReducedMask(frame, camera, mask, w2c, K, MaskMeasures.of(mask))
+
+    views = [seen(camera, frame) for camera in range(3) for frame in range(2, 12)]
+    late = late_cameras(views, points_of, 14)
+    assert list(late) == [2] and late[2][0] == shift
+    assert late_cameras([view for view in views if view.camera != 2], points_of, 14) == {}
+
+
+@pytest.mark.parametrize("turn", [[0, 0.8, 0], [-0.6, 0, 0]])
+def test_a_camera_that_is_turned_a_little_is_named(capture_copy, synthetic_body, turn):
+    def turned(K, R, T):
+        by = cv2.Rodrigues(np.deg2rad(np.array(turn, float)))[0]
+        return K, by @ R, by @ T
+
+    edit_cameras(capture_copy, [2], turned)
+    (row,) = findings_of(capture_copy, synthetic_body, "cameras' directions")
+    assert row.result == WARNING and NAMES[2] in row.where, row
+    assert not any(NAMES[other] in row.where for other in (0, 1, 3))
+    right, down = (float(number) for number in re.findall(r"(\d\.\d+) (?:to|down|up)", row.where))
+    np.testing.assert_allclose([right, down], np.abs([turn[1], turn[0]]), atol=0.15)
+    side = "left" if turn[1] else "up"  # the body is projected to the other side
+    assert side in row.where
+
+
+def test_light_that_changes_over_time_is_named(capture_copy, synthetic_body):
+    for frame in range(FRAMES):
+        edit_pictures([image_file(capture_copy, 0, frame)], lambda pixels, f=frame: dim(pixels, 1 - 0.03 * f))
+    (row,) = findings_of(capture_copy, synthetic_body, "light over time")
+    assert row.result == WARNING and f"{NAMES[0]}) by" in row.where and "from frame 7 to 0" in row.where, row
+    assert "exposure" in row.what and not any(name in row.where for name in NAMES[1:])
+    for camera in (1, 2, 3):
+        for frame in range(FRAMES):
+            path = image_file(capture_copy, camera, frame)
+            edit_pictures([path], lambda pixels, f=frame: dim(pixels, 1 - 0.03 * f))
+    (row,) = findings_of(capture_copy, synthetic_body, "light over time")
+    assert row.result == WARNING and "in most cameras" in row.what
+
+
+def test_a_camera_of_other_colours_is_named(capture_copy, synthetic_body):
+    pictures = [image_file(capture_copy, 3, frame) for frame in range(FRAMES)]
+    edit_pictures(pictures, lambda pixels: dim(pixels, np.array([1.0, 0.95, 0.7])))  # blue first
+    (row,) = findings_of(capture_copy, synthetic_body, "light between cameras")
+    assert row.result == WARNING and NAMES[3] in row.where and "as red" in row.where, row
+    assert not any(name in row.where for name in NAMES[:3])
+    assert "refine_camera_colors=true" in row.what
+
+
+def dim(pixels: np.ndarray, factor) -> np.ndarray:
+    return (pixels * factor + 0.5).clip(0, 255).astype(np.uint8)

@@ -11,6 +11,8 @@ import cv2
 import pytest
 from checked_capture import CAMERAS
 
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.preparation.capture_check import check_capture
 from mmlphuman.preparation.findings import report_folder, write_report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,3 +91,15 @@ def test_reports_of_captures_of_one_name_do_not_mix(tmp_path):
     }
     (tmp_path / "check_subject" / "report.json").write_text("[1")  # damaged: nobody's
     assert report_folder(tmp_path, second).name == "check_subject"
+
+
+@pytest.mark.parametrize("place", ["cam01.MP4", "videos/cam01.mov"])
+def test_a_folder_of_videos_is_told_which_command_to_run(tmp_path, synthetic_body, place):
+    folder = tmp_path / "my footage"
+    (folder / place).parent.mkdir(parents=True)
+    (folder / place).write_bytes(b"")
+    wanted = rf"holds videos \({place}\).*: python script/fit_capture.py --data_dir '{folder}'$"
+    with pytest.raises(ValueError, match=wanted):
+        check_capture(folder, synthetic_body, 0)
+    with pytest.raises(ValueError, match=wanted):
+        open_capture(folder)
