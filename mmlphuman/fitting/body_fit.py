@@ -22,18 +22,37 @@ from torch import Tensor
 from mmlphuman.body.kinematics import rotation_matrices
 from mmlphuman.body.smplx_model import NUM_BETAS
 from mmlphuman.capture.layout import CalibratedCamera
-from mmlphuman.fitting.observations import LANDMARKS, LEFT_HAND, RIGHT_HAND, Points, Rig
+from mmlphuman.fitting.observations import (
+    LANDMARKS,
+    LEFT_HAND,
+    RIGHT_HAND,
+    BodyFit,
+    Landmarks,
+    Points,
+    Rig,
+)
 from mmlphuman.fitting.pose_prior import STILL, PosePrior, make_pose_prior
-from mmlphuman.fitting.posed_body import FittedBody, Shaped
-from mmlphuman.fitting.triangulation import Observations
+from mmlphuman.fitting.posed_body import FittedBody, Shaped, read_fitted_body, skin, vertex_normals
+from mmlphuman.fitting.silhouettes import (
+    FindMask,
+    OutlineMatches,
+    Outlines,
+    OutlineTerm,
+    match_outlines,
+    read_outlines,
+    spread_vertices,
+)
+from mmlphuman.fitting.surface_offsets import solve_offsets
+from mmlphuman.fitting.triangulation import Observations, observe
 from mmlphuman.pose_layout import LEFT_FINGERS, NUM_JOINTS
+from mmlphuman.text import ranges
 
 POINT_ERROR = 0.015  # metres
 # From where a point counts as wrong, metres (a T-pose is far from all, later few are), and how much smoothness weighs
 # (frames that hang together are slow to bring from the T-pose to where they belong).
 POINT_STAGES = ((1.0, 0.0), (0.2, 0.1), (0.08, 1.0))
 PICTURE_ERROR, PICTURE_LIMIT = 0.015, 0.05  # the same of a landmark in a picture, across the ray
-HAND_ERROR = 0.006  # of a finger's points against their wrist's
+HAND_WEIGHT = 0.3  # of each of a hand's landmarks: a network errs in all 21 together
 ACCELERATION = 0.006  # metres a frame^2 of a joint
 TURN_CHANGE = np.deg2rad(2.5)  # second difference of a joint's angles
 BETA_SPREAD = 2.0  # people differ more than a body model's ten components say
@@ -56,73 +75,125 @@ BONES = (
 )  # fmt: skip
 BONE_ERROR = 0.01  # metres of a bone's median length
 
-# How far a variable usually is from its start, which L-BFGS needs alike for all.
-TRANSLATION_SCALE, FINGER_SCALE, BETA_SCALE, OFFSET_SCALE = 0.3, 4.0, 3.0, 0.1
+# L-BFGS needs variables that are alike in scale: how far each usually is from its start, and by how much smoothness in
+# time outweighs what is seen of a frame's body and fingers (see `time_basis`).
+TRANSLATION_SCALE, FINGER_SCALE, BETA_SCALE, OFFSET_SCALE = 0.3, 4.0, 1.0, 0.1
+BODY_STIFFNESS, FINGER_STIFFNESS = 1.5, 15.0
 HISTORY = 30
+
+SHAPE_ROUNDS, SURFACE_ROUNDS = 3, 3  # drawings of the body, first with its shape free, then with its surface
+ROUND_STEPS = 40  # of L-BFGS between two drawings
+
+# What is told as doubtful.
+LOW_OVERLAP = 0.8  # of the mean over a frame's cameras
+FAR_LANDMARKS = 0.04  # metres across the ray, median of a frame's body landmarks
+JUMP = 0.12  # metres by which a joint leaves the middle of its neighbours' places
 
 Progress = Callable[[str], None]
 
 
-@dataclass
 class Variables:
-    """What is fitted, in units in which it is well conditioned; leaves of the gradient."""
+    """What is fitted: a state, and changes of it in units in which L-BFGS finds its way (leaves of the gradient)."""
 
-    root: Tensor  # (F, 3, 3) as started from, not fitted
-    turn: Tensor  # (F, 3) axis-angle by which the root turns further
-    pose: Tensor  # (F, J - 1, 3) axis-angle, fingers in FINGER_SCALE
-    translation: Tensor  # (F, 3) in TRANSLATION_SCALE
-    betas: Tensor  # (10,) in BETA_SCALE
-    offsets: Tensor  # (K, 3) of the landmarks in OFFSET_SCALE
+    def __init__(self, root: Tensor, pose: Tensor, translation: Tensor, betas: Tensor, offsets: Tensor):
+        """root: (F, 3, 3); pose: (F, J - 1, 3) radians; translation: (F, 3); betas: (10,); offsets: (K, 3) metres."""
+        self._state = (root, pose, translation, betas, offsets)
+        scale = torch.ones(NUM_JOINTS - 1, 1, device=pose.device)
+        scale[LEFT_FINGERS.start - 1 :] = FINGER_SCALE
+        scale[[joint - 1 for joint in STILL]] = 0
+        self._scale = scale
+        self.rebase(smooth=False)
+
+    def rebase(self, smooth: bool = True) -> None:
+        """Starts counting changes from where it is. smooth: changes are those of which smooth motions are made."""
+        if hasattr(self, "turn"):
+            root = self._state[0] @ rotation_matrices(self._in_time(self.turn))
+            self._state = (
+                root, self.angles(), self.translations(), self.shape(), self.landmark_offsets()
+            )  # fmt: skip
+        root, pose, translation, betas, offsets = self._state
+        self._bases = None
+        if smooth and len(root) > 2:
+            self._bases = tuple(
+                time_basis(len(root), stiffness).to(root.device)
+                for stiffness in (BODY_STIFFNESS, FINGER_STIFFNESS)
+            )
+        self.turn, self.pose = torch.zeros_like(translation), torch.zeros_like(pose)
+        self.translation, self.betas, self.offsets = map(torch.zeros_like, (translation, betas, offsets))
+
+    def __len__(self) -> int:
+        return len(self.turn)
+
+    @property
+    def device(self) -> torch.device:
+        return self.turn.device
+
+    def motion(self) -> list[Tensor]:
+        """The leaves that are of each frame."""
+        return [self.turn, self.pose, self.translation]
+
+    def _in_time(self, change: Tensor, fingers: bool = False) -> Tensor:
+        if self._bases is None:
+            return change
+        return (self._bases[fingers] @ change.flatten(1)).view_as(change)
 
     def angles(self) -> Tensor:
         """(F, J - 1, 3) radians; jaw and eyes hold still."""
-        scale = torch.ones(NUM_JOINTS - 1, 1, device=self.pose.device)
-        scale[LEFT_FINGERS.start - 1 :] = FINGER_SCALE
-        scale[[joint - 1 for joint in STILL]] = 0
-        return self.pose * scale
+        first = LEFT_FINGERS.start - 1
+        change = torch.cat([self._in_time(self.pose[:, :first]), self._in_time(self.pose[:, first:], True)], 1)
+        return self._state[1] + change * self._scale
+
+    def root(self) -> Tensor:
+        """(F, 3, 3)"""
+        return self._state[0] @ rotation_matrices(self._in_time(self.turn))
 
     def rotations(self) -> Tensor:
         """(F, J, 3, 3)"""
-        root = self.root @ rotation_matrices(self.turn)
-        return torch.cat([root[:, None], rotation_matrices(self.angles())], 1)
+        return torch.cat([self.root()[:, None], rotation_matrices(self.angles())], 1)
 
     def translations(self) -> Tensor:
-        return TRANSLATION_SCALE * self.translation
+        return self._state[2] + TRANSLATION_SCALE * self._in_time(self.translation)
 
     def shape(self) -> Tensor:
-        return BETA_SCALE * self.betas
+        return self._state[3] + BETA_SCALE * self.betas
 
     def landmark_offsets(self) -> Tensor:
-        return OFFSET_SCALE * self.offsets
+        return self._state[4] + OFFSET_SCALE * self.offsets
 
     def poses(self) -> np.ndarray:
         """(F, 165) float32 axis-angle."""
-        root = (self.root @ rotation_matrices(self.turn)).detach().cpu().double().numpy()
-        poses = np.zeros((len(root), NUM_JOINTS, 3), np.float32)
-        poses[:, 0] = Rotation.from_matrix(root).as_rotvec()
+        poses = np.zeros((len(self), NUM_JOINTS, 3), np.float32)
+        poses[:, 0] = Rotation.from_matrix(self.root().detach().cpu().double().numpy()).as_rotvec()
         poses[:, 1:] = self.angles().detach().cpu().numpy()
-        return poses.reshape(len(root), -1)
+        return poses.reshape(len(poses), -1)
+
+
+def time_basis(frames: int, stiffness: float) -> Tensor:
+    """(F, F) cosines of all frequencies as columns, each as large as it may be: 1 / sqrt(1 + stiffness w^2), w the
+    eigenvalue of the second difference. In these the loss curves alike in all directions, whose second differences
+    would else be up to 16 * stiffness times as steep as what the pictures tell."""
+    numbers = torch.arange(frames, dtype=torch.float64)
+    basis = torch.cos(torch.pi / frames * (numbers[:, None] + 0.5) * numbers) * np.sqrt(2 / frames)
+    basis[:, 0] /= np.sqrt(2)
+    eigenvalue = 2 - 2 * torch.cos(torch.pi * numbers / frames)
+    return (basis / (1 + stiffness * eigenvalue**2).sqrt()).float()
 
 
 def variables_at(
     poses: np.ndarray, translations: np.ndarray, betas: np.ndarray, device: str | torch.device
 ) -> Variables:
     """poses: (F, 165) axis-angle."""
-    frames = len(poses)
-    joints = poses.reshape(frames, NUM_JOINTS, 3).astype(np.float64)
-    pose = joints[:, 1:].copy()
-    pose[:, LEFT_FINGERS.start - 1 :] /= FINGER_SCALE
+    joints = poses.reshape(len(poses), NUM_JOINTS, 3).astype(np.float64)
 
-    def leaf(array: np.ndarray) -> Tensor:
-        return torch.tensor(array, dtype=torch.float32, device=device)
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.tensor(np.asarray(array), dtype=torch.float32, device=device)
 
     return Variables(
-        root=leaf(Rotation.from_rotvec(joints[:, 0]).as_matrix()),
-        turn=leaf(np.zeros((frames, 3))),
-        pose=leaf(pose),
-        translation=leaf(translations / TRANSLATION_SCALE),
-        betas=leaf(betas / BETA_SCALE),
-        offsets=leaf(np.zeros((len(LANDMARKS), 3))),
+        root=tensor(Rotation.from_rotvec(joints[:, 0]).as_matrix()),
+        pose=tensor(joints[:, 1:]),
+        translation=tensor(translations),
+        betas=tensor(betas),
+        offsets=tensor(np.zeros((len(LANDMARKS), 3))),
     )
 
 
@@ -167,6 +238,13 @@ def inside_capture(frames: int, time: float) -> np.ndarray:
     return (wanted >= 0) & (wanted <= frames - 1)
 
 
+def landmark_weights() -> np.ndarray:
+    """(K,) float32"""
+    weights = np.ones(len(LANDMARKS), np.float32)
+    weights[LEFT_HAND.start : RIGHT_HAND.stop] = HAND_WEIGHT
+    return weights
+
+
 def picture_terms(
     observations: Observations, rig: Rig, device: str | torch.device
 ) -> tuple[PictureTerm, ...]:
@@ -176,7 +254,8 @@ def picture_terms(
     terms = []
     for view, camera in enumerate(rig.cameras):
         time = float(rig.time_offsets[view])
-        weights = observations.confidence[view] * inside_capture(len(observations.confidence[view]), time)[:, None]
+        confidence = observations.confidence[view]
+        weights = confidence * landmark_weights() * inside_capture(len(confidence), time)[:, None]
         terms.append(
             PictureTerm(
                 *map(tensor, (camera.K, camera.R, camera.T, observations.places[view], weights)), time
@@ -283,7 +362,7 @@ def pose_state(body: FittedBody, variables: Variables, displacements: Tensor | N
 
 def prior_loss(variables: Variables, state: PosedTerms, prior: PosePrior, smooth: float = 1.0) -> Tensor:
     """Usual poses, smooth in time, a usual shape, small offsets; mean over frames."""
-    frames = len(variables.pose)
+    frames = len(variables)
     angles = variables.angles()
     loss = prior.penalty(angles).mean()
     if frames > 2:
@@ -293,7 +372,6 @@ def prior_loss(variables: Variables, state: PosedTerms, prior: PosePrior, smooth
         loss = loss + smooth * rough / frames
     spread = torch.full((len(LANDMARKS), 1), OFFSET_SPREAD, device=angles.device)
     spread[LEFT_HAND.start : RIGHT_HAND.stop] = HAND_OFFSET_SPREAD
-    loss = loss + (variables.turn**2).sum() * 1e-6  # keeps a free root from drifting
     # Shape and offsets are one decision for all frames.
     loss = loss + ((variables.shape() / BETA_SPREAD) ** 2).sum() / frames
     return loss + ((variables.landmark_offsets() / spread) ** 2).sum()
@@ -331,6 +409,7 @@ def minimise(loss: Callable[[], Tensor], leaves: Sequence[Tensor], steps: int) -
     optimiser.step(closure)
     for leaf in leaves:
         leaf.requires_grad_(False)
+        leaf.grad = None
     with torch.no_grad():
         reached = float(loss())
     if not np.isfinite(reached):
@@ -342,11 +421,12 @@ def fit_points(
     body: FittedBody, points: Points, variables: Variables, steps: int = 150, progress: Progress = print
 ) -> None:
     """Poses and shape on the points in space, in place."""
-    device = variables.pose.device
-    places, weights = (torch.tensor(a, device=device) for a in (points.places, points.confidence))
+    device = variables.device
+    weighted = points.confidence * landmark_weights()
+    places, weights = (torch.tensor(a, device=device) for a in (points.places, weighted))
     prior = make_pose_prior().to(device)
 
-    leaves = [variables.turn, variables.pose, variables.translation]
+    leaves = variables.motion()
     for limit, smooth in POINT_STAGES:
 
         def loss(limit=limit, smooth=smooth) -> Tensor:
@@ -355,8 +435,8 @@ def fit_points(
 
         reached = minimise(loss, leaves, steps)
         progress(f"body on points, wrong from {limit:g} m on: {reached:.1f} a frame")
-        if limit == POINT_STAGES[0][0]:
-            leaves += [variables.betas, variables.offsets]
+        variables.rebase()
+        leaves = [*variables.motion(), variables.betas, variables.offsets]
 
 
 def fit_landmarks(
@@ -367,12 +447,215 @@ def fit_landmarks(
     progress: Progress = print,
 ) -> None:
     """Poses, shape and the landmarks' offsets on what the cameras saw, in place."""
-    prior = make_pose_prior().to(variables.pose.device)
+    prior = make_pose_prior().to(variables.device)
 
     def loss() -> Tensor:
         state = pose_state(body, variables)
         return prior_loss(variables, state, prior) + landmark_loss(state, terms)
 
-    leaves = [variables.turn, variables.pose, variables.translation, variables.betas, variables.offsets]
+    variables.rebase()
+    leaves = [*variables.motion(), variables.betas, variables.offsets]
     reached = minimise(loss, leaves, steps)
     progress(f"body on landmarks: {reached:.1f} a frame")
+
+
+class Silhouettes:
+    """The masks' part of the fit: draws the body, pairs its outline with the masks', and gives the loss."""
+
+    def __init__(self, body: FittedBody, outlines: Sequence[Outlines]):
+        self.body, self.outlines = body, tuple(outlines)
+        self.inside = torch.from_numpy(
+            spread_vertices(body.template.cpu().numpy(), body.faces.cpu().numpy())
+        ).to(body.template.device)
+        self.offsets = np.zeros(len(body.template))  # (B,) metres along the normals
+        self.terms: tuple[OutlineTerm, ...] = ()
+        self.matches: tuple[OutlineMatches, ...] = ()
+        self.overlap = np.zeros((0, 0))  # (V, F)
+
+    def displacements(self, betas: Tensor) -> Tensor | None:
+        """(B, 3) of the offsets; None while there are none."""
+        if not self.offsets.any():
+            return None
+        normals = vertex_normals(self.body.vertices(betas), self.body.faces)
+        return normals * torch.tensor(self.offsets[:, None], dtype=normals.dtype, device=normals.device)
+
+    def posed(self, variables: Variables) -> dict[float, tuple[np.ndarray, np.ndarray]]:
+        """Vertices and normals (F, B, 3) in the world, for each time of a camera."""
+        with torch.no_grad():
+            betas = variables.shape()
+            displaced = self.displacements(betas)
+            rest, state = self.body.vertices(betas, displaced), pose_state(self.body, variables, displaced)
+            rest_normals = vertex_normals(rest, self.body.faces)
+            found = {}
+            for time in sorted({camera.time for camera in self.outlines}):
+                transforms = at_pictures(state.transforms, time)
+                moved = at_pictures(variables.translations(), time)[:, None]
+                turning = transforms.clone()
+                turning[..., :3, 3] = 0
+                found[time] = (
+                    (skin(self.body.weights, transforms, rest) + moved).cpu().numpy(),
+                    skin(self.body.weights, turning, rest_normals).cpu().numpy(),
+                )
+        return found
+
+    def draw(self, variables: Variables, with_surface: bool = False) -> float:
+        """Pairs outlines anew, and moves the surface if it is to; the mean overlap before that."""
+        posed = self.posed(variables)
+        faces = self.body.faces.cpu().numpy()
+        results = [match_outlines(camera, *posed[camera.time], faces) for camera in self.outlines]
+        self.matches = tuple(matches for matches, _ in results)
+        self.overlap = np.stack([overlap for _, overlap in results])
+        if with_surface:
+            fingers = self.body.weights[:, LEFT_FINGERS.start :].sum(1) > 0.5
+            rest = self.body.vertices(variables.shape()).cpu().numpy().astype(np.float64)
+            places, normals = zip(*(posed[camera.time] for camera in self.outlines), strict=True)
+            self.offsets = solve_offsets(
+                self.offsets, rest, faces, fingers.cpu().numpy(), self.outlines, self.matches, places, normals
+            )
+        self.terms = tuple(
+            OutlineTerm(camera, matches, self.body.weights)
+            for camera, matches in zip(self.outlines, self.matches, strict=True)
+        )
+        return float(np.nanmean(self.overlap)) if np.isfinite(self.overlap).any() else float("nan")
+
+    def loss(self, variables: Variables, state: PosedTerms, displaced: Tensor | None) -> Tensor:
+        rest = self.body.vertices(variables.shape(), displaced)
+        total = rest.new_zeros(())
+        worlds: dict[float, tuple[Tensor, Tensor, Tensor]] = {}
+        for term in self.terms:
+            if term.time not in worlds:
+                transforms = at_pictures(state.transforms, term.time)
+                moved = at_pictures(variables.translations(), term.time)
+                inside = skin(self.body.weights[self.inside], transforms, rest[self.inside])
+                worlds[term.time] = transforms, moved, inside + moved[:, None]
+            transforms, moved, inside = worlds[term.time]
+            total = total + term.outline_loss(rest, transforms, moved) + term.inside_loss(inside)
+        return total / len(variables)
+
+
+def fit_silhouettes(
+    silhouettes: Silhouettes, terms: Sequence[PictureTerm], variables: Variables, progress: Progress = print
+) -> None:
+    """Poses and shape, then poses and surface, on masks and landmarks, in place. terms may be empty."""
+    body = silhouettes.body
+    prior = make_pose_prior().to(variables.device)
+    for turn in range(SHAPE_ROUNDS + SURFACE_ROUNDS):
+        with_surface = turn >= SHAPE_ROUNDS
+        overlap = silhouettes.draw(variables, with_surface)
+        displaced = silhouettes.displacements(variables.shape())
+
+        def loss(displaced=displaced) -> Tensor:
+            state = pose_state(body, variables, displaced)
+            total = prior_loss(variables, state, prior) + landmark_loss(state, terms)
+            return total + silhouettes.loss(variables, state, displaced)
+
+        variables.rebase()
+        leaves = [*variables.motion(), variables.offsets]
+        if not with_surface:
+            leaves.append(variables.betas)
+        reached = minimise(loss, leaves, ROUND_STEPS)
+        progress(f"body on masks, overlap so far {overlap:.3f}: {reached:.1f} a frame")
+    overlap = silhouettes.draw(variables)
+    progress(f"overlap of body and masks {overlap:.3f}")
+
+
+@dataclass(frozen=True)
+class FittedPerson:
+    fit: BodyFit
+    landmark_errors: np.ndarray  # (V, F, K) pixels between the body's landmarks and what was seen; NaN where nothing
+    notes: tuple[str, ...]
+
+
+def fit_body(
+    body_path,
+    rig: Rig,
+    landmarks: Landmarks | None,
+    points: Points | None,
+    find_mask: FindMask | None,
+    start: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    device: str = "cpu",
+    progress: Progress = print,
+) -> FittedPerson:
+    """All of the fit. landmarks: with left and right mended, as `triangulate` gives them; find_mask: see silhouettes.
+
+    start: poses (F, 165), translations (F, 3) and betas (10,) to improve; then points are not needed, and landmarks
+    or masks may be missing. Raises ValueError, one line, for what cannot be fitted.
+    """
+    body = read_fitted_body(body_path).to(device)
+    if landmarks is None and find_mask is None:
+        raise ValueError("a fit needs landmarks or masks of the person")
+    if start is not None:
+        variables = variables_at(*start, device)
+    elif points is not None and landmarks is not None:
+        variables = start_from_points(body.to("cpu"), points, device)
+        fit_points(body, points, variables, progress=progress)
+    else:
+        raise ValueError("a fit needs landmarks and points, or poses to start from")
+    frames = len(variables)
+    observations = None if landmarks is None else observe(landmarks, rig.cameras)
+    terms = () if observations is None else picture_terms(observations, rig, device)
+    if terms:
+        fit_landmarks(body, terms, variables, progress=progress)
+    silhouettes = Silhouettes(body, ())
+    overlap = np.full((len(rig.cameras), frames), np.nan)
+    if find_mask is not None:
+        silhouettes = Silhouettes(body, read_outlines(rig, frames, find_mask, progress))
+        fit_silhouettes(silhouettes, terms, variables, progress)
+        overlap = silhouettes.overlap
+    with torch.no_grad():
+        state = pose_state(body, variables, silhouettes.displacements(variables.shape()))
+    errors = _landmark_errors(state, terms, observations) if observations is not None else None
+    fit = BodyFit(
+        betas=variables.shape().cpu().numpy(),
+        poses=variables.poses(),
+        translations=variables.translations().cpu().numpy(),
+        normal_offsets=silhouettes.offsets.astype(np.float32),
+        overlap=overlap.astype(np.float32),
+    )
+    pixels, metres = errors if errors is not None else np.full((2, len(rig.cameras), frames, len(LANDMARKS)), np.nan)
+    return FittedPerson(fit, pixels, doubts(overlap, metres, state.joints.cpu().numpy()))
+
+
+def _landmark_errors(
+    state: PosedTerms, terms: Sequence[PictureTerm], observations: Observations
+) -> tuple[np.ndarray, np.ndarray]:
+    """(V, F, K) pixels and metres across the ray, NaN where nothing was seen."""
+    pixels, metres = np.full((2, *observations.confidence.shape), np.nan)
+    for view, term in enumerate(terms):
+        seen = term.weights.cpu().numpy() > 0
+        across = term.across(state.landmarks).sqrt()
+        depth = term.local(state.landmarks)[..., 2].clamp(min=0.1)
+        focal = (term.K[0, 0] * term.K[1, 1]).sqrt()
+        metres[view][seen] = across.cpu().numpy()[seen]
+        pixels[view][seen] = (across * focal / depth).cpu().numpy()[seen]
+    return pixels, metres
+
+
+def doubts(overlap: np.ndarray, metres: np.ndarray, joints: np.ndarray) -> tuple[str, ...]:
+    """Frames that should be looked at. overlap: (V, F), metres: (V, F, K), both with NaN; joints: (F, J, 3)."""
+    notes = []
+    with_masks = np.isfinite(overlap).any(0)
+    of_frame = np.ones(len(joints))
+    of_frame[with_masks] = np.nanmean(overlap[:, with_masks], 0)
+    if (of_frame < LOW_OVERLAP).any():
+        notes.append(
+            f"body and masks overlap by less than {LOW_OVERLAP} in frames {ranges(np.flatnonzero(of_frame < LOW_OVERLAP))} "
+            f"(lowest {of_frame.min():.2f} in frame {of_frame.argmin()}); look at their masks and poses"
+        )
+    body = metres[:, :, : LEFT_HAND.start]
+    seen = np.isfinite(body).any((0, 2))
+    error = np.zeros(len(joints))
+    error[seen] = np.nanmedian(body.transpose(1, 0, 2)[seen].reshape(seen.sum(), -1), 1)
+    if (error > FAR_LANDMARKS).any():
+        notes.append(
+            f"the body lies {100 * FAR_LANDMARKS:g} cm and more from the landmarks in frames "
+            f"{ranges(np.flatnonzero(error > FAR_LANDMARKS))}; look at their landmarks"
+        )
+    if len(joints) > 2:
+        leaves = np.linalg.norm(joints[1:-1] - (joints[2:] + joints[:-2]) / 2, axis=-1).max(1)
+        if (leaves > JUMP).any():
+            notes.append(
+                f"the body jumps in frames {ranges(np.flatnonzero(leaves > JUMP) + 1)}; frames left out of the videos, or "
+                "wrong landmarks"
+            )
+    return tuple(notes)

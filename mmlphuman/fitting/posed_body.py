@@ -79,6 +79,16 @@ def skin(weights: Tensor, transforms: Tensor, points: Tensor) -> Tensor:
     return (blended[..., :3] @ points[:, :, None])[..., 0] + blended[..., 3]
 
 
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """(B, 3) unit normals, of the triangles around by their areas."""
+    corners = vertices[faces]
+    of_faces = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    summed = torch.zeros_like(vertices)
+    for corner in range(3):
+        summed = summed.index_add(0, faces[:, corner], of_faces)
+    return torch.nn.functional.normalize(summed, dim=1)
+
+
 @dataclass(frozen=True)
 class FittedBody(MovableToDevice):
     """What fitting needs of a body file, float32."""
