@@ -32,9 +32,14 @@ from mmlphuman.fitting.triangulation import (
     reprojection_errors,
 )
 
-TURN, MOVE, LATE = np.deg2rad(0.5), 0.03, 0.5  # what is expected: radians, metres, frames from the whole shift
+TURN, MOVE = np.deg2rad(0.5), 0.03  # what is expected of a calibration: radians, metres
+LATE = 3.0  # frames from the whole shift; networks' errors do not imitate time, and it needs little of a prior
 MUCH_TURN, MUCH_MOVE = np.deg2rad(1.5), 0.10  # told as doubtful: this is no drift, something is wrong
-ALIKE_FRAMES = 5  # neighbouring frames whose landmarks are wrong together
+# Networks err alike over a whole capture (a hip is seen too high from behind): however long it is, all frames together
+# tell no more than so many whose errors are independent.
+INDEPENDENT_FRAMES = 1.0
+HELD = 1e-4  # frames, in place of LATE where a fraction of a frame is not believed
+BELIEVED = 0.97  # of a camera's error without it, below which a fraction is
 MIN_ERROR = 0.003  # metres that landmarks are at least off by
 ROBUST_SCALES = (0.30, 0.10, 0.05, 0.05)  # metres from where an observation counts as wrong, one after the other
 STEPS = 8  # Gauss-Newton, at each scale
@@ -98,11 +103,12 @@ def refine_rig(landmarks: Landmarks, rig: Rig, progress: Callable[[str], None] =
     before = _median_errors(seen, rig)
     shifts = whole_shifts(seen, rig)
     progress(f"cameras are late by {', '.join(f'{shift:g}' for shift in shifts)} frames, roughly")
-    cameras, offsets = _adjust(seen, rig.cameras, shifts, progress)
+    cameras, offsets = _adjust_believed(seen, rig.cameras, shifts)
     offsets = offsets - offsets[_reference(offsets)]
     offsets[np.abs(offsets) < SAME_TIME] = 0
     refined = Rig(cameras, offsets)
     after = _median_errors(seen, refined)
+    progress(f"cameras adjusted, landmarks within {np.nanmax(after):.1f} pixels (median of the worst camera)")
     changes = tuple(
         CameraChange(
             old.name,
@@ -246,13 +252,42 @@ def _shift_costs(
     return costs
 
 
-def _adjust(
-    seen: Observations,
-    cameras: tuple[CalibratedCamera, ...],
-    shifts: np.ndarray,
-    progress: Callable[[str], None],
+def _adjust_believed(
+    seen: Observations, cameras: tuple[CalibratedCamera, ...], shifts: np.ndarray
 ) -> tuple[tuple[CalibratedCamera, ...], np.ndarray]:
-    """Poses and times of the cameras together with all points, by Gauss-Newton; points are eliminated at each step."""
+    """Adjusted with fractions of a frame for those cameras only whose landmarks then meet clearly better: a person who
+    walks steadily across a picture looks alike late and turned a little."""
+    views = len(cameras)
+    held = _adjust(seen, cameras, shifts, np.full(views, HELD))
+    free = _adjust(seen, cameras, shifts, np.full(views, LATE))
+    without = _track_errors(seen, *held)
+    apart = np.abs(free[1] - free[1][_reference(free[1])] - shifts)
+    believed = (_track_errors(seen, *free) < BELIEVED * without) & (apart >= SAME_TIME)
+    if not believed.any():
+        return held
+    some = _adjust(seen, cameras, shifts, np.where(believed, LATE, HELD))
+    gained = _track_errors(seen, *some)[believed] < BELIEVED * without[believed]
+    return some if gained.all() else held
+
+
+def _track_errors(
+    seen: Observations, cameras: Sequence[CalibratedCamera], offsets: np.ndarray
+) -> np.ndarray:
+    """(V,) pixels, as `_median_errors`, of the smoothed tracks, which are as noisy at any fraction of a frame."""
+    views, frames, count = seen.confidence.shape
+    tracks = _steady(seen, cameras, offsets, AGREE)
+    places, _, weights = _read_tracks(tracks, np.arange(frames), offsets)
+    read = Observations(places.reshape(views, frames, count, 2), weights.reshape(views, frames, count))
+    return _median_errors(read, Rig(tuple(cameras), np.zeros(views)))
+
+
+def _adjust(
+    seen: Observations, cameras: tuple[CalibratedCamera, ...], shifts: np.ndarray, expected_late: np.ndarray
+) -> tuple[tuple[CalibratedCamera, ...], np.ndarray]:
+    """Poses and times of the cameras together with all points, by Gauss-Newton; points are eliminated at each step.
+
+    expected_late: (V,) frames, standard deviation from the whole shifts.
+    """
     given = cameras
     frames = seen.confidence.shape[1]
     chosen = np.unique(np.linspace(0, frames - 1, min(frames, MAX_FRAMES)).round().astype(int))
@@ -265,13 +300,11 @@ def _adjust(
             places, speeds, weights = _read_tracks(tracks, chosen, offsets)
             weights = weights * sure
             step = _normal_equations(
-                points, places, speeds, weights, scale, cameras, given, offsets - shifts
+                points, places, speeds, weights, scale, cameras, given, offsets - shifts, expected_late
             )
             points, cameras, offsets, size = _apply(step, points, cameras, offsets)
             if size < 1e-6:
                 break
-    error = np.median([np.nanmedian(e) for e in (_median_errors(seen, Rig(cameras, offsets)),)])
-    progress(f"cameras adjusted, landmarks within {error:.1f} pixels (median)")
     return cameras, offsets
 
 
@@ -339,6 +372,7 @@ def _normal_equations(
     cameras: Sequence[CalibratedCamera],
     given: Sequence[CalibratedCamera],
     late: np.ndarray,
+    expected_late: np.ndarray,
 ) -> _Step:
     """A Gauss-Newton step of cameras (7 numbers each) and points, the points eliminated (Schur's complement).
 
@@ -347,6 +381,7 @@ def _normal_equations(
     late: (V,) frames from the whole shifts.
     """
     views, count = weights.shape
+    frames = count / len(BODY_LANDMARKS)
     residuals, by_camera, by_point = [], [], []
     # Of the calibrated cameras, so that it stays the same at every step.
     usual_depth = float(np.mean([np.linalg.norm(c.center - points.mean(0)) for c in given]))
@@ -374,7 +409,7 @@ def _normal_equations(
     squared = (missed**2).sum(-1)
     used = weights > 0
     error = max(MIN_ERROR, float(np.sqrt(np.median(squared[used]) / 1.39))) if used.any() else 1.0
-    weight = weights / (1 + squared / scale**2) ** 2 / error**2 / ALIKE_FRAMES
+    weight = weights / (1 + squared / scale**2) ** 2 / error**2 * INDEPENDENT_FRAMES / frames
     of_points = np.zeros((count, 3, 3)) + 1e-6 * np.eye(3) / MOVE**2
     right_points = np.zeros((count, 3))
     of_cameras = np.zeros((views * SLOTS, views * SLOTS))
@@ -392,7 +427,7 @@ def _normal_equations(
         turned = Rotation.from_matrix(cameras[view].R @ given[view].R.T).as_rotvec()
         moved = cameras[view].center - given[view].center
         away = np.concatenate([turned, moved, [late[view]]])
-        precision = 1 / np.repeat([TURN, MOVE, LATE], [3, 3, 1]) ** 2
+        precision = 1 / np.repeat([TURN, MOVE, expected_late[view]], [3, 3, 1]) ** 2
         of_cameras[own, own] += np.diag(precision)
         right_cameras[view] -= precision * away
     inverse = np.linalg.inv(of_points)
