@@ -55,7 +55,7 @@ PICTURE_ERROR, PICTURE_LIMIT = 0.015, 0.05  # the same of a landmark in a pictur
 HAND_WEIGHT = 0.3  # of each of a hand's landmarks: a network errs in all 21 together
 ACCELERATION = 0.006  # metres a frame^2 of a joint
 TURN_CHANGE = np.deg2rad(2.5)  # second difference of a joint's angles
-BETA_SPREAD = 2.0  # people differ more than a body model's ten components say
+BETA_SPREAD = 1.5  # people differ more than a body model's ten components say
 OFFSET_SPREAD = 0.02  # metres between a network's landmark and the body's
 HAND_OFFSET_SPREAD = 0.004
 MIN_POINTS = 3  # of the torso, to know how a frame's body stands
@@ -372,8 +372,8 @@ def prior_loss(variables: Variables, state: PosedTerms, prior: PosePrior, smooth
         loss = loss + smooth * rough / frames
     spread = torch.full((len(LANDMARKS), 1), OFFSET_SPREAD, device=angles.device)
     spread[LEFT_HAND.start : RIGHT_HAND.stop] = HAND_OFFSET_SPREAD
-    # Shape and offsets are one decision for all frames.
-    loss = loss + ((variables.shape() / BETA_SPREAD) ** 2).sum() / frames
+    # Shape and offsets are one decision, but the networks' errors too are alike in all frames, and tell it no better.
+    loss = loss + ((variables.shape() / BETA_SPREAD) ** 2).sum()
     return loss + ((variables.landmark_offsets() / spread) ** 2).sum()
 
 
