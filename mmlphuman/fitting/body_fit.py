@@ -45,7 +45,7 @@ from mmlphuman.fitting.silhouettes import (
 from mmlphuman.fitting.surface_offsets import solve_offsets
 from mmlphuman.fitting.triangulation import Observations, observe
 from mmlphuman.pose_layout import LEFT_FINGERS, NUM_JOINTS
-from mmlphuman.text import ranges
+from mmlphuman.text import cut_ranges
 
 POINT_ERROR = 0.015  # metres
 # From where a point counts as wrong, metres (a T-pose is far from all, later few are), and how much smoothness weighs
@@ -639,23 +639,27 @@ def doubts(overlap: np.ndarray, metres: np.ndarray, joints: np.ndarray) -> tuple
     of_frame[with_masks] = np.nanmean(overlap[:, with_masks], 0)
     if (of_frame < LOW_OVERLAP).any():
         notes.append(
-            f"body and masks overlap by less than {LOW_OVERLAP} in frames {ranges(np.flatnonzero(of_frame < LOW_OVERLAP))} "
+            f"body and masks overlap by less than {LOW_OVERLAP} in frames {_frames(of_frame < LOW_OVERLAP)} "
             f"(lowest {of_frame.min():.2f} in frame {of_frame.argmin()}); look at their masks and poses"
         )
     body = metres[:, :, : LEFT_HAND.start]
     seen = np.isfinite(body).any((0, 2))
     error = np.zeros(len(joints))
-    error[seen] = np.nanmedian(body.transpose(1, 0, 2)[seen].reshape(seen.sum(), -1), 1)
+    error[seen] = np.nanmedian(body.transpose(1, 0, 2)[seen], axis=(1, 2))
     if (error > FAR_LANDMARKS).any():
         notes.append(
             f"the body lies {100 * FAR_LANDMARKS:g} cm and more from the landmarks in frames "
-            f"{ranges(np.flatnonzero(error > FAR_LANDMARKS))}; look at their landmarks"
+            f"{_frames(error > FAR_LANDMARKS)}; look at their landmarks"
         )
     if len(joints) > 2:
         leaves = np.linalg.norm(joints[1:-1] - (joints[2:] + joints[:-2]) / 2, axis=-1).max(1)
         if (leaves > JUMP).any():
             notes.append(
-                f"the body jumps in frames {ranges(np.flatnonzero(leaves > JUMP) + 1)}; frames left out of the videos, or "
+                f"the body jumps in frames {_frames(np.pad(leaves > JUMP, 1))}; frames left out of the videos, or "
                 "wrong landmarks"
             )
     return tuple(notes)
+
+
+def _frames(chosen: np.ndarray) -> str:
+    return cut_ranges(np.flatnonzero(chosen).tolist())

@@ -87,7 +87,7 @@ def write_body(path: Path, fit: BodyFit, body_path: Path) -> None:
             continue
     template = arrays["v_template"]
     arrays["v_template"] = (template + normals * fit.normal_offsets[:, None]).astype(template.dtype)
-    _write_npz(path, arrays, compressed=True)
+    _write_npz(path, arrays)
 
 
 def write_landmarks(path: Path, landmarks: Landmarks) -> None:
@@ -134,6 +134,6 @@ def _read_fields(path: Path, kind: type) -> dict[str, np.ndarray]:
     return read_npz(path, [field.name for field in fields(kind)])
 
 
-def _write_npz(path: Path, arrays: dict[str, np.ndarray], compressed: bool = False) -> None:
+def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with atomic_write(path) as file:
-        (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
