@@ -21,7 +21,6 @@ from torch import Tensor
 
 from mmlphuman.body.kinematics import rotation_matrices
 from mmlphuman.body.smplx_model import NUM_BETAS
-from mmlphuman.capture.layout import CalibratedCamera
 from mmlphuman.fitting.observations import (
     LANDMARKS,
     LEFT_HAND,
@@ -140,7 +139,9 @@ class Variables:
     def angles(self) -> Tensor:
         """(F, J - 1, 3) radians; jaw and eyes hold still."""
         first = LEFT_FINGERS.start - 1
-        change = torch.cat([self._in_time(self.pose[:, :first]), self._in_time(self.pose[:, first:], True)], 1)
+        change = torch.cat(
+            [self._in_time(self.pose[:, :first]), self._in_time(self.pose[:, first:], True)], 1
+        )
         return self._state[1] + change * self._scale
 
     def root(self) -> Tensor:
@@ -258,7 +259,12 @@ def picture_terms(
         weights = confidence * landmark_weights() * inside_capture(len(confidence), time)[:, None]
         terms.append(
             PictureTerm(
-                *map(tensor, (camera.K, camera.R, camera.T, observations.places[view], weights)), time
+                K=tensor(camera.K),
+                R=tensor(camera.R),
+                T=tensor(camera.T),
+                places=tensor(observations.places[view]),
+                weights=tensor(weights),
+                time=time,
             )
         )
     return tuple(terms)
@@ -562,7 +568,9 @@ def fit_silhouettes(
 @dataclass(frozen=True)
 class FittedPerson:
     fit: BodyFit
-    landmark_errors: np.ndarray  # (V, F, K) pixels between the body's landmarks and what was seen; NaN where nothing
+    landmark_errors: (
+        np.ndarray
+    )  # (V, F, K) pixels between the body's landmarks and what was seen; NaN where nothing
     notes: tuple[str, ...]
 
 
@@ -612,7 +620,9 @@ def fit_body(
         normal_offsets=silhouettes.offsets.astype(np.float32),
         overlap=overlap.astype(np.float32),
     )
-    pixels, metres = errors if errors is not None else np.full((2, len(rig.cameras), frames, len(LANDMARKS)), np.nan)
+    pixels, metres = (
+        errors if errors is not None else np.full((2, len(rig.cameras), frames, len(LANDMARKS)), np.nan)
+    )
     return FittedPerson(fit, pixels, doubts(overlap, metres, state.joints.cpu().numpy()))
 
 

@@ -1,6 +1,6 @@
 """A body file as a torch function of shape and poses: landmarks and chosen vertices of all frames at once.
 
-Data path: body file -> FittedBody -> (betas, normal offsets) Shaped -> (rotations, translations) -> landmarks, vertices.
+Data path: body file -> FittedBody -> (betas, displacements) Shaped -> (rotations) -> landmarks, vertices.
 Shape letters: B vertices, P chosen ones, J joints (55), K landmarks, F frames.
 """
 
@@ -21,7 +21,14 @@ from mmlphuman.fitting.observations import FINGERS, LANDMARKS
 from mmlphuman.pose_layout import LEFT_FINGERS, RIGHT_FINGERS
 from mmlphuman.types import MovableToDevice
 
-JOINT_OF = {"shoulder": 16, "elbow": 18, "wrist": 20, "hip": 1, "knee": 4, "ankle": 7}  # left; right is one more
+JOINT_OF = {
+    "shoulder": 16,
+    "elbow": 18,
+    "wrist": 20,
+    "hip": 1,
+    "knee": 4,
+    "ankle": 7,
+}  # left; right is one more
 VERTEX_OF = {"eye": "eye", "ear": "ear", "big_toe": "BigToe", "small_toe": "SmallToe", "heel": "Heel"}
 FINGER_ORDER = ("index", "middle", "little", "ring", "thumb")  # of SMPL-X's joints
 

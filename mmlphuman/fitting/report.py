@@ -1,6 +1,6 @@
 """What fitting did and how far it can be trusted: report.md, and pictures of the body over the photographs.
 
-Data path: RefinedRig's changes, BodyFit, errors, notes -> report.md; images/CAM + BodyFit + Landmarks -> contact sheets.
+Data path: CameraChanges, BodyFit, errors, notes -> report.md; pictures, BodyFit, Landmarks -> contact sheet.
 Shape letters: V cameras, F frames, K landmarks, H, W a picture's size.
 """
 
@@ -15,13 +15,13 @@ import torch
 
 from mmlphuman import drawing
 from mmlphuman.capture.images import decode_image
+from mmlphuman.files import atomic_write
 from mmlphuman.fitting.body_fit import at_pictures, pose_state, variables_at
 from mmlphuman.fitting.observations import LEFT_HAND, BodyFit, Landmarks, Rig
 from mmlphuman.fitting.posed_body import FittedBody, read_fitted_body, skin, vertex_normals
 from mmlphuman.fitting.rig import CameraChange
 from mmlphuman.fitting.silhouettes import draw_silhouette
 from mmlphuman.fitting.triangulation import MIN_CONFIDENCE, undistorted
-from mmlphuman.files import atomic_write
 from mmlphuman.picture_files import write_png
 from mmlphuman.preparation.fit_measure import reduce_picture, undistort_picture
 
@@ -79,14 +79,18 @@ def write_contact_sheet(
         for row, frame, vertices in zip(rows, frames, posed, strict=True):
             cell = _cell(rig, view, frame, vertices, body.faces.numpy(), find_image, landmarks)
             overlap = fit.overlap[view, frame]
-            text = f"{rig.cameras[view].name}, frame {frame}" + f": {overlap:.2f}" * bool(np.isfinite(overlap))
+            text = f"{rig.cameras[view].name}, frame {frame}" + f": {overlap:.2f}" * bool(
+                np.isfinite(overlap)
+            )
             row.append(_labelled(cell, text))
     cells = [cell for row in rows for cell in row]
     height, width = cells[0].shape[:2]
     columns = len(rig.cameras)
     sheet = drawing.blank(HEADER + len(rows) * (height + GAP), GAP + columns * (width + GAP))
     drawing.put_text(sheet, title or "body and landmarks over the pictures", (GAP, 26), 0.7, thickness=2)
-    legend = "green: the body's outline; red: landmarks as seen, yellow: of hands; number: overlap with the mask"
+    legend = (
+        "green: the body's outline; red: landmarks as seen, yellow: of hands; number: overlap with the mask"
+    )
     drawing.put_text(sheet, legend, (GAP, 50), 0.45)
     drawing.place_grid(sheet, cells, columns, (HEADER, GAP), GAP)
     write_png(path, sheet)
@@ -118,14 +122,14 @@ def _cell(
     drawing.outline(image, draw_silhouette(pixels, depth, faces, size), BODY_LINE)
     if landmarks is not None:
         places = undistorted(landmarks.places[view, frame], camera) * (size[0] / full)
-        for number, (place, sure) in enumerate(
-            zip(places, landmarks.confidence[view, frame], strict=True)
-        ):
+        for number, (place, sure) in enumerate(zip(places, landmarks.confidence[view, frame], strict=True)):
             if sure < MIN_CONFIDENCE or not ((place >= 0) & (place < size)).all():
                 continue
             colour = BODY_POINT if number < LEFT_HAND.start else HAND_POINT
             faint = tuple(int(255 - (255 - c) * (0.3 + 0.7 * float(sure))) for c in colour)
-            cv2.circle(image, (int(place[0]), int(place[1])), 3 if number < LEFT_HAND.start else 1, faint, -1, cv2.LINE_AA)
+            radius = 3 if number < LEFT_HAND.start else 1
+            centre = int(place[0]), int(place[1])
+            cv2.circle(image, centre, radius, faint, cv2.FILLED, cv2.LINE_AA)
     return _crop(image, pixels)
 
 
@@ -179,7 +183,9 @@ def write_report(
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for view, change in enumerate(changes):
-        on_body = np.full(1, np.nan) if landmark_errors is None else landmark_errors[view, :, : LEFT_HAND.start]
+        on_body = (
+            np.full(1, np.nan) if landmark_errors is None else landmark_errors[view, :, : LEFT_HAND.start]
+        )
         cells = [
             change.name,
             f"{change.turned:.2f}°",

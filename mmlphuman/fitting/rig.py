@@ -33,7 +33,9 @@ from mmlphuman.fitting.triangulation import (
 )
 
 TURN, MOVE = np.deg2rad(0.5), 0.03  # what is expected of a calibration: radians, metres
-LATE = 3.0  # frames from the whole shift; networks' errors do not imitate time, and it needs little of a prior
+LATE = (
+    3.0  # frames from the whole shift; networks' errors do not imitate time, and it needs little of a prior
+)
 MUCH_TURN, MUCH_MOVE = np.deg2rad(1.5), 0.10  # told as doubtful: this is no drift, something is wrong
 # Networks err alike over a whole capture (a hip is seen too high from behind): however long it is, all frames together
 # tell no more than so many whose errors are independent.
@@ -41,7 +43,12 @@ INDEPENDENT_FRAMES = 1.0
 HELD = 1e-4  # frames, in place of LATE where a fraction of a frame is not believed
 BELIEVED = 0.97  # of a camera's error without it, below which a fraction is
 MIN_ERROR = 0.003  # metres that landmarks are at least off by
-ROBUST_SCALES = (0.30, 0.10, 0.05, 0.05)  # metres from where an observation counts as wrong, one after the other
+ROBUST_SCALES = (
+    0.30,
+    0.10,
+    0.05,
+    0.05,
+)  # metres from where an observation counts as wrong, one after the other
 STEPS = 8  # Gauss-Newton, at each scale
 MAX_FRAMES = 300  # that take part, evenly chosen
 SAME_TIME = 0.1  # frames; closer cameras count as synchronous
@@ -53,8 +60,8 @@ MAX_PARTNERS = 6  # cameras with which each is compared
 RAY_LIMIT = 0.15  # metres between two rays from where they count as strangers
 CLEARLY_BETTER = 0.8  # of the cost without the shift
 
-# A landmark's track is read off a parabola through its neighbours, as noisy between pictures as on them: of points joined
-# by lines those halfway would be smoother, and every shift would come out as half a frame.
+# A landmark's track is read off a parabola through its neighbours, as noisy between pictures as on them: of points
+# joined by lines those halfway would be smoother, and every shift would come out as half a frame.
 KERNEL, TAPS = 1.5, 5  # frames: standard deviation, and how many on either side
 
 SLOTS = 7  # of a camera: 3 turn, 3 move, 1 late
@@ -147,9 +154,7 @@ def _median_errors(seen: Observations, rig: Rig) -> np.ndarray:
     at = at_frames(seen, rig.time_offsets)
     points, confidence = locate(at, rig.cameras)
     errors = reprojection_errors(points, confidence, at, rig.cameras).reshape(len(rig.cameras), -1)
-    return np.array(
-        [np.nanmedian(of_view) if np.isfinite(of_view).any() else np.nan for of_view in errors]
-    )
+    return np.array([np.nanmedian(of_view) if np.isfinite(of_view).any() else np.nan for of_view in errors])
 
 
 def _reference(offsets: np.ndarray) -> int:
@@ -239,7 +244,10 @@ def _shift_costs(
     costs = np.full(2 * reach + 1, RAY_LIMIT)
     for index, shift in enumerate(range(-reach, reach + 1)):
         # Picture f of b was taken when a took picture f + shift.
-        of_a, of_b = slice(max(shift, 0), frames + min(shift, 0)), slice(max(-shift, 0), frames - max(shift, 0))
+        of_a, of_b = (
+            slice(max(shift, 0), frames + min(shift, 0)),
+            slice(max(-shift, 0), frames - max(shift, 0)),
+        )
         if of_a.stop - of_a.start < max(MIN_FRAMES, frames // 3):
             continue
         weight = confidence[a, of_a] * confidence[b, of_b]
@@ -270,9 +278,7 @@ def _adjust_believed(
     return some if gained.all() else held
 
 
-def _track_errors(
-    seen: Observations, cameras: Sequence[CalibratedCamera], offsets: np.ndarray
-) -> np.ndarray:
+def _track_errors(seen: Observations, cameras: Sequence[CalibratedCamera], offsets: np.ndarray) -> np.ndarray:
     """(V,) pixels, as `_median_errors`, of the smoothed tracks, which are as noisy at any fraction of a frame."""
     views, frames, count = seen.confidence.shape
     tracks = _steady(seen, cameras, offsets, AGREE)
@@ -421,7 +427,9 @@ def _normal_equations(
         of_cameras[own, own] = (w * camera_rows.swapaxes(1, 2) @ camera_rows).sum(0)
         mixed[:, own] = w * camera_rows.swapaxes(1, 2) @ point_rows
         of_points += w * point_rows.swapaxes(1, 2) @ point_rows
-        right_cameras[view] = -(w[..., 0] * (camera_rows.swapaxes(1, 2) @ missed[view][..., None])[..., 0]).sum(0)
+        right_cameras[view] = -(
+            w[..., 0] * (camera_rows.swapaxes(1, 2) @ missed[view][..., None])[..., 0]
+        ).sum(0)
         right_points -= w[..., 0] * (point_rows.swapaxes(1, 2) @ missed[view][..., None])[..., 0]
         # The prior, about where the camera was calibrated.
         turned = Rotation.from_matrix(cameras[view].R @ given[view].R.T).as_rotvec()

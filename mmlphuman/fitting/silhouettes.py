@@ -1,6 +1,6 @@
 """Masks of the person -> outlines that the body's surface is drawn to; and how well both agree.
 
-Data path: mask files -> Outlines of a camera (lens undone, reduced) -> with a posed body: OutlineMatches -> loss, overlap.
+Data path: mask files -> Outlines of a camera (lens undone, reduced), posed body -> OutlineMatches -> loss, overlap.
 Shape letters: F frames, N contour points of a picture, B vertices, P vertices that must lie inside, h, w reduced mask.
 
 All pixels here are of the reduced masks, whose K goes with them; residuals are metres across the ray.
@@ -36,9 +36,15 @@ INSIDE_POINTS = 2000  # vertices of which all lie inside the mask
 OUTLINE_WIDTH = 1.5  # pixels from the drawn body's edge within which a vertex is of its outline
 NORMAL_REACH = 0.06  # metres that the opposite direction of an outline counts as, where points are paired
 FARTHEST_MATCH = 0.15  # metres; nothing is drawn farther
-OUTLINE_ERROR, OUTLINE_LIMIT = 0.012, 0.05  # metres: usual distance of outlines, and from where the mask is wrong
+OUTLINE_ERROR, OUTLINE_LIMIT = (
+    0.012,
+    0.05,
+)  # metres: usual distance of outlines, and from where the mask is wrong
 INSIDE_ERROR, INSIDE_LIMIT = 0.012, 0.06  # the same of a vertex outside the mask
-OUTLINE_WEIGHT, INSIDE_WEIGHT = 0.2, 0.05  # neighbours err together: five contour points tell as much as one landmark
+OUTLINE_WEIGHT, INSIDE_WEIGHT = (
+    0.2,
+    0.05,
+)  # neighbours err together: five contour points tell as much as one landmark
 
 FindMask = Callable[[int, int], Path | None]  # camera, frame -> the mask's file
 
@@ -147,7 +153,9 @@ def _contour(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return pixels + 0.5 + 0.5 * directions, directions
 
 
-def draw_silhouette(pixels: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def draw_silhouette(
+    pixels: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
     """(h, w) bool of a closed mesh: its triangles that face the camera. pixels: (B, 2), depth: (B,)."""
     corners = pixels[faces]
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
@@ -195,7 +203,7 @@ def match_outlines(
     for frame in np.flatnonzero(outlines.there):
         pixels, depth = project_reduced(outlines, posed[frame])
         silhouette = draw_silhouette(pixels, depth, faces, outlines.size)
-        overlap[frame] = overlap_of(outlines, frame, silhouette)
+        overlap[frame] = overlap_of(outlines, int(frame), silhouette)
         points = outlines.on_contour[frame]
         edge = _edge_vertices(silhouette, pixels)
         if not len(edge) or not points.any():
@@ -214,7 +222,9 @@ def match_outlines(
 
 def _edge_vertices(silhouette: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Numbers of the vertices that lie at the edge of the drawn body, and in the picture."""
-    inner = cv2.distanceTransform(np.pad(silhouette, 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    inner = cv2.distanceTransform(np.pad(silhouette, 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)[
+        1:-1, 1:-1
+    ]
     size = np.array(silhouette.shape[::-1])
     columns, rows = pixels.astype(int).clip(0, size - 1).T
     in_view = ((pixels >= BORDER) & (pixels < size - BORDER)).all(1)
@@ -243,7 +253,9 @@ class OutlineTerm:
         self.R, self.T, self.K = tensor(outlines.R), tensor(outlines.T), tensor(outlines.K)
         self.size, self.focal = outlines.size, outlines.focal
         self.there = tensor(outlines.there)
-        self.outside = torch.from_numpy(outlines.outside.reshape(len(outlines.outside), -1)).to(weights.device)
+        self.outside = torch.from_numpy(outlines.outside.reshape(len(outlines.outside), -1)).to(
+            weights.device
+        )
         self.contour, self.normals = tensor(outlines.contour), tensor(outlines.normals)
         self.on_contour = tensor(matches.there)
         self.vertices = torch.from_numpy(matches.vertices).to(weights.device)

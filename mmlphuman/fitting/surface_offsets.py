@@ -13,13 +13,19 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from mmlphuman.fitting.silhouettes import OUTLINE_ERROR, OUTLINE_LIMIT, OutlineMatches, Outlines, project_reduced
+from mmlphuman.fitting.silhouettes import (
+    OUTLINE_ERROR,
+    OUTLINE_LIMIT,
+    OutlineMatches,
+    Outlines,
+    project_reduced,
+)
 
 FARTHEST = 0.04  # metres
 USUAL = 0.015  # metres by which clothes and people stand off from a body model
-SMOOTH_LENGTH = 0.06  # metres within which the field hardly changes
+SMOOTH_LENGTH = 0.03  # metres within which the field hardly changes
 MIN_FACING = 0.3  # cosine between a vertex's normal and the outline's, in the picture
-TOLD_BY = 25  # outline points of a vertex that outweigh the field's own smoothness together
+TOLD_BY = 0.005  # outline points of a vertex and picture that count as one: they err together
 
 
 def surface_laplacian(vertices: np.ndarray, faces: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
@@ -61,6 +67,7 @@ def solve_offsets(
     believed (hands); posed, normals: of each camera (F, B, 3) world at its pictures' times.
     """
     weight, pull = np.zeros(len(current)), np.zeros(len(current))
+    told_by = TOLD_BY * max(sum(int(match.there.any(1).sum()) for match in matches), 1)
     for camera, match, places, directions in zip(outlines, matches, posed, normals, strict=True):
         for frame in np.flatnonzero(match.there.any(1)):
             points = match.there[frame]
@@ -77,5 +84,5 @@ def solve_offsets(
     share = area / area.mean()
     smooth = SMOOTH_LENGTH**4 * (laplacian.T @ sparse.diags(share) @ laplacian)
     still = sparse.diags(share * np.where(held, 100.0, 1.0))
-    system = sparse.diags(weight / TOLD_BY) + (smooth + still) / USUAL**2
-    return splu(system.tocsc()).solve(pull / TOLD_BY).clip(-FARTHEST, FARTHEST)
+    system = sparse.diags(weight / told_by) + (smooth + still) / USUAL**2
+    return splu(system.tocsc()).solve(pull / told_by).clip(-FARTHEST, FARTHEST)

@@ -117,7 +117,9 @@ def triangulate(landmarks: Landmarks, rig: Rig) -> Triangulated:
     Raises ValueError for fewer than two cameras, or landmarks of other cameras than the rig's.
     """
     if len(rig.cameras) < 2:
-        raise ValueError("points in space need two cameras at least, which see the person from different sides")
+        raise ValueError(
+            "points in space need two cameras at least, which see the person from different sides"
+        )
     mended, notes = mend_swaps(landmarks, rig)
     observations = at_frames(observe(mended, rig.cameras), rig.time_offsets)
     places, confidence = locate(observations, rig.cameras)
@@ -215,9 +217,7 @@ def _residuals(
         projected, depth = project(camera, points)
         pixels.append(projected - place)
         focal = np.sqrt(camera.K[0, 0] * camera.K[1, 1])
-        metres.append(
-            np.where(depth > NEAR, np.linalg.norm(pixels[-1], axis=-1) * depth / focal, np.inf)
-        )
+        metres.append(np.where(depth > NEAR, np.linalg.norm(pixels[-1], axis=-1) * depth / focal, np.inf))
     return np.stack(pixels), np.stack(metres)
 
 
@@ -306,7 +306,7 @@ def _swap_gain(
     frames = len(known)
     points = known[(np.arange(frames) + shift).clip(0, frames - 1)]
     pixels, depth = project(camera, np.nan_to_num(points))
-    missing = ~np.isfinite(points).all(-1)
+    there = np.asarray(np.isfinite(points).all(-1))
     focal = np.sqrt(camera.K[0, 0] * camera.K[1, 1])
 
     def misses(of_points: np.ndarray, of_pictures: np.ndarray) -> np.ndarray:
@@ -319,7 +319,7 @@ def _swap_gain(
     gain, apart, weight = np.zeros(frames), np.zeros(frames), np.zeros(frames)
     for first, second in ((left, right), (right, left)):
         # Of an observation: how much better it is as the other side's landmark.
-        usable = ~missing[:, first] & ~missing[:, second]
+        usable = there[:, first] & there[:, second]
         share = observations.confidence[view][:, first] * usable
         gain += (share * (misses(first, first) - misses(second, first))).sum(1)
         apart += (share * between).sum(1)
@@ -348,9 +348,11 @@ def _error_notes(points: Points, cameras: Sequence[CalibratedCamera]) -> list[st
         metres = points.errors[view] * depth / np.sqrt(camera.K[0, 0] * camera.K[1, 1])
         if np.isfinite(metres).any() and np.nanmedian(metres) > NOTED_ERROR:
             notes.append(
-                f"camera '{camera.name}': its landmarks lie {100 * np.nanmedian(metres):.1f} cm (median) from where the "
-                "other cameras put them; its calibration or its time may be wrong"
+                f"camera '{camera.name}': its landmarks lie {100 * np.nanmedian(metres):.1f} cm (median) from where "
+                "the other cameras put them; its calibration or its time may be wrong"
             )
         elif not np.isfinite(metres).any():
-            notes.append(f"camera '{camera.name}' has no landmark in common with others; does it see the person?")
+            notes.append(
+                f"camera '{camera.name}' has no landmark in common with others; does it see the person?"
+            )
     return notes

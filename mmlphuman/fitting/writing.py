@@ -1,4 +1,4 @@
-"""What fitting found, in files: results of single stages that can be taken up again, and the capture that train.py reads.
+"""What fitting found, in files: results of stages that can be taken up again, and the capture that train.py reads.
 
 Data path: Rig, Landmarks, Points, BodyFit <-> JSON and npz; Rig, BodyFit, body file -> a capture in THuman4.0's layout:
 calibration.json, smpl_params.npz, SMPLX_NEUTRAL.npz beside the images/CAM and masks/CAM that are there already.
@@ -77,7 +77,7 @@ def write_body(path: Path, fit: BodyFit, body_path: Path) -> None:
     normals = vertex_normals(body.vertices(torch.from_numpy(fit.betas)), body.faces).numpy()
     if len(normals) != len(fit.normal_offsets):
         raise ValueError(
-            f"{body_path}: has {len(normals)} vertices, the fit {len(fit.normal_offsets)}; it was made with another body"
+            f"{body_path}: has {len(normals)} vertices, the fit {len(fit.normal_offsets)}; made with another body"
         )
     arrays = {}
     for name in npz_names(body_path):

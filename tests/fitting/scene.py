@@ -31,7 +31,9 @@ class Scene:
     cameras: tuple[CalibratedCamera, ...]
 
 
-def ring(count: int, dist=(-0.05, 0.1, 0.001, -0.0005, 0.0), radius: float = 3.5) -> tuple[CalibratedCamera, ...]:
+def ring(
+    count: int, dist=(-0.05, 0.1, 0.001, -0.0005, 0.0), radius: float = 3.5
+) -> tuple[CalibratedCamera, ...]:
     """Cameras all around at heights of 0.9 to 1.9 m, that look at the person's middle."""
     cameras = []
     for index in range(count):
@@ -122,7 +124,9 @@ def observed(
     return Landmarks(places.astype(np.float32), confidence.astype(np.float32))
 
 
-def disturbed(camera: CalibratedCamera, degrees: float, metres: float, rng: np.random.Generator) -> CalibratedCamera:
+def disturbed(
+    camera: CalibratedCamera, degrees: float, metres: float, rng: np.random.Generator
+) -> CalibratedCamera:
     """Turned about its own centre and moved, each by just so much in a random direction."""
     axis, direction = rng.normal(size=3), rng.normal(size=3)
     turn = Rotation.from_rotvec(np.deg2rad(degrees) * axis / np.linalg.norm(axis)).as_matrix()

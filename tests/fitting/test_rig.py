@@ -49,7 +49,9 @@ def misplaced(cameras, true):
 
 def test_disturbed_cameras_are_found(scene):
     rng = np.random.default_rng(0)
-    landmarks = late(observed(scene.landmarks, scene.cameras, noise=1.0, outliers=0.03, missing=0.05), [0] * 4)
+    landmarks = late(
+        observed(scene.landmarks, scene.cameras, noise=1.0, outliers=0.03, missing=0.05), [0] * 4
+    )
     wrong = [disturbed(camera, 0.3, 0.02, rng) for camera in scene.cameras]
     refined = refine_rig(landmarks, rig(wrong), quiet)
     degrees, metres = misplaced(refined.rig.cameras, scene.cameras)
