@@ -31,7 +31,14 @@ from mmlphuman.fitting.observations import (
     Rig,
 )
 from mmlphuman.fitting.pose_prior import STILL, PosePrior, make_pose_prior
-from mmlphuman.fitting.posed_body import FittedBody, Shaped, read_fitted_body, skin, vertex_normals
+from mmlphuman.fitting.posed_body import (
+    BodyFrame,
+    FittedBody,
+    Shaped,
+    read_fitted_body,
+    skin,
+    vertex_normals,
+)
 from mmlphuman.fitting.silhouettes import (
     FindMask,
     OutlineMatches,
@@ -275,16 +282,16 @@ def start_from_points(body: FittedBody, points: Points, device: str | torch.devi
 
     Raises ValueError if the torso is known in no frame.
     """
-    betas = shape_from_bones(body, points)
-    shaped = body.shaped(betas)
-    root, translations = _stand(shaped, points)
+    frame = body.frame()
+    betas = shape_from_bones(frame, points)
+    root, translations = _stand(frame.shaped(betas), points)
     poses = np.zeros((len(root), NUM_JOINTS, 3))
     poses[:, 0] = root.as_rotvec()
     poses[:, 1:] = make_pose_prior().mean.numpy()
     return variables_at(poses.reshape(len(root), -1), translations, betas.numpy(), device)
 
 
-def shape_from_bones(body: FittedBody, points: Points) -> Tensor:
+def shape_from_bones(frame: BodyFrame, points: Points) -> Tensor:
     """(10,) betas whose skeleton has the median lengths between landmarks that move together."""
     pairs, lengths = [], []
     for first, second in BONES:
@@ -300,7 +307,7 @@ def shape_from_bones(body: FittedBody, points: Points) -> Tensor:
     wanted = torch.tensor(np.array(lengths), dtype=torch.float32)
 
     def lengths_of(betas: Tensor) -> Tensor:
-        landmarks = body.shaped(betas).landmarks
+        landmarks = frame.shaped(betas).landmarks
         return (landmarks[first] - landmarks[second]).norm(dim=-1)
 
     betas = torch.zeros(NUM_BETAS)
@@ -358,8 +365,8 @@ class PosedTerms:
     joints: Tensor  # (F, J, 3) world
 
 
-def pose_state(body: FittedBody, variables: Variables, displacements: Tensor | None = None) -> PosedTerms:
-    shaped = body.shaped(variables.shape(), displacements)
+def pose_state(frame: BodyFrame, variables: Variables) -> PosedTerms:
+    shaped = frame.shaped(variables.shape())
     transforms = shaped.transforms(variables.rotations())
     moved = variables.translations()[:, None]
     landmarks = shaped.posed_landmarks(transforms, variables.landmark_offsets()) + moved
@@ -430,13 +437,13 @@ def fit_points(
     device = variables.device
     weighted = points.confidence * landmark_weights()
     places, weights = (torch.tensor(a, device=device) for a in (points.places, weighted))
-    prior = make_pose_prior().to(device)
+    prior, frame = make_pose_prior().to(device), body.frame()
 
     leaves = variables.motion()
     for limit, smooth in POINT_STAGES:
 
         def loss(limit=limit, smooth=smooth) -> Tensor:
-            state = pose_state(body, variables)
+            state = pose_state(frame, variables)
             return prior_loss(variables, state, prior, smooth) + point_loss(state, places, weights, limit)
 
         reached = minimise(loss, leaves, steps)
@@ -453,10 +460,10 @@ def fit_landmarks(
     progress: Progress = print,
 ) -> None:
     """Poses, shape and the landmarks' offsets on what the cameras saw, in place."""
-    prior = make_pose_prior().to(variables.device)
+    prior, frame = make_pose_prior().to(variables.device), body.frame()
 
     def loss() -> Tensor:
-        state = pose_state(body, variables)
+        state = pose_state(frame, variables)
         return prior_loss(variables, state, prior) + landmark_loss(state, terms)
 
     variables.rebase()
@@ -490,7 +497,8 @@ class Silhouettes:
         with torch.no_grad():
             betas = variables.shape()
             displaced = self.displacements(betas)
-            rest, state = self.body.vertices(betas, displaced), pose_state(self.body, variables, displaced)
+            rest = self.body.vertices(betas, displaced)
+            state = pose_state(self.body.frame(displaced), variables)
             rest_normals = vertex_normals(rest, self.body.faces)
             found = {}
             for time in sorted({camera.time for camera in self.outlines}):
@@ -549,9 +557,10 @@ def fit_silhouettes(
         with_surface = turn >= SHAPE_ROUNDS
         overlap = silhouettes.draw(variables, with_surface)
         displaced = silhouettes.displacements(variables.shape())
+        frame = body.frame(displaced)
 
-        def loss(displaced=displaced) -> Tensor:
-            state = pose_state(body, variables, displaced)
+        def loss(displaced=displaced, frame=frame) -> Tensor:
+            state = pose_state(frame, variables)
             total = prior_loss(variables, state, prior) + landmark_loss(state, terms)
             return total + silhouettes.loss(variables, state, displaced)
 
@@ -611,7 +620,7 @@ def fit_body(
         fit_silhouettes(silhouettes, terms, variables, progress)
         overlap = silhouettes.overlap
     with torch.no_grad():
-        state = pose_state(body, variables, silhouettes.displacements(variables.shape()))
+        state = pose_state(body.frame(silhouettes.displacements(variables.shape())), variables)
     errors = _landmark_errors(state, terms, observations) if observations is not None else None
     fit = BodyFit(
         betas=variables.shape().cpu().numpy(),

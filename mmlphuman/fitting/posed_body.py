@@ -62,9 +62,8 @@ class Shaped(MovableToDevice):
 
     joints: Tensor  # (J, 3)
     landmarks: Tensor  # (K, 3)
-    parents: tuple[int, ...]
-    landmark_joints: Tensor  # (K,) the joint with which each moves
     landmark_weights: Tensor  # (K, J)
+    parents: tuple[int, ...]
 
     def transforms(self, rotations: Tensor) -> Tensor:
         """(F, J, 3, 3) of each joint against its parent -> (F, J, 4, 4) from the T-pose, about the origin."""
@@ -78,6 +77,26 @@ class Shaped(MovableToDevice):
         """(F, K, 3) without translation. offsets: (K, 3) in the T-pose's axes, which turn with the landmark's joint."""
         landmarks = self.landmarks if offsets is None else self.landmarks + offsets
         return skin(self.landmark_weights, transforms, landmarks)
+
+
+@dataclass(frozen=True)
+class BodyFrame(MovableToDevice):
+    """Skeleton and landmarks of any shape: both are linear in betas, and need no vertices."""
+
+    joints: Tensor  # (J, 3) of the mean shape
+    joint_directions: Tensor  # (J, 3, 10)
+    landmarks: Tensor  # (K, 3)
+    landmark_directions: Tensor  # (K, 3, 10)
+    landmark_weights: Tensor  # (K, J)
+    parents: tuple[int, ...]
+
+    def shaped(self, betas: Tensor) -> Shaped:
+        return Shaped(
+            joints=self.joints + self.joint_directions @ betas,
+            landmarks=self.landmarks + self.landmark_directions @ betas,
+            landmark_weights=self.landmark_weights,
+            parents=self.parents,
+        )
 
 
 def skin(weights: Tensor, transforms: Tensor, points: Tensor) -> Tensor:
@@ -114,15 +133,23 @@ class FittedBody(MovableToDevice):
         shaped = self.template + self.shape_directions @ betas
         return shaped if displacements is None else shaped + displacements
 
-    def shaped(self, betas: Tensor, displacements: Tensor | None = None) -> Shaped:
-        vertices = self.vertices(betas, displacements)
-        joints = self.regressor @ vertices
+    def frame(self, displacements: Tensor | None = None) -> BodyFrame:
+        """Skeleton and landmarks of the body whose vertices are displaced by (B, 3) metres in the T-pose."""
+        template = self.template if displacements is None else self.template + displacements
         on_surface = self.landmark_vertices >= 0
         surface = self.landmark_vertices.clamp(min=0)
-        landmarks = torch.where(on_surface[:, None], vertices[surface], joints[self.landmark_joints])
-        rigid = torch.eye(len(self.parents), device=vertices.device)[self.landmark_joints]
-        weights = torch.where(on_surface[:, None], self.weights[surface], rigid)
-        return Shaped(joints, landmarks, self.parents, self.landmark_joints, weights)
+        joints, directions = self.regressor @ template, torch.einsum("jb,bcs->jcs", self.regressor, self.shape_directions)
+        rigid = torch.eye(len(self.parents), device=template.device)[self.landmark_joints]
+        return BodyFrame(
+            joints=joints,
+            joint_directions=directions,
+            landmarks=torch.where(on_surface[:, None], template[surface], joints[self.landmark_joints]),
+            landmark_directions=torch.where(
+                on_surface[:, None, None], self.shape_directions[surface], directions[self.landmark_joints]
+            ),
+            landmark_weights=torch.where(on_surface[:, None], self.weights[surface], rigid),
+            parents=self.parents,
+        )
 
 
 def read_fitted_body(path: str | Path) -> FittedBody:

@@ -44,7 +44,7 @@ def body_in_time(body: FittedBody, fit: BodyFit, frames: Sequence[int], late: fl
     variables = variables_at(fit.poses, fit.translations, fit.betas, "cpu")
     chosen = list(frames)
     with torch.no_grad():
-        state = pose_state(body, variables, displaced)
+        state = pose_state(body.frame(displaced), variables)
         transforms = at_pictures(state.transforms, late)[chosen]
         moved = at_pictures(variables.translations(), late)[chosen]
         return (skin(body.weights, transforms, body.vertices(betas, displaced)) + moved[:, None]).numpy()

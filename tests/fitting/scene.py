@@ -11,8 +11,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms, forward_kinematics
-from mmlphuman.body.smplx_model import Body, load_body
+from mmlphuman.body.smplx_model import GEOMETRY_KEYS, Body, load_body
 from mmlphuman.capture.layout import CalibratedCamera, distortion
+from mmlphuman.files import read_npz
 from mmlphuman.fitting.observations import LANDMARKS, Landmarks
 from mmlphuman.fitting.posed_body import landmark_source
 from mmlphuman.synthetic.motion import BETAS, make_motion
@@ -29,6 +30,14 @@ class Scene:
     joints: np.ndarray  # (F, 55, 3)
     landmarks: np.ndarray  # (F, K, 3)
     cameras: tuple[CalibratedCamera, ...]
+
+
+def small_body(body_path: Path, path: Path) -> Path:
+    """The body file without what fitting does not read, which takes most of the time."""
+    arrays = read_npz(body_path, GEOMETRY_KEYS)
+    arrays["shapedirs"] = arrays["shapedirs"][:, :, :10]
+    np.savez(path, **arrays)
+    return path
 
 
 def ring(
