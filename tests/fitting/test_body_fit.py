@@ -11,6 +11,7 @@ from mmlphuman.fitting.body_fit import (
     at_pictures,
     doubts,
     fit_body,
+    picture_terms,
     pose_state,
     shape_from_bones,
     start_from_points,
@@ -23,7 +24,7 @@ from mmlphuman.fitting.posed_body import landmark_source, read_fitted_body
 from mmlphuman.fitting.report import write_contact_sheet, write_report
 from mmlphuman.fitting.rig import CameraChange
 from mmlphuman.fitting.silhouettes import draw_silhouette, masks_in
-from mmlphuman.fitting.triangulation import triangulate
+from mmlphuman.fitting.triangulation import observe, triangulate
 from mmlphuman.fitting.writing import (
     read_fit,
     read_landmarks,
@@ -145,6 +146,17 @@ def test_between_two_frames_the_body_is_a_mixture():
     assert torch.allclose(at_pictures(values, 0.25)[:4, 0], torch.tensor([0.25, 1.75, 5.25, 10.75]))
     assert torch.allclose(at_pictures(values, -1.0)[:, 0], torch.tensor([0.0, 0.0, 1.0, 4.0, 9.0]))
     assert at_pictures(values, 0) is values
+
+
+def test_a_late_camera_is_compared_with_the_body_of_its_time(scene):
+    shown = np.concatenate([scene.landmarks[1:], scene.landmarks[-1:]])  # picture f shows frame f + 1
+    late = observed(shown, scene.cameras)
+    rig = Rig(scene.cameras, np.ones(4))
+    body = torch.from_numpy(scene.landmarks.astype(np.float32))
+    for term in picture_terms(observe(late, rig.cameras), rig, "cpu"):
+        assert (term.weights * term.across(body)).max() < 1e-6
+        assert (term.weights[:-1] > 0).all()
+        assert (term.weights[-1] == 0).all()  # taken after the last frame
 
 
 def test_bone_lengths_tell_the_shape(scene, body_path):
