@@ -87,6 +87,10 @@ TRANSLATION_SCALE, FINGER_SCALE, BETA_SCALE, OFFSET_SCALE = 0.3, 4.0, 1.0, 0.1
 BODY_STIFFNESS, FINGER_STIFFNESS = 1.5, 15.0
 HISTORY = 30
 
+POINT_STEPS, LANDMARK_STEPS = (
+    150,
+    100,
+)  # of L-BFGS, at most, on points (at each of its stages) and on landmarks
 SHAPE_ROUNDS, SURFACE_ROUNDS = 3, 3  # drawings of the body, first with its shape free, then with its surface
 ROUND_STEPS = 40  # of L-BFGS between two drawings
 
@@ -430,9 +434,7 @@ def minimise(loss: Callable[[], Tensor], leaves: Sequence[Tensor], steps: int) -
     return reached
 
 
-def fit_points(
-    body: FittedBody, points: Points, variables: Variables, steps: int = 150, progress: Progress = print
-) -> None:
+def fit_points(body: FittedBody, points: Points, variables: Variables, progress: Progress = print) -> None:
     """Poses and shape on the points in space, in place."""
     device = variables.device
     weighted = points.confidence * landmark_weights()
@@ -446,7 +448,7 @@ def fit_points(
             state = pose_state(frame, variables)
             return prior_loss(variables, state, prior, smooth) + point_loss(state, places, weights, limit)
 
-        reached = minimise(loss, leaves, steps)
+        reached = minimise(loss, leaves, POINT_STEPS)
         progress(f"body on points, wrong from {limit:g} m on: {reached:.1f} a frame")
         variables.rebase()
         leaves = [*variables.motion(), variables.betas, variables.offsets]
@@ -456,7 +458,6 @@ def fit_landmarks(
     body: FittedBody,
     terms: Sequence[PictureTerm],
     variables: Variables,
-    steps: int = 100,
     progress: Progress = print,
 ) -> None:
     """Poses, shape and the landmarks' offsets on what the cameras saw, in place."""
@@ -468,7 +469,7 @@ def fit_landmarks(
 
     variables.rebase()
     leaves = [*variables.motion(), variables.betas, variables.offsets]
-    reached = minimise(loss, leaves, steps)
+    reached = minimise(loss, leaves, LANDMARK_STEPS)
     progress(f"body on landmarks: {reached:.1f} a frame")
 
 

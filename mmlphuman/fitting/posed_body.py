@@ -138,7 +138,8 @@ class FittedBody(MovableToDevice):
         template = self.template if displacements is None else self.template + displacements
         on_surface = self.landmark_vertices >= 0
         surface = self.landmark_vertices.clamp(min=0)
-        joints, directions = self.regressor @ template, torch.einsum("jb,bcs->jcs", self.regressor, self.shape_directions)
+        joints = self.regressor @ template
+        directions = torch.einsum("jb,bcs->jcs", self.regressor, self.shape_directions)
         rigid = torch.eye(len(self.parents), device=template.device)[self.landmark_joints]
         return BodyFrame(
             joints=joints,

@@ -62,6 +62,7 @@ def few_steps(monkeypatch):
     monkeypatch.setattr(body_fit, "SHAPE_ROUNDS", 1)
     monkeypatch.setattr(body_fit, "SURFACE_ROUNDS", 1)
     monkeypatch.setattr(body_fit, "ROUND_STEPS", 15)
+    monkeypatch.setattr(body_fit, "LANDMARK_STEPS", 20)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,9 @@ def fitted(scene, body_path, masks):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(body_fit, "SHAPE_ROUNDS", 2)
         patch.setattr(body_fit, "SURFACE_ROUNDS", 1)
-        patch.setattr(body_fit, "ROUND_STEPS", 25)
+        patch.setattr(body_fit, "ROUND_STEPS", 20)
+        patch.setattr(body_fit, "POINT_STEPS", 60)
+        patch.setattr(body_fit, "LANDMARK_STEPS", 20)
         person = fit_body(
             body_path, rig, found.landmarks, found.points, masks_in(masks, scene.cameras), progress=quiet
         )
@@ -198,8 +201,8 @@ def test_prior_knows_no_side():
 
 def test_a_body_is_found_from_noisy_landmarks_and_masks(scene, body_path, fitted):
     errors = joint_errors(scene, fitted[2].fit, body_path)
-    assert errors.mean() < 0.012
-    assert errors[:, :22].mean() < 0.012
+    assert errors.mean() < 0.015  # what four cameras are to reach
+    assert errors[:, :22].mean() < 0.015
     assert np.nanmean(fitted[2].fit.overlap) > 0.92  # after half of the rounds
     assert np.abs(fitted[2].fit.normal_offsets).mean() < 0.002  # the mask is this body's own
     assert fitted[2].notes == ()
