@@ -48,10 +48,14 @@ def forward_kinematics(pose: Tensor, joints: Tensor, parents: Sequence[int]) -> 
     pose: (..., J * 3) axis-angle; joints: (J, 3) rest positions in the T-pose; parents: J indices, the
     root's is -1. Returns (..., J, 4, 4).
     """
-    rotations = rotation_matrices(pose.unflatten(-1, (-1, 3)))
+    return chain_rotations(rotation_matrices(pose.unflatten(-1, (-1, 3))), joints, parents)
+
+
+def chain_rotations(rotations: Tensor, joints: Tensor, parents: Sequence[int]) -> Tensor:
+    """`forward_kinematics` of rotations (..., J, 3, 3) of each joint against its parent."""
     bones = joints.clone()
     bones[1:] = joints[1:] - joints[list(parents[1:])]
-    local = torch.zeros(*rotations.shape[:-2], 4, 4, dtype=pose.dtype, device=pose.device)
+    local = torch.zeros(*rotations.shape[:-2], 4, 4, dtype=rotations.dtype, device=rotations.device)
     local[..., :3, :3] = rotations
     local[..., :3, 3] = bones
     local[..., 3, 3] = 1
