@@ -10,7 +10,8 @@ the same files: COCO-WholeBody JSON (keypoints 17, foot_kpts 6, lefthand_kpts an
 confidence), and PNGs of the pictures' names.
 
 A single pass of these networks is off by more than the networks have to be: each picture is seen several times, turned,
-scaled and mirrored about the person, and medians are taken. How far passes disagree lowers the confidence.
+scaled and mirrored about the person, and medians are taken. How far passes disagree lowers the confidence. The outline
+is the mean of those of the landmarks' network; MediaPipe's selfie segmentation finds no whole bodies.
 """
 
 from __future__ import annotations
@@ -115,9 +116,6 @@ class Networks:
         self.detection = _Graph(POSE_DETECTION, "detections")
         self.body = _Graph(POSE_LANDMARKS, "landmarks", "auxiliary", "mask")
         self.hand = _Graph(HAND_LANDMARKS, "landmarks", "handedness")
-        from mediapipe.python.solutions.selfie_segmentation import SelfieSegmentation
-
-        self.segmentation = SelfieSegmentation(model_selection=0)
 
     def find(self, image: np.ndarray) -> list[Region]:
         """The people in a picture (H, W, 3) RGB."""
@@ -354,22 +352,6 @@ def _same(one: Person, other: Person) -> bool:
     return float(np.median(distance)) < 0.06 * max(one.region.side, other.region.side)
 
 
-def outline_of(networks: Networks, image: np.ndarray, person: Person) -> np.ndarray:
-    """(H, W) uint8: how surely a pixel is the person's. Mean of the body network's passes and of the segmentation
-    network, straight and mirrored, which sees hair and clothes better but knows nobody in particular."""
-    crop = person.crop
-    general = [
-        self_seen[:, ::step] if step == -1 else self_seen
-        for step, self_seen in (
-            (step, networks.segmentation.process(np.ascontiguousarray(crop.image[:, ::step])).segmentation_mask)
-            for step in (1, -1)
-        )
-    ]
-    near = cv2.dilate((person.outline > 0.2).astype(np.uint8), np.ones((31, 31), np.uint8))
-    mixed = 0.6 * person.outline + 0.4 * np.mean(general, 0) * near
-    return (crop.paste(mixed.astype(np.float32), image.shape[:2]) * 255).round().astype(np.uint8)
-
-
 def follow(networks: Networks, files: list[Path], anchors: dict[int, Region], say):
     """(index, image, Person or None) of each picture, from each anchor towards the middle between it and the next."""
     order = sorted(anchors)
@@ -492,6 +474,12 @@ def write_json(path: Path, content: dict) -> None:
     partial.replace(path)
 
 
+def write_outline(folder: Path | None, picture: Path, outline: np.ndarray) -> None:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{picture.stem}.png"), outline)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of one camera's pictures")
@@ -527,15 +515,17 @@ def main() -> None:
             say()
     else:
         anchors = {int(k): Region(v[:2], v[2], v[3]) for k, v in json.loads(args.follow.read_text()).items()}
+        missing = set(range(len(files)))
         for index, image, person in follow(networks, files, anchors, say):
+            missing.discard(index)
             outline = np.zeros(image.shape[:2], np.uint8)
             if person is not None:
                 see_hands(networks, image, person)
                 annotations.append(annotation(index, person))
-                outline = outline_of(networks, image, person)
-            if args.outlines:
-                args.outlines.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(args.outlines / f"{files[index].stem}.png"), outline)
+                outline = (person.crop.paste(person.outline, image.shape[:2]) * 255).round().astype(np.uint8)
+            write_outline(args.outlines, files[index], outline)
+        for index in missing:  # nobody to follow
+            write_outline(args.outlines, files[index], np.zeros(read_rgb(files[index]).shape[:2], np.uint8))
     annotations.sort(key=lambda one: (one["image_id"], one["person"]))
     images = [{"id": index, "file_name": path.name} for index, path in enumerate(files)]
     write_json(args.keypoints, {"images": images, "annotations": annotations})

@@ -178,11 +178,12 @@ def _people(path: Path, content: Any) -> list[Detection]:
         content = next((content[key] for key in ("people", "annotations", "instances") if key in content), [content])
     if not isinstance(content, list) or not all(isinstance(person, dict) for person in content):
         raise ValueError(f"{path}: must hold a list of people")
-    found = [_person(path, person) for person in content]
+    found = [person_of(path, person) for person in content]
     return [person for person in found if person.confidence.any()]
 
 
-def _person(path: Path, person: dict) -> Detection:
+def person_of(path: Path, person: dict) -> Detection:
+    """One person's object in any of the forms. Raises ValueError."""
     places, confidence = np.zeros((len(LANDMARKS), 2)), np.zeros(len(LANDMARKS))
     body = slice(0, len(BODY_LANDMARKS))
 
