@@ -4,8 +4,8 @@
         --frames 0 25 50                                                all people in some frames
         --follow anchors/cam01.json --outlines outlines/cam01           one person through all frames
 
-Stands by itself and imports numpy, cv2 and mediapipe 0.10.21 only, which need numpy below 2 and so an environment of
-their own (Python 3.9 to 3.12); the package starts it (mmlphuman/fitting/networks.py). Whoever has better networks writes
+Stands by itself and imports numpy, cv2 and mediapipe 0.10.21 only, which needs numpy below 2 and so an environment of
+its own (Python 3.10 to 3.12); the package starts it (mmlphuman/fitting/networks.py). Whoever has better networks writes
 the same files: COCO-WholeBody JSON (keypoints 17, foot_kpts 6, lefthand_kpts and righthand_kpts 21 each, as x, y,
 confidence), and PNGs of the pictures' names.
 
@@ -96,7 +96,7 @@ class Region:
     def of_body(cls, hips, reach) -> Region:
         """From MediaPipe's two points: between the hips, and that at the end of the body's circle, above the head."""
         along = np.asarray(reach, float) - hips
-        return cls(hips, 2.5 * np.linalg.norm(along), np.arctan2(along[0], -along[1]))
+        return cls(hips, 2.5 * float(np.linalg.norm(along)), np.arctan2(along[0], -along[1]))
 
     @classmethod
     def of_hand(cls, wrist, along, side: float) -> Region:
@@ -108,11 +108,11 @@ class Networks:
     """MediaPipe's networks, each as a graph that takes a picture and a region: nothing is kept from frame to frame."""
 
     def __init__(self):
-        import mediapipe
+        import mediapipe.python
         from mediapipe.python._framework_bindings import resource_util
 
         # Where the graphs' networks lie in the package, as its own solutions set it.
-        resource_util.set_resource_dir(str(Path(mediapipe.__file__).parents[1]))
+        resource_util.set_resource_dir(str(Path(str(mediapipe.__file__)).parents[1]))
         self.detection = _Graph(POSE_DETECTION, "detections")
         self.body = _Graph(POSE_LANDMARKS, "landmarks", "auxiliary", "mask")
         self.hand = _Graph(HAND_LANDMARKS, "landmarks", "handedness")
@@ -250,7 +250,9 @@ def see_person(networks: Networks, image: np.ndarray, region: Region, passes=PAS
     visible = np.median(points[..., 2], 0)
     confidence = visible / (1 + (spread / (SPREAD * region.side)) ** 2) * same_side
     outlines = [outline for _, outline in found if outline is not None]
-    return Person(middle, confidence, crop, np.mean(outlines, 0) if outlines else np.zeros((2, 2), np.float32))
+    return Person(
+        middle, confidence, crop, np.mean(outlines, 0) if outlines else np.zeros((2, 2), np.float32)
+    )
 
 
 def _without_swaps(points: np.ndarray) -> tuple[np.ndarray, float]:
@@ -274,11 +276,15 @@ def see_hands(networks: Networks, image: np.ndarray, person: Person) -> None:
         forearm = p[wrist] - p[elbow]
         knuckles = (2 * p[index] + p[little]) / 3 - p[wrist]
         # A hand is 0.75 of a forearm long at most; foreshortened ones are compared with the body.
-        length = max(0.75 * np.linalg.norm(forearm), 1.6 * np.linalg.norm(knuckles), 0.05 * person.region.side)
+        length = max(
+            0.75 * np.linalg.norm(forearm), 1.6 * np.linalg.norm(knuckles), 0.05 * person.region.side
+        )
         guesses = [
-            Region.of_hand(p[wrist], knuckles * 0.9, 1.9 * length),
-            Region.of_hand(p[wrist], forearm / max(np.linalg.norm(forearm), 1e-6) * 0.45 * length, 1.9 * length),
-            Region.of_hand(p[wrist], knuckles * 0.9, 1.45 * length),
+            Region.of_hand(p[wrist], knuckles * 0.9, 1.9 * float(length)),
+            Region.of_hand(
+                p[wrist], forearm / max(np.linalg.norm(forearm), 1e-6) * 0.45 * length, 1.9 * float(length)
+            ),
+            Region.of_hand(p[wrist], knuckles * 0.9, 1.45 * float(length)),
         ]
         seen = _hand_passes(networks, image, [(guess, (0, 1.0, False)) for guess in guesses])
         if not seen:
@@ -297,7 +303,9 @@ def see_hands(networks: Networks, image: np.ndarray, person: Person) -> None:
         off = np.linalg.norm(middle[0] - p[wrist]) / region.side
         # A whole number of doubts: passes that found none, a hand of the other side, a wrist elsewhere.
         sure = len(refined) / len(HAND_PASSES) * (0.3 + 0.7 * right_kind) * np.exp(-((off / 0.35) ** 2))
-        confidence = sure * min(1, person.confidence[wrist] + 0.3) / (1 + (spread / (HAND_SPREAD * region.side)) ** 2)
+        confidence = (
+            sure * min(1, person.confidence[wrist] + 0.3) / (1 + (spread / (HAND_SPREAD * region.side)) ** 2)
+        )
         person.hands[side] = middle, confidence
     if len(person.hands) == 2:  # both in one place are one hand
         (one, of_one), (other, of_other) = person.hands.values()
@@ -355,8 +363,10 @@ def _same(one: Person, other: Person) -> bool:
 def follow(networks: Networks, files: list[Path], anchors: dict[int, Region], say):
     """(index, image, Person or None) of each picture, from each anchor towards the middle between it and the next."""
     order = sorted(anchors)
-    starts = [0, *((a + b + 1) // 2 for a, b in zip(order[:-1], order[1:])), len(files)]
-    for anchor, start, end in zip(order, starts[:-1], starts[1:]):
+    if not order:
+        return
+    starts = [0, *((a + b + 1) // 2 for a, b in zip(order[:-1], order[1:], strict=True)), len(files)]
+    for anchor, start, end in zip(order, starts[:-1], starts[1:], strict=True):
         for indices in (range(anchor, end), range(anchor - 1, start - 1, -1)):
             region, speed, unseen = anchors[anchor], np.zeros(2), 0
             for index in indices:
@@ -394,7 +404,7 @@ def annotation(frame: int, person: Person, number: int = 0) -> dict:
     """COCO-WholeBody's names."""
 
     def flat(points, confidence):
-        return [round(float(n), 3) for p, c in zip(points, confidence) for n in (*p, c)]
+        return [round(float(n), 3) for p, c in zip(points, confidence, strict=True) for n in (*p, c)]
 
     nothing = np.zeros(2)
     feet = [nothing if k is None else person.points[k] for k in FEET]
@@ -410,7 +420,9 @@ def annotation(frame: int, person: Person, number: int = 0) -> dict:
         "foot_kpts": flat(feet, feet_confidence),
         "lefthand_kpts": flat(*person.hands.get("left", no_hand)),
         "righthand_kpts": flat(*person.hands.get("right", no_hand)),
-        "region": [round(float(n), 4) for n in (*person.region.middle, person.region.side, person.region.angle)],
+        "region": [
+            round(float(n), 4) for n in (*person.region.middle, person.region.side, person.region.angle)
+        ],
     }
 
 

@@ -1,4 +1,4 @@
-"""Videos or pictures of the calibrated cameras -> numbered pictures taken at common times, and the cameras at their size.
+"""Videos or pictures of calibrated cameras -> numbered pictures taken at common times, and the cameras at their size.
 
 Data path: SOURCE/cam01.mp4 ... or SOURCE/cam01/0001.jpg ..., Calibration -> find_footage -> extract_footage ->
 OUT/images/CAM/%08d.jpg, OUT/calibration.json, OUT/footage.json -> Footage.
@@ -11,8 +11,10 @@ only the stored way of lying has the calibrated size. OUT appears whole or not a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,12 @@ from mmlphuman.calibrations.calibration import Calibration
 from mmlphuman.capture.calibration import calibration_content, read_json_calibration
 from mmlphuman.capture.images import decode_image
 from mmlphuman.capture.layout import CalibratedCamera
-from mmlphuman.capture.picture_names import is_picture
+from mmlphuman.capture.picture_names import find_picture, is_picture
 from mmlphuman.files import atomic_folder, free_folder
 from mmlphuman.json_file import read_json
 from mmlphuman.preparation.source_pictures import IMAGE_FOLDERS, frames_of
 from mmlphuman.resources import available_cores
-from mmlphuman.text import cut_ranges, one_line
+from mmlphuman.text import one_line
 
 VIDEO_ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv")
 JPEG_QUALITY = 95
@@ -67,9 +69,8 @@ class Footage:
     notes: tuple[str, ...]
 
     def image(self, camera: int, frame: int) -> Path:
-        stem = self.folder / "images" / self.cameras[camera].name / f"{frame:08d}"
-        return next((path for path in (stem.with_suffix(end) for end in (".jpg", ".png", ".jpeg")) if path.exists()),
-                    stem.with_suffix(".jpg"))  # fmt: skip
+        expected = self.folder / "images" / self.cameras[camera].name / f"{frame:08d}.jpg"
+        return find_picture(expected) or expected
 
 
 def read_footage(folder: str | Path) -> Footage:
@@ -111,7 +112,9 @@ def find_footage(root: str | Path, calibration: Calibration) -> tuple[list[Sourc
     by_camera, notes = _match([camera.name for camera in cameras], found)
     missing = [camera.name for camera in cameras if camera.name not in by_camera]
     if missing and by_camera:
-        notes.append(f"no recording of {', '.join(missing)} in {root}: left out; files are named as their cameras")
+        notes.append(
+            f"no recording of {', '.join(missing)} in {root}: left out; files are named as their cameras"
+        )
     sources = [_source(camera, by_camera[camera.name]) for camera in cameras if camera.name in by_camera]
     if len(sources) < FEWEST_CAMERAS:
         names = ", ".join(path.name for path in found[:4]) + ", ..." * (len(found) > 4)
@@ -136,8 +139,6 @@ def _recordings(folder: Path) -> list[Path]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """So that cam2 comes before cam10."""
-    import re
-
     return [(int(part), "") if part.isdigit() else (-1, part.lower()) for part in re.split(r"(\d+)", name)]
 
 
@@ -155,7 +156,9 @@ def _match(names: Sequence[str], found: Sequence[Path]) -> tuple[dict[str, Path]
     if len(found) != len(names):
         return {}, []
     pairs = ", ".join(f"{path.name} is {name}" for name, path in zip(names, found, strict=True))
-    return dict(zip(names, found, strict=True)), [f"no name is a camera's, they are taken in order: {pairs}; right?"]
+    return dict(zip(names, found, strict=True)), [
+        f"no name is a camera's, they are taken in order: {pairs}; right?"
+    ]
 
 
 def _source(camera: CalibratedCamera, place: Path) -> Source:
@@ -223,10 +226,11 @@ def extract_footage(
 
             def extract(index: int) -> tuple[CalibratedCamera, list[str]]:
                 writer = _Writer(sources[index], folder / "images" / sources[index].camera.name, scale, copy)
-                if tracks[index] is None:
+                track = tracks[index]
+                if track is None:
                     writer.write_pictures(wanted[index], bar)
                 else:
-                    writer.write_video(tracks[index], wanted[index], bar)
+                    writer.write_video(track, wanted[index], bar)
                 return writer.camera, writer.notes
 
             for _, camera_notes in (done := list(pool.map(extract, range(len(sources))))):
@@ -271,10 +275,9 @@ def _read_track(path: Path | None) -> _Track:
     with _open(path) as container:
         stream = container.streams.video[0]
         stamps = []
-        try:
-            stamps = [packet.pts for packet in container.demux(stream) if packet.size]
-        except av.FFmpegError:
-            pass  # a cut file ends so; what is missing is told by those who need it
+        with suppress(av.FFmpegError):  # a cut file ends so; what is missing is told by those who need it
+            for packet in container.demux(stream):
+                stamps += [packet.pts] * bool(packet.size)
         base, rate, promised = stream.time_base, stream.average_rate, stream.frames
     if not stamps:
         raise ValueError(f"{path}: holds no frames; was it copied whole?")
@@ -291,7 +294,9 @@ def _common_times(
     """For each camera which of its frames is the picture of each common time; the rate; notes."""
     for source, track in zip(sources, tracks, strict=True):
         if len(track.times) < 2:
-            raise ValueError(f"{source.video}: has one frame only; a video is needed, or pictures of all cameras")
+            raise ValueError(
+                f"{source.video}: has one frame only; a video is needed, or pictures of all cameras"
+            )
     rates = np.array([track.rate for track in tracks])
     rate, notes = float(rates.min()), []
     # The last frame lasts as long as the others.
@@ -299,12 +304,12 @@ def _common_times(
     durations = [track.times[-1] + (promised - len(track.times) + 1) / track.rate
                  for track, promised in zip(tracks, lasts, strict=True)]  # fmt: skip
     if rates.max() / rates.min() > 1.01:
-        each = ", ".join(f"{source.camera.name} {one:.4g}" for source, one in zip(sources, rates, strict=True))
+        each = ", ".join(
+            f"{source.camera.name} {one:.4g}" for source, one in zip(sources, rates, strict=True)
+        )
         notes.append(f"frames a second differ ({each}): pictures are taken at {rate:.4g} a second")
     count = max(1, round(min(durations) * rate))
-    if all(abs(duration * rate - count) < 0.5 for duration in durations):
-        pass
-    else:
+    if any(abs(duration * rate - count) >= 0.5 for duration in durations):
         notes += _length_note(sources, [round(duration * rate) for duration in durations])
     chosen = range(count)[frames]
     if not chosen:
@@ -330,7 +335,9 @@ def _common_times(
                 f"the nearest frames are taken, up to {1e3 * off.max():.0f} ms off; set the camera to a constant rate"
             )
         if (repeated := int((np.diff(nearest) == 0).sum())) > 0:
-            notes.append(f"{source.video}: {repeated} of its frames stand for two times, it has dropped frames")
+            notes.append(
+                f"{source.video}: {repeated} of its frames stand for two times, it has dropped frames"
+            )
     return wanted, rate, notes
 
 
@@ -338,7 +345,9 @@ def _length_note(sources: Sequence[Source], counts: Sequence[int]) -> list[str]:
     if len(set(counts)) == 1:
         return []
     each = ", ".join(f"{source.camera.name} {count}" for source, count in zip(sources, counts, strict=True))
-    return [f"lengths differ ({each} frames): the first {min(counts)} are used; do all recordings begin together?"]
+    return [
+        f"lengths differ ({each} frames): the first {min(counts)} are used; do all recordings begin together?"
+    ]
 
 
 class _Writer:
@@ -421,7 +430,11 @@ class _Writer:
         self._turned = use_shown
         pixels = shown if use_shown else stored
         if turnable:
-            how = "are turned as it says" if use_shown else "are left as stored, which is how they were calibrated"
+            how = (
+                "are turned as it says"
+                if use_shown
+                else "are left as stored, which is how they were calibrated"
+            )
             self.notes.append(f"{place}: carries a mark to be turned; its pictures {how}")
         height, width = pixels.shape[:2]
         told = self.camera.image_size or (width, height)
@@ -433,23 +446,23 @@ class _Writer:
                 f"{told[0]}x{told[1]}; {hint}"
             )
         if ratio != (1.0, 1.0):
-            self.notes.append(f"intrinsics are scaled from {told[0]}x{told[1]} to {width}x{height}, the pictures' size")
+            self.notes.append(
+                f"intrinsics are scaled from {told[0]}x{told[1]} to {width}x{height}, the pictures' size"
+            )
         elif told != (width, height):
             self.notes.append(
-                f"{place}: {width}x{height}, calibrated at {told[0]}x{told[1]}: taken to be cut at the right or bottom, "
-                "as codecs fill up to a multiple of 16"
+                f"{place}: {width}x{height}, calibrated at {told[0]}x{told[1]}: taken to be cut at the right or "
+                "bottom, as codecs fill up to a multiple of 16"
             )
         self._full_size = (width, height)
         size = tuple(max(1, round(length * self._scale)) for length in (width, height))
         factors = np.array([ratio[0] * size[0] / width, ratio[1] * size[1] / height, 1.0])
         K = factors[:, None] * self.camera.K
-        if not self.camera.half_pixel and self._scale != 1:
-            pass  # as make_view_reader scales it
         self.camera = replace(self.camera, K=K, image_size=(size[0], size[1]))
 
 
 def _scale_to(told: tuple[int, int], pixels: np.ndarray) -> tuple[float, float] | None:
-    """Of the intrinsics from the calibrated size (width, height) to the pixels'; None if they do not belong together."""
+    """Of the intrinsics from the calibrated size (width, height) to the pixels'; None if they do not fit."""
     height, width = pixels.shape[:2]
     filled = [
         one == other or (abs(one - other) < CODEC_BLOCK and max(one, other) % CODEC_BLOCK == 0)
@@ -473,7 +486,9 @@ def _decoded(path: Path, last: int, count: int) -> Iterator[tuple[int, Any]]:
         try:
             for number, frame in enumerate(container.decode(stream)):
                 if frame.is_corrupt:
-                    raise ValueError(f"{path}: frame {number} is damaged; copy it again, or leave it out by --frames")
+                    raise ValueError(
+                        f"{path}: frame {number} is damaged; copy it again, or leave it out by --frames"
+                    )
                 yield number, frame
                 if number == last:
                     return

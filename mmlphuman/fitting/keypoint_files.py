@@ -61,7 +61,9 @@ class Detection:
 
 
 People = list[list[Detection]]  # of each frame of a camera
-Choose = Callable[[int, People], list[Detection | None]]  # camera, its people -> of each frame the one who is meant
+Choose = Callable[
+    [int, People], list[Detection | None]
+]  # camera, its people -> of each frame the one who is meant
 
 
 def read_keypoints(
@@ -108,8 +110,12 @@ def read_people(folder: Path, name: str, frames: int) -> People:
     if single.is_file():
         return _of_file(single, frames)
     if not (folder / name).is_dir():
-        raise FileNotFoundError(f"{folder}: has neither {name}.json nor a folder {name}/ of a JSON file a frame")
-    files = sorted((folder / name).glob("*.json"), key=lambda file: (_number(file.name) is None, _number(file.name) or 0))
+        raise FileNotFoundError(
+            f"{folder}: has neither {name}.json nor a folder {name}/ of a JSON file a frame"
+        )
+    files = sorted(
+        (folder / name).glob("*.json"), key=lambda file: (_number(file.name) is None, _number(file.name) or 0)
+    )
     numbered = [_number(file.name) for file in files]
     if any(number is None for number in numbered) or len(set(numbered)) < len(files) or not files:
         raise ValueError(
@@ -155,7 +161,9 @@ def _of_file(path: Path, frames: int) -> People:
         image = _key(annotation.get("image_id")) if isinstance(annotation, dict) else None
         place = order.get(image, -1) if order else image
         if not isinstance(place, int) or place < 0:
-            raise ValueError(f"{path}: annotation of image_id {image!r}, which is no frame and not among its images")
+            raise ValueError(
+                f"{path}: annotation of image_id {image!r}, which is no frame and not among its images"
+            )
         if place < frames:
             people[place] += _people(path, [annotation])
     return people
@@ -175,7 +183,9 @@ def _integer(path: Path, entry: object, field: str) -> int:
 def _people(path: Path, content: Any) -> list[Detection]:
     """Of one picture."""
     if isinstance(content, dict):
-        content = next((content[key] for key in ("people", "annotations", "instances") if key in content), [content])
+        content = next(
+            (content[key] for key in ("people", "annotations", "instances") if key in content), [content]
+        )
     if not isinstance(content, list) or not all(isinstance(person, dict) for person in content):
         raise ValueError(f"{path}: must hold a list of people")
     found = [person_of(path, person) for person in content]
@@ -214,9 +224,7 @@ def person_of(path: Path, person: dict) -> Detection:
     return Detection(places, np.clip(confidence, 0, 1))
 
 
-def _triples(
-    path: Path, person: dict, field: str, counts: tuple[int, ...], scores: str = ""
-) -> np.ndarray:
+def _triples(path: Path, person: dict, field: str, counts: tuple[int, ...], scores: str = "") -> np.ndarray:
     """(N, 3) x, y, confidence."""
     if scores and scores in person:  # MMPose keeps them apart
         found = numbers(str(path), person, field, [2 * count for count in counts]).reshape(-1, 2)
@@ -233,15 +241,23 @@ def notes_on(landmarks: Landmarks, names: Sequence[str]) -> tuple[str, ...]:
     notes = []
     for name, frames in zip(names, seen, strict=True):
         if not frames.any():
-            notes.append(f"{name} never sees the person: it is of no use; leave it out, or name the person there")
+            notes.append(
+                f"{name} never sees the person: it is of no use; leave it out, or name the person there"
+            )
         elif not frames.all():
             missing = cut_ranges(np.flatnonzero(~frames).tolist())
-            notes.append(f"{name} does not see the person in frames {missing}; does the person leave the picture?")
+            notes.append(
+                f"{name} does not see the person in frames {missing}; does the person leave the picture?"
+            )
     few = np.flatnonzero(seen.sum(0) < 2)
     if len(few) == seen.shape[1]:
-        raise ValueError("no frame has two cameras that see the person; are the videos of one scene, at one time?")
+        raise ValueError(
+            "no frame has two cameras that see the person; are the videos of one scene, at one time?"
+        )
     if len(few):
-        notes.append(f"fewer than two cameras see the person in frames {cut_ranges(few.tolist())}: leave them out (--frames)")
+        notes.append(
+            f"fewer than two cameras see the person in frames {cut_ranges(few.tolist())}: leave them out (--frames)"
+        )
     return tuple(notes)
 
 

@@ -40,10 +40,13 @@ BINS = 16  # of each channel of the person's colours
 NOISE_LEAST, NOISE_MOST = 3.0, 12.0  # grey levels
 SHADOW_DARKEST, SHADOW_SHARE = 0.5, 0.3  # of the background's brightness; of the background's pixels
 NEW_SHARE = 0.02  # of the background's pixels that are like nothing seen before (reflections, moved things)
-EVIDENCE_MOST, GUESS_MOST = 2.5, 1.8  # of colours, as logarithm of odds; the latter where no background is known
+EVIDENCE_MOST, GUESS_MOST = (
+    2.5,
+    1.8,
+)  # of colours, as logarithm of odds; the latter where no background is known
 EVIDENCE_BLUR = 0.8  # working pixels; single pixels are noise
-NETWORK_MOST = 5.0
-NETWORK_BLUR = 2.0  # working pixels; about the network's own resolution
+NETWORK_MOST = 4.0
+NETWORK_BLUR = 2.5  # working pixels; about the network's own resolution
 BONE, FAR, SILHOUETTE = 4.0, -4.0, 4.0
 CUT_WEIGHT = 8.0  # of the odds against OpenCV's fixed weight of edges
 CUT_LEVELS = 128  # in which the cut sees the odds; a picture's contrast has 256
@@ -59,10 +62,12 @@ BONES = tuple(
     (_AT[f"{side}_{a}"], _AT[f"{side}_{b}"], width)
     for side in ("left", "right")
     for a, b, width in (
-        ("shoulder", "elbow", 0.010), ("elbow", "wrist", 0.007), ("shoulder", "hip", 0.010),
+        ("shoulder", "elbow", 0.010), ("elbow", "wrist", 0.007),
         ("hip", "knee", 0.014), ("knee", "ankle", 0.009), ("ankle", "heel", 0.004), ("ankle", "big_toe", 0.005),
     )
-) + ((_AT["left_ear"], _AT["right_ear"], 0.010), (_AT["left_shoulder"], _AT["right_shoulder"], 0.010), (_AT["left_hip"], _AT["right_hip"], 0.014))  # fmt: skip
+) + tuple(
+    (_AT[f"left_{a}"], _AT[f"right_{a}"], width) for a, width in (("ear", 0.010), ("shoulder", 0.010), ("hip", 0.014))
+)  # fmt: skip
 SURE = 0.3  # confidence of landmarks that are drawn
 REACH = 0.15  # of the body's size from all bones: farther away is nobody, unless the network is sure
 FINGER = 0.004  # half its width
@@ -99,14 +104,15 @@ def make_masks(
     ):
 
         def of_camera(camera: int) -> None:
-            prior = None if silhouette is None else lambda frame: silhouette(camera, frame)
             maker = None
             for frame in range(footage.frames):
                 path = out / names[camera] / f"{frame:08d}.png"
                 if path.exists():
                     mask = decode_image(path, cv2.IMREAD_GRAYSCALE)
                 else:
-                    maker = maker or _CameraMasks(footage, camera, outlines / names[camera], landmarks, prior)
+                    maker = maker or _CameraMasks(
+                        footage, camera, outlines / names[camera], landmarks, silhouette
+                    )
                     mask = maker.mask(frame)
                     write_png(path, mask)
                 areas[camera, frame] = (mask > 127).mean()
@@ -143,7 +149,7 @@ class _CameraMasks:
         camera: int,
         outlines: Path,
         landmarks: Landmarks,
-        silhouette: Callable[[int], np.ndarray] | None,
+        silhouette: Silhouette | None,
     ):
         self._footage, self._camera, self._outlines, self._silhouette = footage, camera, outlines, silhouette
         self._places, self._confidence = landmarks.places[camera], landmarks.confidence[camera]
@@ -155,10 +161,15 @@ class _CameraMasks:
         pictures = np.stack([self._small(frame)[0] for frame in chosen])
         network = np.stack([self._small(frame)[1] for frame in chosen])
         reach = 2 * max(2, round(0.006 * max(self._size))) + 1
-        person = np.stack([cv2.dilate((p > 0.1).astype(np.uint8), np.ones((reach, reach))) for p in network]) > 0
+        person = (
+            np.stack([cv2.dilate((p > 0.1).astype(np.uint8), np.ones((reach, reach))) for p in network]) > 0
+        )
         self.background, self.noise = clean_background(pictures, person)
         step = max(1, len(chosen) // PERSON_FRAMES)
-        core = np.stack([cv2.erode((one > 0.9).astype(np.uint8), np.ones((5, 5))) for one in network[::step]]) > 0
+        core = (
+            np.stack([cv2.erode((one > 0.9).astype(np.uint8), np.ones((5, 5))) for one in network[::step]])
+            > 0
+        )
         self.colours = colour_density(pictures[::step][core])
         around = cv2.dilate(person.any(0).astype(np.uint8), np.ones((4 * reach, 4 * reach))) > 0
         self.surroundings = colour_density(pictures[::step][~person[::step] & around])
@@ -169,8 +180,8 @@ class _CameraMasks:
         small, network = self._small(frame, picture)
         empty = np.zeros(picture.shape[:2], np.uint8)
         landmarks = self._places[frame] * self._scale, self._confidence[frame]
-        if not (network > 0.5).any():
-            return empty
+        if not (network > 0.5).any() or not landmarks[1].any():
+            return empty  # not in the picture, or somebody else is where the networks looked
         odds = network_odds(network) + colour_odds(
             small, self.background, self.noise, self.colours, self.surroundings
         )
@@ -178,7 +189,7 @@ class _CameraMasks:
         odds[bones] += BONE
         odds[far & (network < 0.5)] += FAR
         if self._silhouette is not None:
-            body = np.asarray(self._silhouette(frame))
+            body = np.asarray(self._silhouette(self._camera, frame))
             odds += silhouette_odds(_resized((body > 0).astype(np.float32), self._size) > 0.5)
         window = _window_about((network > 0.3) | bones, MARGIN)
         cut = np.zeros(small.shape[:2], bool)
@@ -235,7 +246,9 @@ def clean_background(pictures: np.ndarray, person: np.ndarray) -> tuple[np.ndarr
 
 def colour_density(pixels: np.ndarray) -> np.ndarray:
     """(BINS, BINS, BINS) float32: how dense colours (N, 3) uint8 are; a volume of 1 in all, in grey levels."""
-    counts = np.bincount(np.ravel_multi_index(tuple((pixels // (256 // BINS)).T), (BINS,) * 3), minlength=BINS**3)
+    counts = np.bincount(
+        np.ravel_multi_index(tuple((pixels // (256 // BINS)).T), (BINS,) * 3), minlength=BINS**3
+    )
     counts = counts.reshape((BINS,) * 3).astype(np.float32)
     for axis in range(3):  # neighbouring colours are likely, too
         padded = np.pad(counts, [(1, 1) if a == axis else (0, 0) for a in range(3)])
@@ -320,7 +333,7 @@ def landmark_regions(
 
 
 def silhouette_odds(body: np.ndarray) -> np.ndarray:
-    """(h, w) float32: for the body's silhouette inside, against it outside, undecided within a few pixels of its edge."""
+    """(h, w) float32: for the body's silhouette inside, against it outside, undecided near its edge."""
     inside = cv2.distanceTransform(body.astype(np.uint8), cv2.DIST_L2, 5)
     outside = cv2.distanceTransform(1 - body.astype(np.uint8), cv2.DIST_L2, 5)
     width = max(2.0, 0.02 * float(np.sqrt(body.sum())) * 2)
@@ -338,7 +351,9 @@ def graph_cut(picture: np.ndarray, odds: np.ndarray) -> np.ndarray:
     lab = cv2.cvtColor(picture, cv2.COLOR_RGB2Lab).astype(np.float32)
     chroma = lab[..., 1:] - lab[..., 1:].reshape(-1, 2).mean(0)
     _, _, axes = np.linalg.svd(np.cov(chroma.reshape(-1, 2).T))
-    seen = np.stack([level, lab[..., 0], chroma @ axes[0] * 2 + 128], -1).clip(0, 255).round().astype(np.uint8)
+    seen = (
+        np.stack([level, lab[..., 0], chroma @ axes[0] * 2 + 128], -1).clip(0, 255).round().astype(np.uint8)
+    )
     # Between Gaussians at 0 and CUT_LEVELS: log odds = CUT_LEVELS (level - CUT_LEVELS / 2) / variance.
     variance = CUT_LEVELS**2 / (2 * ODDS_MOST * CUT_WEIGHT)
     models = [_one_gaussian(mean, variance) for mean in (0, CUT_LEVELS)]
@@ -379,7 +394,9 @@ def _without_specks(cut: np.ndarray, network: np.ndarray) -> np.ndarray:
     filled = np.zeros(len(stats), bool)
     for label in range(1, len(stats)):
         small = stats[label, cv2.CC_STAT_AREA] < least
-        filled[label] = small and (stats[label, cv2.CC_STAT_AREA] < 0.1 * least or network[labels == label].mean() > 0.5)
+        filled[label] = small and (
+            stats[label, cv2.CC_STAT_AREA] < 0.1 * least or network[labels == label].mean() > 0.5
+        )
     return cut | filled[labels]
 
 

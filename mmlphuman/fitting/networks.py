@@ -25,7 +25,7 @@ from mmlphuman.files import atomic_write
 from mmlphuman.fitting.footage import Footage
 from mmlphuman.fitting.keypoint_files import notes_on, person_of, read_keypoints
 from mmlphuman.fitting.observations import Landmarks
-from mmlphuman.fitting.people import Anchors, Sighting, Survey, choose_person, parse_pick, without_others
+from mmlphuman.fitting.people import Sighting, choose_person, parse_pick, without_others
 from mmlphuman.json_file import numbers, read_json
 from mmlphuman.resources import available_cores
 from mmlphuman.text import one_line
@@ -33,9 +33,7 @@ from mmlphuman.text import one_line
 CHECKOUT = Path(__file__).parents[2]
 PROGRAM = CHECKOUT / "script" / "detect_people.py"
 ENVIRONMENT = CHECKOUT / ".venv-networks"
-INSTALL = (
-    "python3.11 -m venv .venv-networks && .venv-networks/bin/pip install mediapipe==0.10.21 (Python 3.9 to 3.12)"
-)
+INSTALL = "python3.11 -m venv .venv-networks && .venv-networks/bin/pip install mediapipe==0.10.21 (Python 3.10 to 3.12)"
 LOOKS = 9  # frames of each camera in which everybody is looked for
 
 
@@ -67,7 +65,11 @@ def run_networks(
     out = Path(out)
     names = [camera.name for camera in footage.cameras]
     picks = [parse_pick(text, names, footage.frames) for text in people]
-    wanted = {"person": sorted(people), "frames": footage.frames, "sizes": [list(c.image_size or ()) for c in footage.cameras]}
+    wanted = {
+        "person": sorted(people),
+        "frames": footage.frames,
+        "sizes": [list(c.image_size or ()) for c in footage.cameras],
+    }
     record = out / "person.json"
     notes: tuple[str, ...]
     if record.is_file() and (earlier := read_json(record)).get("wanted") == wanted:
@@ -95,7 +97,12 @@ def run_networks(
             continue
         with atomic_write(out / "anchors" / f"{name}.json") as file:
             file.write(json.dumps(of_camera).encode())
-        follow = ["--follow", str(out / "anchors" / f"{name}.json"), "--outlines", str(out / "outlines" / name)]
+        follow = [
+            "--follow",
+            str(out / "anchors" / f"{name}.json"),
+            "--outlines",
+            str(out / "outlines" / name),
+        ]
         commands.append(_words(footage, name, out / "keypoints") + follow)
     _run_all(environment, commands, "landmarks", footage.frames)
     landmarks, other_notes = without_others(

@@ -30,7 +30,8 @@ SHOULDERS, HIPS = slice(0, 2), slice(6, 8)  # among JOINTS
 SEEN = 0.25  # confidence
 FEWEST_JOINTS = 6
 SAME = 0.035  # share of the size by which joints of one person may miss; calibrations from elsewhere miss by 0.02
-ELSEWHERE = 0.12  # by which all cameras but one must be missed to say that this one shows somebody else
+HARDLY_SEEN = 0.03  # somebody who is hidden by another has little confidence everywhere
+ELSEWHERE = 0.08  # a camera that is off by more, while the others agree, shows somebody else
 STRIDE, STRIDE_A_SECOND = 2.0, 6.0  # torso lengths that a person moves between two looks, and more a second
 RIVAL = 0.6  # of the best one's sightings: who is seen as often is another one who may be meant
 SMALL = 0.5  # of the largest person's size: a bystander
@@ -122,20 +123,36 @@ def triangulate(cameras: Sequence[CalibratedCamera], seen: np.ndarray, weights: 
 
 
 class _Scene:
-    """Cameras and what each sees in one frame, as rays."""
+    """Cameras and what each sees in one frame, as rays.
 
-    def __init__(self, cameras: Sequence[CalibratedCamera], sightings: Sequence[Sequence[Detection]]):
-        self.cameras = cameras
-        self.rays = [
-            [rays(camera, one.places[JOINTS]) for one in of_camera]
-            for camera, of_camera in zip(cameras, sightings, strict=True)
-        ]
-        self.seen = [[one.confidence[JOINTS] * (one.confidence[JOINTS] > SEEN) for one in of_camera] for of_camera in sightings]
-        # Sizes in the units of rays.
-        self.sizes = [
-            [max(one.size, 1.0) / float(camera.K[0, 0]) for one in of_camera]
-            for camera, of_camera in zip(cameras, sightings, strict=True)
-        ]
+    middles: only the points midway between left and right, which do not mind if a network takes one for the other.
+    """
+
+    def __init__(
+        self,
+        cameras: Sequence[CalibratedCamera],
+        sightings: Sequence[Sequence[Detection]],
+        least: float = SEEN,
+        middles: bool = False,
+    ):
+        self.cameras, self._middles = cameras, middles
+        self.rays: list[list[np.ndarray]] = []
+        self.seen: list[list[np.ndarray]] = []
+        self.sizes: list[list[float]] = []  # in the units of rays
+        for camera, of_camera in zip(cameras, sightings, strict=True):
+            found = [rays(camera, one.places[JOINTS]) for one in of_camera]
+            seen = [np.where(one.confidence[JOINTS] > least, one.confidence[JOINTS], 0) for one in of_camera]
+            if middles:
+                found = [points.reshape(-1, 2, 2).mean(1) for points in found]
+                seen = [weights.reshape(-1, 2).min(1) for weights in seen]
+            self.rays.append(found)
+            self.seen.append(seen)
+            self.sizes.append([max(one.size, 1.0) / float(camera.K[0, 0]) for one in of_camera])
+
+    @property
+    def fewest(self) -> int:
+        """Joints that two sightings must have in common."""
+        return FEWEST_JOINTS // 2 if self._middles else FEWEST_JOINTS
 
     def joints(self, members: dict[int, int]) -> np.ndarray:
         cameras = [self.cameras[camera] for camera in members]
@@ -147,12 +164,12 @@ class _Scene:
         """By how much of the size joints miss the sighting, left and right as they are or swapped (which networks do at
         times); infinite with too few joints in common or behind the camera."""
         inside = joints @ self.cameras[camera].R.T + self.cameras[camera].T
-        swap = [i ^ 1 for i in range(len(JOINTS))]
+        as_is = list(range(len(joints)))
         errors = []
-        for order in (slice(None), swap):
+        for order in (as_is,) if self._middles else (as_is, [i ^ 1 for i in as_is]):
             seen, found = self.seen[camera][index][order], self.rays[camera][index][order]
             usable = (seen > 0) & np.isfinite(inside[:, 2])
-            if usable.sum() < FEWEST_JOINTS or (inside[usable, 2] <= 0).any():
+            if usable.sum() < self.fewest or (inside[usable, 2] <= 0).any():
                 continue
             off = np.linalg.norm(inside[usable, :2] / inside[usable, 2:] - found[usable], axis=1)
             errors.append(float(np.median(off)) / self.sizes[camera][index])
@@ -234,7 +251,9 @@ def choose_person(
     """
     frames = sorted({frame for of_camera in survey for frame in of_camera})
     if not any(sightings for of_camera in survey for sightings in of_camera.values()):
-        raise ValueError("the networks find nobody in any picture; is there a person, upright and large enough?")
+        raise ValueError(
+            "the networks find nobody in any picture; is there a person, upright and large enough?"
+        )
     groups = {
         frame: groups_of(cameras, [of_camera.get(frame, []) for of_camera in survey]) for frame in frames
     }
@@ -290,11 +309,13 @@ def _notes(cameras: Sequence[CalibratedCamera], survey: Survey, anchors: Anchors
         ]
         if others:
             notes.append(
-                f"{camera.name}: others are seen there, too (frames {cut_ranges(others)} of those looked at); the person "
-                "whom most cameras see is followed"
+                f"{camera.name}: others are seen there, too (frames {cut_ranges(others)} of those looked at); the "
+                "person whom most cameras see is followed"
             )
         if not chosen:
-            notes.append(f"{camera.name}: the person is not found in it; give --person {camera.name},FRAME,x,y")
+            notes.append(
+                f"{camera.name}: the person is not found in it; give --person {camera.name},FRAME,x,y"
+            )
     return tuple(notes)
 
 
@@ -307,8 +328,8 @@ def _largest(cameras: Sequence[CalibratedCamera], survey: Survey) -> tuple[Ancho
             ordered = sorted(sightings, key=lambda one: one.detection.size, reverse=True)
             if len(ordered) > 1 and ordered[1].detection.size > SMALL * ordered[0].detection.size:
                 raise ValueError(
-                    f"{camera.name}, frame {frame}: several people, and no two cameras agree on one in space; check the "
-                    "calibration, and give --person CAM,FRAME,x,y for each camera"
+                    f"{camera.name}, frame {frame}: several people, and no two cameras agree on one in space; check "
+                    "the calibration, and give --person CAM,FRAME,x,y for each camera"
                 )
             if ordered:
                 chosen[frame] = ordered[0].region
@@ -335,7 +356,7 @@ def _picked(
         best = {}
         if len({camera for camera, _ in hits}) < 2:
             raise ValueError(
-                f"--person {picks[0].text}: no other camera shows that person for certain; give --person for each camera"
+                f"--person {picks[0].text}: no other camera shows that person for certain; give --person for each"
             )
     anchors = _anchors(cameras, survey, best)
     for (camera, frame), index in hits.items():
@@ -375,8 +396,8 @@ def _hit(cameras: Sequence[CalibratedCamera], survey: Survey, pick: Pick) -> int
     if not scores or max(scores) == -np.inf:
         found = " and ".join(f"{one.region[0]:.0f},{one.region[1]:.0f}" for one in sightings) or "nowhere"
         raise ValueError(
-            f"--person {pick.text}: nobody is found there; people of {cameras[pick.camera].name}, frame {pick.frame}, are "
-            f"at {found}"
+            f"--person {pick.text}: nobody is found there; people of {cameras[pick.camera].name}, frame {pick.frame}, "
+            f"are at {found}"
         )
     return int(np.argmax(scores))
 
@@ -390,24 +411,24 @@ def without_others(
     count, frames = confidence.shape[:2]
     for frame in range(frames):
         sightings = [
-            [Detection(landmarks.places[camera, frame].astype(float), confidence[camera, frame])]
+            [Detection(landmarks.places[camera, frame].astype(float), landmarks.confidence[camera, frame])]
             for camera in range(count)
         ]
-        scene = _Scene(cameras, sightings)
-        usable = [camera for camera in range(count) if (scene.seen[camera][0] > 0).sum() >= FEWEST_JOINTS]
+        scene = _Scene(cameras, sightings, least=HARDLY_SEEN, middles=True)
+        usable = [camera for camera in range(count) if (scene.seen[camera][0] > 0).sum() >= scene.fewest]
         for camera in usable:
             others = {other: 0 for other in usable if other != camera}
             if len(others) < 2:
                 continue
             joints = scene.joints(others)
-            agree = max(scene.error(joints, other, 0) for other in others) < SAME
-            if agree and ELSEWHERE < scene.error(joints, camera, 0) < np.inf:
+            agreement = float(np.median([scene.error(joints, other, 0) for other in others]))
+            if agreement < SAME and max(ELSEWHERE, 3 * agreement) < scene.error(joints, camera, 0) < np.inf:
                 confidence[camera, frame] = 0
     notes = []
     for camera, lost in zip(cameras, (confidence != landmarks.confidence).any(-1), strict=True):
         if lost.any():
             notes.append(
                 f"{camera.name} shows somebody else, or the person wrongly, in frames "
-                f"{cut_ranges(np.flatnonzero(lost).tolist())}: not used; --person {camera.name},FRAME,x,y there may help"
+                f"{cut_ranges(np.flatnonzero(lost).tolist())}: not used; --person {camera.name},FRAME,x,y may help"
             )
     return Landmarks(landmarks.places, confidence), tuple(notes)
