@@ -247,6 +247,7 @@ class _Track:
     """When a video's frames are shown."""
 
     times: np.ndarray  # (N,) seconds from its first frame on, rising
+    stamps: np.ndarray | None  # (N,) the same as the file has it; None where it has none
     promised: int  # frames that its index tells of, 0 where there is none
 
     @property
@@ -282,10 +283,16 @@ def _read_track(path: Path | None) -> _Track:
     if not stamps:
         raise ValueError(f"{path}: holds no frames; was it copied whole?")
     if any(stamp is None for stamp in stamps) or len(set(stamps)) < len(stamps):  # AVI tells a rate only
-        times = np.arange(len(stamps)) / float(rate or 25)
+        return _Track(np.arange(len(stamps)) / float(rate or 25), None, promised)
+    if promised > len(stamps) > 2:
+        # Cut short: the last packet may be half there, and of those shown before it some may have come later.
+        ordered = np.sort(np.array(stamps[:-1]))
+        gaps = np.diff(ordered)
+        whole = np.flatnonzero(gaps > 1.5 * np.median(gaps))
+        ordered = ordered[: int(whole[0]) + 1] if len(whole) else ordered
     else:
-        times = (np.sort(np.array(stamps)) - min(stamps)) * float(base)
-    return _Track(times, promised)
+        ordered = np.sort(np.array(stamps))
+    return _Track((ordered - ordered[0]) * float(base), ordered, promised)
 
 
 def _common_times(
@@ -318,10 +325,10 @@ def _common_times(
     wanted = []
     for source, track in zip(sources, tracks, strict=True):
         if times[-1] > track.times[-1] + 0.75 / track.rate:
+            last = _last_whole(source.video, track)
             raise ValueError(
-                f"{source.video}: is cut short, its frames end at number {len(track.times) - 1} of "
-                f"{track.promised - 1}; copy it again, or use what is there: --frames 0:"
-                f"{int((track.times[-1] + 0.5 / track.rate) * rate)}"
+                f"{source.video}: is cut short after frame {last} of {track.promised}; copy it again, or use what is "
+                f"there: --frames 0:{int((track.times[last] + 0.5 / track.rate) * rate)}"
             )
         after = np.clip(np.searchsorted(track.times, times), 1, len(track.times) - 1)
         nearer = times - track.times[after - 1] <= track.times[after] - times
@@ -364,7 +371,7 @@ class _Writer:
         for frame, number in enumerate(wanted.tolist()):
             numbers.setdefault(number, []).append(frame)
         assert self._source.video is not None
-        for number, decoded in _decoded(self._source.video, max(numbers), len(track.times)):
+        for number, decoded in _decoded(self._source.video, track, max(numbers)):
             for frame in numbers.get(number, ()):
                 stored = _rgb(decoded)
                 shown = np.rot90(stored, decoded.rotation // 90) if decoded.rotation else stored
@@ -474,17 +481,23 @@ def _scale_to(told: tuple[int, int], pixels: np.ndarray) -> tuple[float, float] 
     return scale if abs(scale[0] / scale[1] - 1) <= ASPECT_TOLERANCE else None
 
 
-def _decoded(path: Path, last: int, count: int) -> Iterator[tuple[int, Any]]:
-    """(number, frame) in the order in which they are shown, up to number `last` of `count`. ValueError where one is
-    missing or damaged."""
+def _decoded(path: Path, track: _Track, last: int) -> Iterator[tuple[int, Any]]:
+    """(number, frame) in the order in which they are shown, up to number `last`. ValueError where one is missing or
+    damaged."""
     import av
 
-    number = -1
+    number, reason = -1, ""
     with _open(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         try:
-            for number, frame in enumerate(container.decode(stream)):
+            for frame in container.decode(stream):
+                expected, number = number + 1, number + 1
+                if track.stamps is not None:
+                    number = int(np.searchsorted(track.stamps, frame.pts))
+                if number != expected:
+                    number = expected - 1
+                    break
                 if frame.is_corrupt:
                     raise ValueError(
                         f"{path}: frame {number} is damaged; copy it again, or leave it out by --frames"
@@ -493,14 +506,21 @@ def _decoded(path: Path, last: int, count: int) -> Iterator[tuple[int, Any]]:
                 if number == last:
                     return
         except av.FFmpegError as error:
-            raise ValueError(
-                f"{path}: cannot be decoded after frame {number} of {count} ({one_line(error)}); copy it again, or use "
-                f"what is there: --frames 0:{number}"
-            ) from error
+            reason = f" ({one_line(error)})"
     raise ValueError(
-        f"{path}: cannot be decoded after frame {number} of {count}; copy it again, or use what is there: "
-        f"--frames 0:{number}"
+        f"{path}: cannot be decoded after frame {number} of {len(track.times)}{reason}; copy it again, or use what is "
+        f"there: --frames 0:{max(number, 0)}"
     )
+
+
+def _last_whole(path: Path | None, track: _Track) -> int:
+    """The number of the last frame that can be decoded, 0 at least."""
+    assert path is not None
+    number = 0
+    with suppress(ValueError):
+        for number, _ in _decoded(path, track, len(track.times) - 1):
+            pass
+    return number
 
 
 def _rgb(frame: Any) -> np.ndarray:

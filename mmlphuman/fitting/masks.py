@@ -182,18 +182,18 @@ class _CameraMasks:
         landmarks = self._places[frame] * self._scale, self._confidence[frame]
         if not (network > 0.5).any() or not landmarks[1].any():
             return empty  # not in the picture, or somebody else is where the networks looked
-        odds = network_odds(network) + colour_odds(
-            small, self.background, self.noise, self.colours, self.surroundings
-        )
         bones, far = landmark_regions(*landmarks, small.shape[:2])
-        odds[bones] += BONE
-        odds[far & (network < 0.5)] += FAR
+        window = _window_about((network > 0.3) | bones, MARGIN)
+        odds = network_odds(network[window]) + colour_odds(
+            small[window], self.background[window], self.noise[window], self.colours, self.surroundings
+        )
+        odds[bones[window]] += BONE
+        odds[far[window] & (network[window] < 0.5)] += FAR
         if self._silhouette is not None:
             body = np.asarray(self._silhouette(self._camera, frame))
-            odds += silhouette_odds(_resized((body > 0).astype(np.float32), self._size) > 0.5)
-        window = _window_about((network > 0.3) | bones, MARGIN)
+            odds += silhouette_odds(_resized((body > 0).astype(np.float32), self._size) > 0.5)[window]
         cut = np.zeros(small.shape[:2], bool)
-        cut[window] = graph_cut(small[window], odds[window])
+        cut[window] = graph_cut(small[window], odds)
         cut = _without_specks(cut, network)
         if cut.mean() < LEAST_AREA:
             return empty
@@ -412,30 +412,42 @@ def refined(picture: np.ndarray, cut: np.ndarray) -> np.ndarray:
     whole = cv2.resize(cut.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     soft = cv2.GaussianBlur(whole[window], (0, 0), max(0.6, 0.5 * max(sx, sy)))
     guide = picture[window].astype(np.float32) / 255
-    edge = _guided_filter(guide, soft, EDGE + round(max(sx, sy)), 1e-4)
-    # The filter's edges are softer than a lens's.
-    edge = np.clip((edge - 0.5) * 1.8 + 0.5, 0, 1)
-    far = 2 * EDGE + 2 * round(max(sx, sy))
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * far + 1, 2 * far + 1))
+    radius = EDGE + round(max(sx, sy))
     hard = (soft > 0.5).astype(np.uint8)
-    edge[cv2.erode(hard, disk) > 0] = 1
-    edge[cv2.dilate(hard, disk) == 0] = 0
+    edge = hard.astype(np.float32)
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (4 * radius + 1, 4 * radius + 1))
+    band = cv2.morphologyEx(hard, cv2.MORPH_GRADIENT, disk) > 0
+    # The filter's edges are softer than a lens's.
+    edge[band] = np.clip((_guided_filter(guide, soft, radius, 1e-4, band) - 0.5) * 1.8 + 0.5, 0, 1)
     mask = np.zeros((height, width), np.uint8)
     mask[window] = (255 * edge).round()
     return mask
 
 
-def _guided_filter(guide: np.ndarray, values: np.ndarray, radius: int, smallest: float) -> np.ndarray:
+def _guided_filter(
+    guide: np.ndarray, values: np.ndarray, radius: int, smallest: float, band: np.ndarray
+) -> np.ndarray:
     """He, Sun, Tang, Guided Image Filtering (TPAMI 2013), eq. 14 to 16: locally the values are a straight line in the
-    guide's colours. guide (H, W, 3) and values (H, W) float32; smallest: variance of the guide that counts."""
+    guide's colours. guide (H, W, 3) and values (H, W) float32; smallest: variance of the guide that counts; band (H, W)
+    bool, outside which the values are constant. Returns the (N,) values within it."""
 
     def mean(pixels: np.ndarray) -> np.ndarray:
         return cv2.blur(pixels, (2 * radius + 1, 2 * radius + 1))
 
-    mean_guide, mean_values = mean(guide), mean(values)
-    covariance = mean(guide * values[..., None]) - mean_guide * mean_values[..., None]
-    products = np.stack([mean(guide[..., i] * guide[..., j]) for i in range(3) for j in range(3)], -1)
-    variance = products.reshape(*guide.shape[:2], 3, 3) - mean_guide[..., :, None] * mean_guide[..., None, :]
-    slope = np.linalg.solve(variance + smallest * np.eye(3, dtype=np.float32), covariance[..., None])[..., 0]
-    offset = mean_values - (slope * mean_guide).sum(-1)
-    return (mean(slope.astype(np.float32)) * guide).sum(-1) + mean(offset.astype(np.float32))
+    products = np.stack([guide[..., i] * guide[..., j] for i in range(3) for j in range(3)], -1)
+    mean_guide, mean_values, mean_both = (
+        mean(guide)[band],
+        mean(values)[band],
+        mean(guide * values[..., None])[band],
+    )
+    mean_products = np.concatenate([mean(products[..., k : k + 3])[band] for k in (0, 3, 6)], -1).reshape(
+        -1, 3, 3
+    )
+    variance = mean_products - mean_guide[:, :, None] * mean_guide[:, None, :]
+    covariance = mean_both - mean_guide * mean_values[:, None]
+    slope, offset = np.zeros_like(guide), values.copy()
+    slope[band] = np.linalg.solve(variance + smallest * np.eye(3, dtype=np.float32), covariance[..., None])[
+        ..., 0
+    ]
+    offset[band] = mean_values - (slope[band] * mean_guide).sum(-1)
+    return (mean(slope)[band] * guide[band]).sum(-1) + mean(offset)[band]
