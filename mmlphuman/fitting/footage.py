@@ -516,11 +516,11 @@ def _decoded(path: Path, track: _Track, last: int) -> Iterator[tuple[int, Any]]:
 def _last_whole(path: Path | None, track: _Track) -> int:
     """The number of the last frame that can be decoded, 0 at least."""
     assert path is not None
-    number = 0
+    last = 0
     with suppress(ValueError):
         for number, _ in _decoded(path, track, len(track.times) - 1):
-            pass
-    return number
+            last = number
+    return last
 
 
 def _rgb(frame: Any) -> np.ndarray:

@@ -26,9 +26,10 @@ import numpy as np
 from tqdm import tqdm
 
 from mmlphuman.capture.images import decode_image
-from mmlphuman.fitting.footage import Footage
+from mmlphuman.fitting.footage import ASPECT_TOLERANCE, Footage
 from mmlphuman.fitting.observations import BODY_LANDMARKS, LANDMARKS, LEFT_HAND, RIGHT_HAND, Landmarks
 from mmlphuman.picture_files import write_png
+from mmlphuman.preparation.source_pictures import frames_of
 from mmlphuman.resources import available_cores
 from mmlphuman.text import cut_ranges
 
@@ -122,6 +123,43 @@ def make_masks(
     return Masks(out, areas, notes_on(areas, names))
 
 
+def take_masks(footage: Footage, folder: str | Path, out: str | Path) -> Masks:
+    """Somebody else's masks, folder/CAM/ of a picture a frame (white on the person), under the footage's numbers.
+
+    As many as there are frames are taken in order; else they are numbered as the frames are. Other sizes of the same
+    aspect are scaled. Raises ValueError for what is missing or does not fit.
+    """
+    folder, out = Path(folder), Path(out)
+    areas = np.zeros((len(footage.cameras), footage.frames), np.float32)
+    for camera, of_camera in enumerate(footage.cameras):
+        name, size = of_camera.name, of_camera.image_size
+        assert size is not None, "footage knows its pictures' sizes"
+        found = frames_of(folder / name, name)
+        if len(found) == footage.frames:
+            found = dict(enumerate(found.values()))
+        missing = [frame for frame in range(footage.frames) if frame not in found]
+        if missing:
+            raise ValueError(
+                f"{folder / name}: {len(found)} masks for {footage.frames} frames; those of frames {cut_ranges(missing)} "
+                "are missing, give a black picture where nobody is"
+            )
+        for frame in range(footage.frames):
+            mask = decode_image(found[frame], cv2.IMREAD_GRAYSCALE)
+            _check_aspect(found[frame], mask, size)
+            if mask.shape[::-1] != size:
+                mask = _resized(mask, size)
+            write_png(out / name / f"{frame:08d}.png", mask)
+            areas[camera, frame] = (mask > 127).mean()
+    return Masks(out, areas, notes_on(areas, [camera.name for camera in footage.cameras]))
+
+
+def _check_aspect(path: Path, pixels: np.ndarray, size: tuple[int, int]) -> None:
+    """size: (width, height) of the picture that it belongs to."""
+    height, width = pixels.shape[:2]
+    if abs(width * size[1] / (height * size[0]) - 1) > ASPECT_TOLERANCE:
+        raise ValueError(f"{path}: is {width}x{height}, its picture {size[0]}x{size[1]}")
+
+
 def notes_on(areas: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
     """Frames without anybody, or in which the mask's size jumps. areas (V, F) shares of the picture."""
     notes = []
@@ -207,11 +245,7 @@ class _CameraMasks:
         picture = self._picture(frame) if picture is None else picture
         path = self._outlines / f"{frame:08d}.png"
         outline = decode_image(path, cv2.IMREAD_GRAYSCALE)
-        aspect = outline.shape[1] / outline.shape[0] / (picture.shape[1] / picture.shape[0])
-        if abs(aspect - 1) > 0.01:
-            raise ValueError(
-                f"{path}: is {outline.shape[1]}x{outline.shape[0]}, its picture {picture.shape[1]}x{picture.shape[0]}"
-            )
+        _check_aspect(path, outline, picture.shape[1::-1])
         return _resized(picture, self._size), _resized(outline, self._size).astype(np.float32) / 255
 
 

@@ -63,6 +63,7 @@ def run_networks(
     people: whom the user means, see people.parse_pick. Raises FileNotFoundError or ValueError, one line each.
     """
     out = Path(out)
+    interpreter_in(environment)
     names = [camera.name for camera in footage.cameras]
     picks = [parse_pick(text, names, footage.frames) for text in people]
     wanted = {

@@ -109,16 +109,15 @@ def rays(camera: CalibratedCamera, places: np.ndarray) -> np.ndarray:
 
 def triangulate(cameras: Sequence[CalibratedCamera], seen: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(J, 3) points nearest to rays: of each camera (V, J, 2) x / z, y / z and weights (V, J). NaN with under two."""
+    # x (R3 p + t3) = R1 p + t1, and so for y: two equations linear in p of each camera; least squares of all.
+    R, T = np.stack([camera.R for camera in cameras]), np.stack([camera.T for camera in cameras])
+    equations = R[:, None, :2] - seen[..., None] * R[:, None, 2:]  # (V, J, 2, 3)
+    values = seen * T[:, None, 2:] - T[:, None, :2]
+    normal = np.einsum("vj,vjra,vjrb->jab", weights**2, equations, equations)
+    right = np.einsum("vj,vjra,vjr->ja", weights**2, equations, values)
+    known = ((weights > 0).sum(0) >= 2) & (np.linalg.det(normal) > 1e-12)
     points = np.full((seen.shape[1], 3), np.nan)
-    for j in range(seen.shape[1]):
-        rows, values = [], []
-        for camera, ray, weight in zip(cameras, seen[:, j], weights[:, j], strict=True):
-            if weight > 0:
-                equation = camera.R[:2] - ray[:, None] * camera.R[2]
-                rows.append(weight * equation)
-                values.append(weight * (ray * camera.T[2] - camera.T[:2]))
-        if len(rows) >= 2:
-            points[j] = np.linalg.lstsq(np.concatenate(rows), np.concatenate(values), rcond=None)[0]
+    points[known] = np.linalg.solve(normal[known], right[known, :, None])[..., 0]
     return points
 
 
@@ -309,8 +308,8 @@ def _notes(cameras: Sequence[CalibratedCamera], survey: Survey, anchors: Anchors
         ]
         if others:
             notes.append(
-                f"{camera.name}: others are seen there, too (frames {cut_ranges(others)} of those looked at); the "
-                "person whom most cameras see is followed"
+                f"{camera.name}: others are seen there, too (frames {cut_ranges(others)} of those looked at); look "
+                "at masks where they touch the person"
             )
         if not chosen:
             notes.append(
@@ -364,12 +363,7 @@ def _picked(
             anchors[camera] = {}  # what the user says counts alone
     for (camera, frame), index in hits.items():
         anchors[camera][frame] = survey[camera][frame][index].region
-    notes = [
-        f"{camera.name}: the picked person is not found in it; give --person {camera.name},FRAME,x,y"
-        for camera, chosen in zip(cameras, anchors, strict=True)
-        if not chosen
-    ]
-    return anchors, tuple(notes)
+    return anchors, _notes(cameras, survey, anchors)
 
 
 def _hit(cameras: Sequence[CalibratedCamera], survey: Survey, pick: Pick) -> int:
