@@ -1,4 +1,5 @@
 # make demo   synthetic capture -> training -> renders -> scores, under output/demo (no GPU needed)
+# make real   four videos of a real person -> body and capture -> training -> renders -> scores, under output/real
 # make test   linter, type checker and tests
 # make test-kernels   the GPU kernels' comparisons alone, on the CPU in Triton's interpreter (part of make test)
 
@@ -7,10 +8,13 @@ VENV := .venv
 TEST_TOOLS := pytest==9.2.0 pytest-xdist==3.8.0 ruff==0.17.6 basedpyright==1.40.2
 TRITON := triton==3.9.0
 
-.PHONY: demo test test-kernels clean
+.PHONY: demo real test test-kernels clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python script/run_demo.py
+
+real: $(VENV)/.installed
+	$(VENV)/bin/python script/run_real.py
 
 test: $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,389 @@
+"""Videos or pictures of a person, and a calibration -> a capture with masks and body, ready to train on.
+
+Data path: FitRequest -> footage -> landmarks and outlines (networks, or the user's files) -> masks -> cameras and times
+-> points -> body -> [masks again, with the body known, and the body on them] -> a capture in THuman4.0's layout.
+
+Every stage leaves its result in OUT/fit/ and is not done again while that is there, so that an interrupted fit goes on
+with the same command, and a result can be replaced by a better one: remove what depends on it (it is said in the order
+above) and start again. What is doubtful is in the report.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mmlphuman.calibrations.calibration import with_scale
+from mmlphuman.calibrations.forms import read_calibration
+from mmlphuman.capture import thuman4
+from mmlphuman.capture.calibration import read_json_calibration
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.images import decode_image
+from mmlphuman.capture.picture_names import is_picture
+from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.files import atomic_folder, atomic_write, free_folder, read_npz
+from mmlphuman.fitting.body_fit import FittedPerson, fit_body
+from mmlphuman.fitting.footage import Footage, extract_footage, find_footage, read_footage
+from mmlphuman.fitting.keypoint_files import notes_on, read_keypoints
+from mmlphuman.fitting.masks import make_masks
+from mmlphuman.fitting.networks import run_networks
+from mmlphuman.fitting.observations import LANDMARKS, BodyFit, Landmarks, Points, Rig
+from mmlphuman.fitting.posed_body import read_fitted_body
+from mmlphuman.fitting.report import body_in_time, frames_to_show, write_contact_sheet, write_report
+from mmlphuman.fitting.rig import CameraChange, refine_rig
+from mmlphuman.fitting.silhouettes import NEAR, draw_silhouette, masks_in
+from mmlphuman.fitting.triangulation import mend_swaps, triangulate
+from mmlphuman.fitting.writing import (
+    BODY_FILE,
+    POSE_FILE,
+    read_fit,
+    read_rig,
+    write_body,
+    write_capture,
+    write_fit,
+    write_points,
+    write_poses,
+    write_rig,
+)
+from mmlphuman.json_file import read_json
+
+FIT = "fit"  # the stages' folder in the capture
+
+STANDS = 0.8  # cosine between the person and the axis that is taken for up
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What the user asks for. Paths may be relative."""
+
+    source: Path  # folder of videos, or of folders of pictures
+    out: Path  # the capture to make
+    calibration: Path  # file or folder of any known form
+    body: Path  # in SMPL-X's form
+    networks: Path  # environment of the packaged networks
+    frames: slice = field(default_factory=lambda: slice(None))
+    scale: float = 1.0  # of the pictures
+    unit: float = 1.0  # metres in the calibration's unit
+    people: tuple[str, ...] = ()  # whom of several, see people.parse_pick
+    keypoints: Path | None = None  # the user's own, in place of the networks'
+    masks: Path | None = None  # the user's own, in place of ours
+    refine_cameras: bool = True
+    device: str = "cpu"
+
+    def record(self) -> dict:
+        """What decides about the result."""
+        return {
+            "source": str(self.source.resolve()),
+            "calibration": str(self.calibration.resolve()),
+            "body": str(self.body.resolve()),
+            "frames": [self.frames.start, self.frames.stop, self.frames.step],
+            "scale": self.scale,
+            "unit": self.unit,
+            "people": sorted(self.people),
+            "keypoints": None if self.keypoints is None else str(self.keypoints.resolve()),
+            "masks": None if self.masks is None else str(self.masks.resolve()),
+            "refine_cameras": self.refine_cameras,
+        }
+
+
+@dataclass(frozen=True)
+class FittedCapture:
+    folder: Path
+    body_file: Path
+    frames: int
+    overlap: float  # mean of body and masks, NaN without masks
+    worst: float  # of a frame
+    notes: tuple[str, ...]
+
+
+def fit_capture(request: FitRequest, say: Say = print) -> FittedCapture:
+    """Does all that is not done yet. Raises FileNotFoundError or ValueError, one line, for what cannot be used."""
+    read_fitted_body(request.body)  # what is wrong with it is said before the long part
+    footage = take_footage(request, say)
+    notes = list(footage.notes)
+    landmarks, outlines, found = take_landmarks(request, footage, say)
+    notes += found
+    masks, found = take_masks(request, footage, landmarks, outlines)
+    notes += found
+    rig, changes, found = take_rig(request, footage, landmarks, say)
+    notes += found
+    triangulated = triangulate(landmarks, rig)
+    landmarks = triangulated.landmarks
+    rig, points, found = y_up(rig, triangulated.points)
+    notes += [*triangulated.notes, *found]
+    write_points(footage.folder / FIT / "points.npz", points)
+    person = take_body(request, footage, rig, landmarks, points, masks, say)
+    if outlines is not None and request.masks is None:
+        masks, found = masks_of_body(request, footage, rig, person.fit, outlines, landmarks)
+        notes += found
+        start = person.fit.poses, person.fit.translations, person.fit.betas
+        person = take_body(request, footage, rig, landmarks, None, masks, say, "body_again", start)
+    else:
+        link_masks(footage, masks)
+    notes += person.notes
+    return finish(request, footage, rig, changes, person, landmarks, notes)
+
+
+def refine_capture(
+    data_dir: Path,
+    body: Path,
+    out: Path,
+    keypoints: Path | None = None,
+    device: str = "cpu",
+    say: Say = print,
+) -> FittedCapture:
+    """Better poses, shape and surface for a capture that has poses: on its masks, and landmarks where they are given.
+
+    Writes smpl_params.npz, SMPLX_NEUTRAL.npz, report.md and contact_sheet.png into the new folder `out`; the capture
+    stays as it is. Raises FileNotFoundError or ValueError, one line.
+    """
+    out = free_folder(out, "--out")
+    layout = open_capture(data_dir)
+    params = read_smpl_params(layout.pose_path, model_file=body)
+    frames, cameras = len(params), []
+    for view, camera in enumerate(layout.cameras):
+        path = next((p for frame in range(frames) if (p := layout.find_image(view, frame)) is not None), None)
+        if path is None:
+            raise ValueError(
+                f"{data_dir}: camera '{camera.name}' has no picture of the {frames} frames with poses"
+            )
+        height, width = decode_image(path, cv2.IMREAD_GRAYSCALE).shape
+        cameras.append(replace(camera, image_size=(width, height)))
+    rig = Rig(tuple(cameras), np.zeros(len(cameras)))
+    landmarks = None
+    if keypoints is not None:
+        landmarks, _ = mend_swaps(read_keypoints(keypoints, [camera.name for camera in cameras], frames), rig)
+    start = params.poses, params.translations, params.betas
+    person = fit_body(body, rig, landmarks, None, layout.find_mask, start, device, say)
+    with atomic_folder(out) as folder:
+        write_poses(folder / POSE_FILE, person.fit)
+        write_body(folder / BODY_FILE, person.fit, body)
+        changes = tuple(CameraChange(camera.name, 0, 0, 0, np.nan, np.nan) for camera in cameras)
+        write_results(folder, body, rig, changes, person, landmarks, layout.find_image, person.notes)
+    return _summary(out, out / BODY_FILE, person, person.notes)
+
+
+def take_footage(request: FitRequest, say: Say) -> Footage:
+    """Pictures at common times in OUT/images, and OUT/fit with the cameras as they were given."""
+    record_path = request.out / FIT / "request.json"
+    if record_path.is_file():
+        earlier = read_json(record_path)
+        for name, value in request.record().items():
+            if earlier.get(name) != value:
+                raise ValueError(
+                    f"--out {request.out}: was begun with {name} {earlier.get(name)}, now it is {value}; name a new "
+                    "folder, or give the same"
+                )
+        footage = read_footage(request.out)
+        given = read_json_calibration(request.out / FIT / "calibration.json")
+        return replace(footage, cameras=given)
+    calibration = read_calibration(request.calibration)
+    cameras = with_scale(calibration.cameras, request.unit)
+    say(f"calibration  {calibration.form}, {len(cameras)} cameras")
+    sources, notes = find_footage(request.source, replace(calibration, cameras=cameras))
+    if not calibration.is_metric and request.unit == 1:
+        notes.append("the calibration has no metric scale: give --unit, its unit in metres")
+    footage = extract_footage(sources, request.out, request.frames, request.scale, notes)
+    (request.out / FIT).mkdir()
+    shutil.copyfile(request.out / thuman4.CALIBRATION_FILE, request.out / FIT / "calibration.json")
+    with atomic_write(record_path) as file:
+        file.write(json.dumps(request.record(), indent=1).encode())
+    return footage
+
+
+def take_landmarks(
+    request: FitRequest, footage: Footage, say: Say
+) -> tuple[Landmarks, Path | None, tuple[str, ...]]:
+    """Landmarks, the folder of soft outlines (None where the user has masks and keypoints), notes."""
+    names = [camera.name for camera in footage.cameras]
+    outlines, notes = None, ()
+    if request.keypoints is None or request.masks is None:
+        say("people       landmarks and outlines in every picture, by the networks")
+        networked = run_networks(footage, footage.folder / FIT, request.people, request.networks)
+        landmarks, outlines, notes = networked.landmarks, networked.outlines, networked.notes
+    if request.keypoints is not None:
+        landmarks = read_keypoints(request.keypoints, names, footage.frames, scale=request.scale)
+        notes = notes_on(landmarks, names)
+    return landmarks, outlines, notes
+
+
+def take_masks(
+    request: FitRequest, footage: Footage, landmarks: Landmarks, outlines: Path | None
+) -> tuple[Path, tuple[str, ...]]:
+    if request.masks is not None:
+        return request.masks, ()
+    assert outlines is not None, "the networks have drawn them"
+    made = make_masks(footage, outlines, landmarks, footage.folder / FIT / "masks")
+    return made.folder, made.notes
+
+
+def take_rig(
+    request: FitRequest, footage: Footage, landmarks: Landmarks, say: Say
+) -> tuple[Rig, tuple[CameraChange, ...], tuple[str, ...]]:
+    given = Rig(footage.cameras, np.zeros(len(footage.cameras)))
+    if not request.refine_cameras:
+        changes = tuple(CameraChange(camera.name, 0, 0, 0, np.nan, np.nan) for camera in footage.cameras)
+        return given, changes, ()
+    path, about = footage.folder / FIT / "rig.json", footage.folder / FIT / "rig_changes.json"
+    if not (path.is_file() and about.is_file()):
+        say("cameras      checked by the person's landmarks")
+        refined = refine_rig(landmarks, given, say)
+        write_rig(path, refined.rig)
+        _write_json(about, {"changes": [asdict(one) for one in refined.changes], "notes": refined.notes})
+    content = read_json(about)
+    return (
+        read_rig(path),
+        tuple(CameraChange(**change) for change in content["changes"]),
+        tuple(content["notes"]),
+    )
+
+
+def y_up(rig: Rig, points: Points) -> tuple[Rig, Points, tuple[str, ...]]:
+    """Turns the world so that y is up, as motions and viewers expect it: by the axis along which the person stands.
+
+    A world that stands askew keeps its tilt. Where the person is not seen to stand, nothing is turned.
+    """
+    names = ("shoulder", "ankle")
+    places = [
+        np.stack([points.places[:, LANDMARKS.index(f"{side}_{name}")] for side in ("left", "right")])
+        for name in names
+    ]
+    seen = [
+        np.stack([points.confidence[:, LANDMARKS.index(f"{side}_{name}")] for side in ("left", "right")]) > 0
+        for name in names
+    ]
+    standing = (places[0] - places[1])[seen[0] & seen[1]]
+    if not len(standing):
+        return rig, points, ()
+    upwards = np.median(standing / np.linalg.norm(standing, axis=1, keepdims=True).clip(1e-6), 0)
+    axis = int(np.abs(upwards).argmax())
+    if abs(upwards[axis]) < STANDS:
+        note = "it is not known what is up, the person hardly stands: is it y in the calibration?"
+        return rig, points, (note,)
+    up = np.eye(3)[axis] * np.sign(upwards[axis])
+    if up[1] > 0.5:
+        return rig, points, ()
+    side = np.eye(3)[(axis + 1) % 3]
+    turn = np.stack([side, up, np.cross(side, up)])  # new from old
+    cameras = tuple(replace(camera, R=camera.R @ turn.T) for camera in rig.cameras)
+    turned = replace(points, places=(points.places @ turn.T).astype(np.float32))
+    sign = "-" if upwards[axis] < 0 else ""
+    return (
+        replace(rig, cameras=cameras),
+        turned,
+        (f"{sign}{'xyz'[axis]} is up in the calibration: turned, y is up now",),
+    )
+
+
+def take_body(
+    request: FitRequest,
+    footage: Footage,
+    rig: Rig,
+    landmarks: Landmarks,
+    points: Points | None,
+    masks: Path,
+    say: Say,
+    name: str = "body",
+    start: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+) -> FittedPerson:
+    """name: of its files, NAME.npz the fit, NAME_errors.npz and NAME_notes.json what is known about it."""
+    fit_dir = footage.folder / FIT
+    path, errors, notes = (fit_dir / f"{name}{end}" for end in (".npz", "_errors.npz", "_notes.json"))
+    if not path.is_file():
+        say("body         shape once, a pose for each frame")
+        find_mask = masks_in(masks, rig.cameras)
+        person = fit_body(request.body, rig, landmarks, points, find_mask, start, request.device, say)
+        with atomic_write(errors) as file:
+            np.savez_compressed(file, allow_pickle=False, errors=person.landmark_errors.astype(np.float32))
+        _write_json(notes, person.notes)
+        write_fit(path, person.fit)  # last: it says that all is there
+    return FittedPerson(read_fit(path), read_npz(errors, ["errors"])["errors"], tuple(read_json(notes)))
+
+
+def masks_of_body(
+    request: FitRequest, footage: Footage, rig: Rig, fit: BodyFit, outlines: Path, landmarks: Landmarks
+) -> tuple[Path, tuple[str, ...]]:
+    """Once more, now that it is known where the body is: a witness that knows armpits and touching things."""
+    body = read_fitted_body(request.body)
+    frames = range(footage.frames)
+    faces = body.faces.numpy()
+    posed = [body_in_time(body, fit, frames, float(late)) for late in rig.time_offsets]
+
+    def silhouette(view: int, frame: int) -> np.ndarray:
+        camera = rig.cameras[view]
+        assert camera.image_size is not None
+        local = posed[view][frame] @ camera.R.T + camera.T
+        homogeneous = local @ camera.K.T
+        pixels = homogeneous[:, :2] / np.maximum(homogeneous[:, 2:], NEAR)
+        return draw_silhouette(pixels, local[:, 2], faces, camera.image_size)
+
+    made = make_masks(footage, outlines, landmarks, footage.folder / "masks", silhouette)
+    return made.folder, made.notes
+
+
+def link_masks(footage: Footage, masks: Path) -> None:
+    """The user's own masks into the capture, as links; as copies where there are none."""
+    for camera in footage.cameras:
+        target = footage.folder / "masks" / camera.name
+        target.mkdir(parents=True, exist_ok=True)
+        for path in sorted((masks / camera.name).iterdir()):
+            if is_picture(path.name) and not (target / path.name).exists():
+                try:
+                    (target / path.name).symlink_to(path.resolve())
+                except (OSError, NotImplementedError):
+                    shutil.copyfile(path, target / path.name)
+
+
+def finish(
+    request: FitRequest,
+    footage: Footage,
+    rig: Rig,
+    changes: Sequence[CameraChange],
+    person: FittedPerson,
+    landmarks: Landmarks,
+    notes: Sequence[str],
+) -> FittedCapture:
+    """The capture's files, the report and the contact sheet."""
+    notes = tuple(dict.fromkeys(notes))
+    body_file = write_capture(footage.folder, rig, person.fit, request.body)
+    write_results(footage.folder, request.body, rig, changes, person, landmarks, footage.image, notes)
+    return _summary(footage.folder, body_file, person, notes)
+
+
+def write_results(
+    folder: Path,
+    body: Path,
+    rig: Rig,
+    changes: Sequence[CameraChange],
+    person: FittedPerson,
+    landmarks: Landmarks | None,
+    find_image: Callable[[int, int], Path | None],
+    notes: Sequence[str],
+) -> None:
+    fit = person.fit
+    write_report(folder / "report.md", fit, changes, person.landmark_errors, notes, len(fit.poses))
+    shown = frames_to_show(fit)
+    write_contact_sheet(folder / "contact_sheet.png", rig, fit, body, find_image, landmarks, shown)
+
+
+def _summary(folder: Path, body_file: Path, person: FittedPerson, notes: Sequence[str]) -> FittedCapture:
+    overlap = person.fit.overlap
+    seen = np.isfinite(overlap).any(0)
+    of_frame = np.nanmean(overlap[:, seen], 0) if seen.any() else np.array([np.nan])
+    frames = len(person.fit.poses)
+    return FittedCapture(
+        folder, body_file, frames, float(of_frame.mean()), float(of_frame.min()), tuple(notes)
+    )
+
+
+def _write_json(path: Path, content: object) -> None:
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=1).encode())

@@ -1,0 +1,146 @@
+"""All stages in their order, on a synthetic person in grey pictures whose landmarks and masks the user brings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from mmlphuman.capture.calibration import calibration_content
+from mmlphuman.capture.formats import open_capture
+from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.fitting import body_fit
+from mmlphuman.fitting.fit_capture import FitRequest, fit_capture, refine_capture, y_up
+from mmlphuman.fitting.observations import Points, Rig
+from mmlphuman.fitting.silhouettes import draw_silhouette
+from tests.fitting.scene import SIZE, make_scene, observed, picture_places, small_body
+
+FRAMES = 4
+TURN = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # world with z up from one with y up
+
+
+def quiet(_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def body_path(synthetic_body, tmp_path_factory):
+    return small_body(synthetic_body, tmp_path_factory.mktemp("body") / "SMPLX_NEUTRAL.npz")
+
+
+@pytest.fixture(scope="module")
+def scene(body_path):
+    return make_scene(body_path, FRAMES, step=2)
+
+
+@pytest.fixture(scope="module")
+def request_of_all(scene, body_path, tmp_path_factory):
+    """Pictures, masks and keypoints in folders, and a calibration whose z is up."""
+    folder = tmp_path_factory.mktemp("source")
+    landmarks = observed(scene.landmarks, scene.cameras, noise=2.0)
+    for view, camera in enumerate(scene.cameras):
+        for kind in ("images", "masks"):
+            (folder / kind / camera.name).mkdir(parents=True)
+        annotations = []
+        for frame, vertices in enumerate(scene.vertices):
+            depth = (vertices @ camera.R.T + camera.T)[:, 2]
+            mask = draw_silhouette(picture_places(camera, vertices), depth, scene.body.faces.numpy(), SIZE)
+            cv2.imwrite(str(folder / f"masks/{camera.name}/{frame:08d}.png"), mask.astype(np.uint8) * 255)
+            grey = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
+            cv2.imwrite(str(folder / f"images/{camera.name}/{frame:08d}.jpg"), grey)
+            seen = np.concatenate(
+                [landmarks.places[view, frame], landmarks.confidence[view, frame][:, None]], 1
+            )
+            parts = (
+                ("keypoints", 0, 17),
+                ("foot_kpts", 17, 23),
+                ("lefthand_kpts", 23, 44),
+                ("righthand_kpts", 44, 65),
+            )
+            annotations.append({"image_id": frame} | {key: seen[a:b].ravel().tolist() for key, a, b in parts})
+        (folder / "keypoints").mkdir(exist_ok=True)
+        images = [{"id": frame, "file_name": f"{frame:08d}.jpg"} for frame in range(FRAMES)]
+        (folder / "keypoints" / f"{camera.name}.json").write_text(
+            json.dumps({"images": images, "annotations": annotations})
+        )
+    z_up = [replace(camera, R=camera.R @ TURN.T) for camera in scene.cameras]
+    (folder / "calibration.json").write_text(json.dumps(calibration_content(z_up)))
+    return FitRequest(
+        source=folder / "images",
+        out=tmp_path_factory.mktemp("made") / "capture",
+        calibration=folder / "calibration.json",
+        body=body_path,
+        networks=folder / "none",
+        keypoints=folder / "keypoints",
+        masks=folder / "masks",
+    )
+
+
+@pytest.fixture(scope="module")
+def made(request_of_all):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body_fit, "SHAPE_ROUNDS", 1)
+        patch.setattr(body_fit, "SURFACE_ROUNDS", 1)
+        patch.setattr(body_fit, "ROUND_STEPS", 15)
+        return fit_capture(request_of_all, quiet)
+
+
+def test_a_capture_with_y_up_comes_out(scene, made):
+    layout = open_capture(made.folder)
+    params = read_smpl_params(layout.pose_path)
+    assert len(layout.cameras) == 4 and len(params) == FRAMES
+    for view in range(4):
+        for frame in range(FRAMES):
+            assert layout.find_image(view, frame) is not None and layout.find_mask(view, frame) is not None
+    # The world is the scene's own again, but for a turn about y.
+    heights = params.translations[:, 1] - scene.motion["transl"][:, 1]
+    assert np.abs(heights).max() < 0.04
+    assert any("z is up in the calibration" in note for note in made.notes)
+    assert made.overlap > 0.9 and made.worst <= made.overlap
+    assert (made.folder / "contact_sheet.png").is_file() and (made.folder / "report.md").is_file()
+
+
+def test_started_again_it_does_nothing_twice(request_of_all, made):
+    body = made.folder / "fit" / "body.npz"
+    before = body.stat().st_mtime_ns
+    again = fit_capture(request_of_all, quiet)
+    assert body.stat().st_mtime_ns == before
+    assert again.overlap == made.overlap and again.notes == made.notes
+
+
+def test_started_again_with_other_words_it_refuses(request_of_all, made):
+    with pytest.raises(ValueError, match="begun with frames"):
+        fit_capture(replace(request_of_all, frames=slice(0, 2)), quiet)
+
+
+def test_refine_leaves_the_capture_as_it_is(request_of_all, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(body_fit, "SHAPE_ROUNDS", 1)
+    monkeypatch.setattr(body_fit, "SURFACE_ROUNDS", 0)
+    monkeypatch.setattr(body_fit, "ROUND_STEPS", 5)
+    before = (made.folder / "smpl_params.npz").read_bytes()
+    refined = refine_capture(made.folder, request_of_all.body, tmp_path / "refined", say=quiet)
+    assert (made.folder / "smpl_params.npz").read_bytes() == before
+    assert len(read_smpl_params(tmp_path / "refined" / "smpl_params.npz")) == FRAMES
+    assert refined.overlap > 0.85
+
+
+@pytest.mark.parametrize("up", [0, 1, 2, 3, 4, 5])
+def test_any_axis_can_be_up(scene, up):
+    """x, y, z, -x, -y, -z: the person stands along y afterwards, and projects to the same pixels."""
+    axis = np.eye(3)[up % 3] * (1 if up < 3 else -1)
+    side = np.eye(3)[(up + 1) % 3]
+    to_other = np.stack([side, axis, np.cross(side, axis)]).T  # its y column is the axis
+    cameras = tuple(replace(camera, R=camera.R @ to_other.T) for camera in scene.cameras)
+    places = (scene.landmarks @ to_other.T).astype(np.float32)
+    points = Points(
+        places, np.ones(places.shape[:2], np.float32), np.zeros((4, *places.shape[:2]), np.float32)
+    )
+    rig, turned, _ = y_up(Rig(cameras, np.zeros(4)), points)
+    head, ankle = turned.places[:, 0], turned.places[:, 15]
+    assert ((head - ankle)[:, 1] > 1).all()
+    for old, new in zip(cameras, rig.cameras, strict=True):
+        assert np.allclose(places @ old.R.T, turned.places @ new.R.T, atol=1e-5)
+        assert np.isclose(np.linalg.det(new.R), 1)
