@@ -145,7 +145,9 @@ def build_weight_volume(body: Body, resolution: int = 128, say=None) -> WeightVo
         )
     _make_weights(grid)
     _correct_reading(grid, *surface_samples(body), bbox_min, bbox_max)
-    for slab in grid:  # as the file keeps it, so that the run that makes it and those that read it have the same
+    for (
+        slab
+    ) in grid:  # as the file keeps it, so that the run that makes it and those that read it have the same
         slab[...] = slab.astype(np.float16)
     return WeightVolume(torch.from_numpy(grid), bbox_min, bbox_max)
 
