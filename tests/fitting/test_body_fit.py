@@ -94,7 +94,6 @@ def fitted(scene, body_path, masks):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(body_fit, "SHAPE_ROUNDS", 2)
         patch.setattr(body_fit, "SURFACE_ROUNDS", 1)
-        patch.setattr(body_fit, "ROUND_STEPS", 20)
         patch.setattr(body_fit, "POINT_STEPS", 60)
         patch.setattr(body_fit, "LANDMARK_STEPS", 20)
         person = fit_body(
