@@ -39,7 +39,7 @@ from mmlphuman.pose_layout import POSE_DIM
 from mmlphuman.synthetic.motion import plant_pose_errors
 from tests.fitting.scene import SIZE, biased, make_scene, observed, picture_places, small_body
 
-FRAMES = 4
+FRAMES = 3
 
 
 def quiet(_):
@@ -94,7 +94,6 @@ def fitted(scene, body_path, masks):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(body_fit, "SHAPE_ROUNDS", 2)
         patch.setattr(body_fit, "SURFACE_ROUNDS", 1)
-        patch.setattr(body_fit, "ROUND_STEPS", 20)
         patch.setattr(body_fit, "POINT_STEPS", 60)
         patch.setattr(body_fit, "LANDMARK_STEPS", 20)
         person = fit_body(
@@ -260,7 +259,7 @@ def test_report_and_sheet_show_every_camera(scene, body_path, fitted, tmp_path):
         cv2.imwrite(str(pictures[view]), np.full((SIZE[1], SIZE[0], 3), 60, np.uint8))
     sheet = tmp_path / "sheet.png"
     write_contact_sheet(
-        sheet, rig, person.fit, body_path, lambda view, _: pictures[view], found.landmarks, [0, 3]
+        sheet, rig, person.fit, body_path, lambda view, _: pictures[view], found.landmarks, [0, 2]
     )
     drawn = cv2.imread(str(sheet))
     # The outline's green in each of the 4 x 2 cells.
