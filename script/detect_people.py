@@ -547,5 +547,6 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as problem:
-        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+        # On a line of its own, whatever MediaPipe's threads are writing.
+        print(f"\nerror: {' '.join(str(problem).split())}", file=sys.stderr, flush=True)
         sys.exit(1)

@@ -48,7 +48,7 @@ EVIDENCE_MOST, GUESS_MOST = (
 EVIDENCE_BLUR = 0.8  # working pixels; single pixels are noise
 NETWORK_MOST = 4.0
 NETWORK_BLUR = 2.5  # working pixels; about the network's own resolution
-BONE, FAR, SILHOUETTE = 4.0, -4.0, 4.0
+BONE, FAR, SILHOUETTE = 4.5, -4.0, 4.0
 CUT_WEIGHT = 8.0  # of the odds against OpenCV's fixed weight of edges
 CUT_LEVELS = 128  # in which the cut sees the odds; a picture's contrast has 256
 ODDS_MOST = 8.0
@@ -69,9 +69,10 @@ BONES = tuple(
 ) + tuple(
     (_AT[f"left_{a}"], _AT[f"right_{a}"], width) for a, width in (("ear", 0.010), ("shoulder", 0.010), ("hip", 0.014))
 )  # fmt: skip
-SURE = 0.3  # confidence of landmarks that are drawn
+SURE, SURE_BEHIND = 0.3, 0.1  # confidence of landmarks that are drawn; of ears, which are hidden from behind
 REACH = 0.15  # of the body's size from all bones: farther away is nobody, unless the network is sure
-FINGER = 0.004  # half its width
+FINGER, HEAD = 0.004, 0.012  # half the width of what is surely one
+HEAD_UP = 0.03  # of the body's size above the ears is still the head
 
 Silhouette = Callable[[int, int], np.ndarray]  # camera, frame -> (H, W) of the posed body, 0 where it is not
 
@@ -140,8 +141,8 @@ def take_masks(footage: Footage, folder: str | Path, out: str | Path) -> Masks:
         missing = [frame for frame in range(footage.frames) if frame not in found]
         if missing:
             raise ValueError(
-                f"{folder / name}: {len(found)} masks for {footage.frames} frames; those of frames {cut_ranges(missing)} "
-                "are missing, give a black picture where nobody is"
+                f"{folder / name}: {len(found)} masks for {footage.frames} frames; those of frames "
+                f"{cut_ranges(missing)} are missing, give a black picture where nobody is"
             )
         for frame in range(footage.frames):
             mask = decode_image(found[frame], cv2.IMREAD_GRAYSCALE)
@@ -354,6 +355,12 @@ def landmark_regions(
     for start, end, half_width in BONES:
         if seen[start] and seen[end]:
             line(start, end, half_width)
+    ears, shoulders = ([_AT[f"{side}_{name}"] for side in ("left", "right")] for name in ("ear", "shoulder"))
+    if (confidence[ears] > SURE_BEHIND).all() and seen[shoulders].all():
+        up = places[ears].mean(0) - places[shoulders].mean(0)
+        top = places[ears].mean(0) + HEAD_UP * size * up / max(float(np.linalg.norm(up)), 1e-6)
+        ends = [tuple(point.round().astype(int).tolist()) for point in (places[ears].mean(0), top)]
+        cv2.line(bones, *ends, 1, max(1, round(2 * HEAD * size)))
     for hand in (LEFT_HAND, RIGHT_HAND):
         if confidence[hand].mean() > SURE:
             for finger in range(5):
