@@ -166,7 +166,7 @@ def write_motion(path: Path, body_path: Path, poses_path: Path) -> None:
     from mmlphuman.synthetic.motion import make_motion
 
     params = read_smpl_params(poses_path)
-    joints = load_body(body_path, params.betas).joints.numpy()
+    joints = load_body(body_path, params.betas).joints.numpy().astype(np.float64)
     motion = make_motion(joints, MOTION_FRAMES, 0, seed=0)
     place = params.translations[:TRAINING_FRAMES].mean(0) * [1, 0, 1]
     z_up = Rotation.from_euler("x", 90, degrees=True)
