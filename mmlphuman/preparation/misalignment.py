@@ -114,7 +114,7 @@ def late_cameras(
     near = {camera: {shift: gains(own, shift) for shift in NEAR_SHIFTS} for camera, own in by_camera.items()}
     late = {}
     for camera, own in by_camera.items():
-        tried = dict(near[camera])
+        tried: dict[float, np.ndarray] = {**near[camera]}
         if max(_middle(gain) for gain in tried.values()) < WORSE:
             continue
         tried |= {shift: gains(own, shift) for shift in OTHER_SHIFTS}
