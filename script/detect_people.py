@@ -547,6 +547,6 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as problem:
-        # On a line of its own, whatever MediaPipe's threads are writing.
-        print(f"\nerror: {' '.join(str(problem).split())}", file=sys.stderr, flush=True)
+        # At once and on a line of its own, whatever MediaPipe's threads are writing.
+        os.write(2, f"\nerror: {' '.join(str(problem).split())}\n".encode())
         sys.exit(1)

@@ -162,4 +162,5 @@ def test_mediapipe_finds_nobody_in_an_empty_room_and_names_damaged_pictures(tmp_
     failed = subprocess.run([*words, "--frames", "0"], capture_output=True, text=True)
     assert failed.returncode == 1
     errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and errors[0].endswith("00000000.png: not a readable picture")
+    assert len(errors) == 1, failed.stderr
+    assert errors[0].endswith("00000000.png: not a readable picture")
