@@ -175,9 +175,8 @@ class _Crop:
         low = np.minimum(low, (width - 1, height - 1))
         part = image[low[1] : high[1], low[0] : high[0]]
         before, after = low - self.corner, self.corner + side - high
-        part = cv2.copyMakeBorder(
-            part, *(max(0, int(n)) for n in (before[1], after[1], before[0], after[0])), cv2.BORDER_REPLICATE
-        )
+        top, bottom, left, right = (max(0, int(n)) for n in (before[1], after[1], before[0], after[0]))
+        part = cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_REPLICATE)
         shrinks = side > pixels
         self.image = cv2.resize(
             part, (pixels, pixels), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

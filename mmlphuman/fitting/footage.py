@@ -257,10 +257,11 @@ class _Track:
 
 def _open(path: Path) -> Any:
     import av  # here, so that those who have pictures need no decoder
+    from av.error import FFmpegError
 
     try:
         container = av.open(str(path))
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (FFmpegError, OSError, ValueError) as error:
         raise ValueError(f"{path}: not a readable video ({one_line(error)}); was it copied whole?") from error
     if not container.streams.video:
         container.close()
@@ -271,12 +272,12 @@ def _open(path: Path) -> Any:
 def _read_track(path: Path | None) -> _Track:
     """From the packets, nothing is decoded."""
     assert path is not None
-    import av
+    from av.error import FFmpegError
 
     with _open(path) as container:
         stream = container.streams.video[0]
         stamps = []
-        with suppress(av.FFmpegError):  # a cut file ends so; what is missing is told by those who need it
+        with suppress(FFmpegError):  # a cut file ends so; what is missing is told by those who need it
             for packet in container.demux(stream):
                 stamps += [packet.pts] * bool(packet.size)
         base, rate, promised = stream.time_base, stream.average_rate, stream.frames
@@ -484,7 +485,7 @@ def _scale_to(told: tuple[int, int], pixels: np.ndarray) -> tuple[float, float] 
 def _decoded(path: Path, track: _Track, last: int) -> Iterator[tuple[int, Any]]:
     """(number, frame) in the order in which they are shown, up to number `last`. ValueError where one is missing or
     damaged."""
-    import av
+    from av.error import FFmpegError
 
     number, reason = -1, ""
     with _open(path) as container:
@@ -505,7 +506,7 @@ def _decoded(path: Path, track: _Track, last: int) -> Iterator[tuple[int, Any]]:
                 yield number, frame
                 if number == last:
                     return
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             reason = f" ({one_line(error)})"
     raise ValueError(
         f"{path}: cannot be decoded after frame {number} of {len(track.times)}{reason}; copy it again, or use what is "

@@ -210,7 +210,8 @@ class _CameraMasks:
             > 0
         )
         self.colours = colour_density(pictures[::step][core])
-        around = cv2.dilate(person.any(0).astype(np.uint8), np.ones((4 * reach, 4 * reach))) > 0
+        anywhere = np.asarray(person.any(0), np.uint8)
+        around = cv2.dilate(anywhere, np.ones((4 * reach, 4 * reach))) > 0
         self.surroundings = colour_density(pictures[::step][~person[::step] & around])
 
     def mask(self, frame: int) -> np.ndarray:
@@ -349,8 +350,8 @@ def landmark_regions(
     size = float(np.linalg.norm(body.max(0) - body.min(0)))
 
     def line(start: int, end: int, half_width: float) -> None:
-        ends = [tuple(int(n) for n in np.clip(places[k].round(), -9999, 9999)) for k in (start, end)]
-        cv2.line(bones, *ends, 1, max(1, round(2 * half_width * size)))
+        first, last = (np.clip(places[k].round(), -9999, 9999).astype(int).tolist() for k in (start, end))
+        cv2.line(bones, first, last, 1, max(1, round(2 * half_width * size)))
 
     for start, end, half_width in BONES:
         if seen[start] and seen[end]:
@@ -359,8 +360,8 @@ def landmark_regions(
     if (confidence[ears] > SURE_BEHIND).all() and seen[shoulders].all():
         up = places[ears].mean(0) - places[shoulders].mean(0)
         top = places[ears].mean(0) + HEAD_UP * size * up / max(float(np.linalg.norm(up)), 1e-6)
-        ends = [tuple(point.round().astype(int).tolist()) for point in (places[ears].mean(0), top)]
-        cv2.line(bones, *ends, 1, max(1, round(2 * HEAD * size)))
+        first, last = (point.round().astype(int).tolist() for point in (places[ears].mean(0), top))
+        cv2.line(bones, first, last, 1, max(1, round(2 * HEAD * size)))
     for hand in (LEFT_HAND, RIGHT_HAND):
         if confidence[hand].mean() > SURE:
             for finger in range(5):
@@ -397,11 +398,12 @@ def graph_cut(picture: np.ndarray, odds: np.ndarray) -> np.ndarray:
     )
     # Between Gaussians at 0 and CUT_LEVELS: log odds = CUT_LEVELS (level - CUT_LEVELS / 2) / variance.
     variance = CUT_LEVELS**2 / (2 * ODDS_MOST * CUT_WEIGHT)
-    models = [_one_gaussian(mean, variance) for mean in (0, CUT_LEVELS)]
+    background, foreground = (_one_gaussian(mean, variance) for mean in (0, CUT_LEVELS))
     mask = np.where(odds > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     if len(np.unique(mask)) < 2:
         return odds > 0
-    cv2.grabCut(seen, mask, None, *models, 1, cv2.GC_EVAL_FREEZE_MODEL)
+    nowhere = (0, 0, 0, 0)  # the mask says where to look
+    cv2.grabCut(seen, mask, nowhere, background, foreground, 1, cv2.GC_EVAL_FREEZE_MODEL)
     return (mask == cv2.GC_PR_FGD) | (mask == cv2.GC_FGD)
 
 
@@ -430,7 +432,7 @@ def _without_specks(cut: np.ndarray, network: np.ndarray) -> np.ndarray:
     kept = np.zeros(len(stats), bool)
     for label in range(1, len(stats)):
         kept[label] = stats[label, cv2.CC_STAT_AREA] >= least and network[labels == label].max() > 0.5
-    cut = kept[labels]
+    cut = kept[np.asarray(labels, np.int32)]
     _, labels, stats, _ = cv2.connectedComponentsWithStats((~cut).astype(np.uint8), connectivity=4)
     filled = np.zeros(len(stats), bool)
     for label in range(1, len(stats)):
@@ -438,7 +440,7 @@ def _without_specks(cut: np.ndarray, network: np.ndarray) -> np.ndarray:
         filled[label] = small and (
             stats[label, cv2.CC_STAT_AREA] < 0.1 * least or network[labels == label].mean() > 0.5
         )
-    return cut | filled[labels]
+    return cut | filled[np.asarray(labels, np.int32)]
 
 
 def refined(picture: np.ndarray, cut: np.ndarray) -> np.ndarray:

@@ -131,7 +131,8 @@ def _read_mask(path: Path) -> np.ndarray:
     pixels = decode_image(path, cv2.IMREAD_UNCHANGED)
     if pixels.ndim == 3:
         pixels = pixels[..., 3] if pixels.shape[2] == 4 else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
-    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)  # of 16 bits
+    pixels = np.asarray(pixels)
+    return pixels if pixels.dtype == np.uint8 else (pixels // 256).astype(np.uint8)  # of 16 bits
 
 
 def _contour(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +141,7 @@ def _contour(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     lines = [line[:, 0] for line in found if len(line) >= MIN_CONTOUR]
     if not lines:
         return np.zeros((0, 2)), np.zeros((0, 2))
-    pixels = np.concatenate(lines)
+    pixels = np.asarray(np.concatenate(lines), np.int64)
     size = np.array(mask.shape[::-1])
     pixels = pixels[((pixels >= BORDER) & (pixels < size - BORDER)).all(1)]
     if len(pixels) > CONTOUR_POINTS:

@@ -194,7 +194,9 @@ def test_recorded_steps_give_the_pose_its_gradient_each_time(avatar, pose):
             )
             output = forward(given, ActiveParts())
             (output.posed.xyz.square().sum() + 1e3 * output.posed.covariances.sum()).backward()
-            del output  # its graph adds to gradients on this stream, which must not reach into what is recorded next
+            del (
+                output
+            )  # its graph adds to gradients on this stream, which must not reach into what is recorded next
             found.append((given.joints.grad, given.translation.grad))
         for ours, expected in zip(found[1], found[0], strict=True):
             assert (ours is None) == (expected is None) == (not asks)
