@@ -25,13 +25,12 @@ from mmlphuman.capture import thuman4
 from mmlphuman.capture.calibration import read_json_calibration
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.images import decode_image
-from mmlphuman.capture.picture_names import is_picture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.files import atomic_folder, atomic_write, free_folder, read_npz
 from mmlphuman.fitting.body_fit import FittedPerson, fit_body
 from mmlphuman.fitting.footage import Footage, extract_footage, find_footage, read_footage
 from mmlphuman.fitting.keypoint_files import notes_on, read_keypoints
-from mmlphuman.fitting.masks import make_masks
+from mmlphuman.fitting.masks import copy_masks, make_masks
 from mmlphuman.fitting.networks import run_networks
 from mmlphuman.fitting.observations import LANDMARKS, BodyFit, Landmarks, Points, Rig
 from mmlphuman.fitting.posed_body import read_fitted_body
@@ -126,8 +125,6 @@ def fit_capture(request: FitRequest, say: Say = print) -> FittedCapture:
         notes += found
         start = person.fit.poses, person.fit.translations, person.fit.betas
         person = take_body(request, footage, rig, landmarks, None, masks, say, "body_again", start)
-    else:
-        link_masks(footage, masks)
     notes += person.notes
     return finish(request, footage, rig, changes, person, landmarks, notes)
 
@@ -219,7 +216,8 @@ def take_masks(
     request: FitRequest, footage: Footage, landmarks: Landmarks, outlines: Path | None
 ) -> tuple[Path, tuple[str, ...]]:
     if request.masks is not None:
-        return request.masks, ()
+        taken = copy_masks(footage, request.masks, footage.folder / "masks")
+        return taken.folder, taken.notes
     assert outlines is not None, "the networks have drawn them"
     made = make_masks(footage, outlines, landmarks, footage.folder / FIT / "masks")
     return made.folder, made.notes
@@ -327,19 +325,6 @@ def masks_of_body(
 
     made = make_masks(footage, outlines, landmarks, footage.folder / "masks", silhouette)
     return made.folder, made.notes
-
-
-def link_masks(footage: Footage, masks: Path) -> None:
-    """The user's own masks into the capture, as links; as copies where there are none."""
-    for camera in footage.cameras:
-        target = footage.folder / "masks" / camera.name
-        target.mkdir(parents=True, exist_ok=True)
-        for path in sorted((masks / camera.name).iterdir()):
-            if is_picture(path.name) and not (target / path.name).exists():
-                try:
-                    (target / path.name).symlink_to(path.resolve())
-                except (OSError, NotImplementedError):
-                    shutil.copyfile(path, target / path.name)
 
 
 def finish(

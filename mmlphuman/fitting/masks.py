@@ -124,11 +124,11 @@ def make_masks(
     return Masks(out, areas, notes_on(areas, names))
 
 
-def take_masks(footage: Footage, folder: str | Path, out: str | Path) -> Masks:
+def copy_masks(footage: Footage, folder: str | Path, out: str | Path) -> Masks:
     """Somebody else's masks, folder/CAM/ of a picture a frame (white on the person), under the footage's numbers.
 
     As many as there are frames are taken in order; else they are numbered as the frames are. Other sizes of the same
-    aspect are scaled. Raises ValueError for what is missing or does not fit.
+    aspect are scaled; those that are there are kept. Raises ValueError for what is missing or does not fit.
     """
     folder, out = Path(folder), Path(out)
     areas = np.zeros((len(footage.cameras), footage.frames), np.float32)
@@ -145,11 +145,13 @@ def take_masks(footage: Footage, folder: str | Path, out: str | Path) -> Masks:
                 f"{cut_ranges(missing)} are missing, give a black picture where nobody is"
             )
         for frame in range(footage.frames):
-            mask = decode_image(found[frame], cv2.IMREAD_GRAYSCALE)
-            _check_aspect(found[frame], mask, size)
-            if mask.shape[::-1] != size:
-                mask = _resized(mask, size)
-            write_png(out / name / f"{frame:08d}.png", mask)
+            target = out / name / f"{frame:08d}.png"
+            mask = decode_image(target if target.exists() else found[frame], cv2.IMREAD_GRAYSCALE)
+            if not target.exists():
+                _check_aspect(found[frame], mask, size)
+                if mask.shape[::-1] != size:
+                    mask = _resized(mask, size)
+                write_png(target, mask)
             areas[camera, frame] = (mask > 127).mean()
     return Masks(out, areas, notes_on(areas, [camera.name for camera in footage.cameras]))
 

@@ -33,7 +33,7 @@ from mmlphuman.text import one_line
 CHECKOUT = Path(__file__).parents[2]
 PROGRAM = CHECKOUT / "script" / "detect_people.py"
 ENVIRONMENT = CHECKOUT / ".venv-networks"
-INSTALL = "python3.11 -m venv .venv-networks && .venv-networks/bin/pip install mediapipe==0.10.21 (Python 3.10 to 3.12)"
+INSTALL = "python3.11 -m venv .venv-networks && .venv-networks/bin/pip install mediapipe==0.10.21 (Python 3.9 to 3.12)"
 LOOKS = 9  # frames of each camera in which everybody is looked for
 
 

@@ -48,7 +48,8 @@ def request_of_all(scene, body_path, tmp_path_factory):
         for frame, vertices in enumerate(scene.vertices):
             depth = (vertices @ camera.R.T + camera.T)[:, 2]
             mask = draw_silhouette(picture_places(camera, vertices), depth, scene.body.faces.numpy(), SIZE)
-            cv2.imwrite(str(folder / f"masks/{camera.name}/{frame:08d}.png"), mask.astype(np.uint8) * 255)
+            large = cv2.resize(mask.astype(np.uint8) * 255, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+            cv2.imwrite(str(folder / f"masks/{camera.name}/m_{frame + 7:04d}.png"), large)
             grey = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
             cv2.imwrite(str(folder / f"images/{camera.name}/{frame:08d}.jpg"), grey)
             seen = np.concatenate(
@@ -101,6 +102,13 @@ def test_a_capture_with_y_up_comes_out(scene, made):
     assert any("z is up in the calibration" in note for note in made.notes)
     assert made.overlap > 0.9 and made.worst <= made.overlap
     assert (made.folder / "contact_sheet.png").is_file() and (made.folder / "report.md").is_file()
+
+
+def test_masks_of_another_numbering_and_size_come_out_as_the_pictures(made):
+    for camera in open_capture(made.folder).cameras:
+        for frame in range(FRAMES):
+            mask = cv2.imread(str(made.folder / f"masks/{camera.name}/{frame:08d}.png"), cv2.IMREAD_UNCHANGED)
+            assert mask.shape == SIZE[::-1] and 0.02 < (mask > 127).mean() < 0.6
 
 
 def test_started_again_it_does_nothing_twice(request_of_all, made):

@@ -12,13 +12,13 @@ from mmlphuman.fitting.masks import (
     clean_background,
     colour_density,
     colour_odds,
+    copy_masks,
     graph_cut,
     landmark_regions,
     make_masks,
     notes_on,
     refined,
     silhouette_odds,
-    take_masks,
 )
 from mmlphuman.fitting.observations import LANDMARKS, Landmarks
 from mmlphuman.picture_files import write_png
@@ -262,9 +262,9 @@ def test_masks_of_somebody_else_are_taken_in_order_and_at_the_pictures_size(scen
                 truths[c, frame].astype(np.uint8) * 255, (320, 400), interpolation=cv2.INTER_NEAREST
             )
             write_png(tmp_path / "own" / camera.name / f"m_{frame + 100:04d}.png", large)
-    result = take_masks(footage, tmp_path / "own", tmp_path / "masks")
+    result = copy_masks(footage, tmp_path / "own", tmp_path / "masks")
     assert all(np.array_equal(read(result, scene, c, 3) > 127, truths[c, 3]) for c in range(2))
     assert np.allclose(result.areas, truths.mean((2, 3)))
     (tmp_path / "own" / "cam02" / "m_0101.png").unlink()
     with pytest.raises(ValueError, match="cam02: 5 masks for 6 frames"):
-        take_masks(footage, tmp_path / "own", tmp_path / "masks")
+        copy_masks(footage, tmp_path / "own", tmp_path / "masks")
