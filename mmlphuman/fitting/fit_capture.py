@@ -5,7 +5,7 @@ Data path: FitRequest -> footage -> landmarks and outlines (networks, or the use
 
 Every stage leaves its result in OUT/fit/ and is not done again while that is there, so that an interrupted fit goes on
 with the same command, and a result can be replaced by a better one: remove what depends on it (it is said in the order
-above) and start again. What is doubtful is in the report.
+above) and start again. Once all is done nothing needs OUT/fit any more. What is doubtful is in the report.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ import numpy as np
 
 from mmlphuman.calibrations.calibration import with_scale
 from mmlphuman.calibrations.forms import read_calibration
-from mmlphuman.capture import thuman4
-from mmlphuman.capture.calibration import read_json_calibration
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.images import decode_image
 from mmlphuman.capture.poses import read_smpl_params
@@ -118,7 +116,7 @@ def fit_capture(request: FitRequest, say: Say = print) -> FittedCapture:
     landmarks = triangulated.landmarks
     rig, points, found = y_up(rig, triangulated.points)
     notes += [*triangulated.notes, *found]
-    write_points(footage.folder / FIT / "points.npz", points)
+    write_points(request.out / FIT / "points.npz", points)
     person = take_body(request, footage, rig, landmarks, points, masks, say)
     if outlines is not None and request.masks is None:
         masks, found = masks_of_body(request, footage, rig, person.fit, outlines, landmarks)
@@ -126,7 +124,7 @@ def fit_capture(request: FitRequest, say: Say = print) -> FittedCapture:
         start = person.fit.poses, person.fit.translations, person.fit.betas
         person = take_body(request, footage, rig, landmarks, None, masks, say, "body_again", start)
     notes += person.notes
-    return finish(request, footage, rig, changes, person, landmarks, notes)
+    return finish(request, footage, masks, rig, changes, person, landmarks, notes)
 
 
 def refine_capture(
@@ -169,30 +167,29 @@ def refine_capture(
 
 
 def take_footage(request: FitRequest, say: Say) -> Footage:
-    """Pictures at common times in OUT/images, and OUT/fit with the cameras as they were given."""
-    record_path = request.out / FIT / "request.json"
-    if record_path.is_file():
-        earlier = read_json(record_path)
+    """Pictures at common times, and the cameras as they were given, in OUT/fit/footage."""
+    record = request.out / FIT / "request.json"
+    if record.is_file():
+        earlier = read_json(record)
         for name, value in request.record().items():
             if earlier.get(name) != value:
                 raise ValueError(
                     f"--out {request.out}: was begun with {name} {earlier.get(name)}, now it is {value}; name a new "
                     "folder, or give the same"
                 )
-        footage = read_footage(request.out)
-        given = read_json_calibration(request.out / FIT / "calibration.json")
-        return replace(footage, cameras=given)
+    else:
+        free_folder(request.out, "--out")
+    folder = request.out / FIT / "footage"
+    if (folder / "footage.json").is_file():
+        return read_footage(folder)
     calibration = read_calibration(request.calibration)
     cameras = with_scale(calibration.cameras, request.unit)
     say(f"calibration  {calibration.form}, {len(cameras)} cameras")
     sources, notes = find_footage(request.source, replace(calibration, cameras=cameras))
     if not calibration.is_metric and request.unit == 1:
         notes.append("the calibration has no metric scale: give --unit, its unit in metres")
-    footage = extract_footage(sources, request.out, request.frames, request.scale, notes)
-    (request.out / FIT).mkdir()
-    shutil.copyfile(request.out / thuman4.CALIBRATION_FILE, request.out / FIT / "calibration.json")
-    with atomic_write(record_path) as file:
-        file.write(json.dumps(request.record(), indent=1).encode())
+    footage = extract_footage(sources, folder, request.frames, request.scale, notes)
+    _write_json(record, request.record())
     return footage
 
 
@@ -204,7 +201,7 @@ def take_landmarks(
     outlines, notes = None, ()
     if request.keypoints is None or request.masks is None:
         say("people       landmarks and outlines in every picture, by the networks")
-        networked = run_networks(footage, footage.folder / FIT, request.people, request.networks)
+        networked = run_networks(footage, request.out / FIT, request.people, request.networks)
         landmarks, outlines, notes = networked.landmarks, networked.outlines, networked.notes
     if request.keypoints is not None:
         landmarks = read_keypoints(request.keypoints, names, footage.frames, scale=request.scale)
@@ -216,10 +213,10 @@ def take_masks(
     request: FitRequest, footage: Footage, landmarks: Landmarks, outlines: Path | None
 ) -> tuple[Path, tuple[str, ...]]:
     if request.masks is not None:
-        taken = copy_masks(footage, request.masks, footage.folder / "masks")
+        taken = copy_masks(footage, request.masks, request.out / FIT / "masks")
         return taken.folder, taken.notes
     assert outlines is not None, "the networks have drawn them"
-    made = make_masks(footage, outlines, landmarks, footage.folder / FIT / "masks")
+    made = make_masks(footage, outlines, landmarks, request.out / FIT / "masks")
     return made.folder, made.notes
 
 
@@ -230,7 +227,7 @@ def take_rig(
     if not request.refine_cameras:
         changes = tuple(CameraChange(camera.name, 0, 0, 0, np.nan, np.nan) for camera in footage.cameras)
         return given, changes, ()
-    path, about = footage.folder / FIT / "rig.json", footage.folder / FIT / "rig_changes.json"
+    path, about = request.out / FIT / "rig.json", request.out / FIT / "rig_changes.json"
     if not (path.is_file() and about.is_file()):
         say("cameras      checked by the person's landmarks")
         refined = refine_rig(landmarks, given, say)
@@ -293,7 +290,7 @@ def take_body(
     start: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> FittedPerson:
     """name: of its files, NAME.npz the fit, NAME_errors.npz and NAME_notes.json what is known about it."""
-    fit_dir = footage.folder / FIT
+    fit_dir = request.out / FIT
     path, errors, notes = (fit_dir / f"{name}{end}" for end in (".npz", "_errors.npz", "_notes.json"))
     if not path.is_file():
         say("body         shape once, a pose for each frame")
@@ -323,24 +320,101 @@ def masks_of_body(
         pixels = homogeneous[:, :2] / np.maximum(homogeneous[:, 2:], NEAR)
         return draw_silhouette(pixels, local[:, 2], faces, camera.image_size)
 
-    made = make_masks(footage, outlines, landmarks, footage.folder / "masks", silhouette)
+    made = make_masks(footage, outlines, landmarks, request.out / FIT / "masks_of_body", silhouette)
     return made.folder, made.notes
+
+
+@dataclass(frozen=True)
+class Renumbering:
+    """Frame k of the capture is picture k + first - shifts[v] of camera v: cameras that were whole frames late are no
+    longer. What is less than a frame stays in the rig."""
+
+    shifts: tuple[int, ...]  # V
+    first: int  # the footage's time that is frame 0
+    frames: int
+
+    @classmethod
+    def of(cls, time_offsets: np.ndarray, frames: int) -> Renumbering:
+        """ValueError where no frame is left that all cameras saw."""
+        # Where half a frame stays either way, no picture is given up for it.
+        shifts = (np.sign(time_offsets) * np.floor(np.abs(time_offsets) + 0.25)).astype(int)
+        first, last = max(0, int(shifts.max())), frames + min(0, int(shifts.min()))
+        if last <= first:
+            raise ValueError(
+                f"cameras are up to {np.ptp(shifts)} frames apart, of {frames}: no frame was seen by all"
+            )
+        return cls(tuple(shifts.tolist()), first, last - first)
+
+    def pictures(self, view: int) -> slice:
+        """Of the footage, that are the capture's."""
+        start = self.first - self.shifts[view]
+        return slice(start, start + self.frames)
+
+    def of_pictures(self, values: np.ndarray) -> np.ndarray:
+        """(V, F, ...) by picture -> (V, frames, ...)."""
+        return np.stack([values[view, self.pictures(view)] for view in range(len(self.shifts))])
+
+    def of_times(self, values: np.ndarray) -> np.ndarray:
+        """(F, ...) by time -> (frames, ...)."""
+        return values[self.first : self.first + self.frames]
 
 
 def finish(
     request: FitRequest,
     footage: Footage,
+    masks: Path,
     rig: Rig,
     changes: Sequence[CameraChange],
     person: FittedPerson,
     landmarks: Landmarks,
     notes: Sequence[str],
 ) -> FittedCapture:
-    """The capture's files, the report and the contact sheet."""
+    """The capture itself, in frames that all cameras took at the same time; the report and the contact sheet."""
+    new = Renumbering.of(rig.time_offsets, footage.frames)
     notes = tuple(dict.fromkeys(notes))
-    body_file = write_capture(footage.folder, rig, person.fit, request.body)
-    write_results(footage.folder, request.body, rig, changes, person, landmarks, footage.image, notes)
-    return _summary(footage.folder, body_file, person, notes)
+    if any(new.shifts):
+        late = ", ".join(
+            f"{camera.name} {shift:+d}"
+            for camera, shift in zip(rig.cameras, new.shifts, strict=True)
+            if shift
+        )
+        notes = (
+            *notes,
+            f"pictures are numbered anew, whole frames that cameras were late: {late}; {new.frames} remain",
+        )
+    for view, camera in enumerate(rig.cameras):
+        for frame, number in enumerate(range(footage.frames)[new.pictures(view)]):
+            picture = footage.image(view, number)
+            name = f"{camera.name}/{frame:08d}"
+            _place(picture, request.out / "images" / f"{name}{picture.suffix}")
+            _place(masks / camera.name / f"{number:08d}.png", request.out / "masks" / f"{name}.png")
+    rig = replace(rig, time_offsets=rig.time_offsets - np.array(new.shifts))
+    landmarks = Landmarks(new.of_pictures(landmarks.places), new.of_pictures(landmarks.confidence))
+    fit = replace(
+        person.fit,
+        poses=new.of_times(person.fit.poses),
+        translations=new.of_times(person.fit.translations),
+        overlap=new.of_pictures(person.fit.overlap),
+    )
+    person = replace(person, fit=fit, landmark_errors=new.of_pictures(person.landmark_errors))
+    body_file = write_capture(request.out, rig, fit, request.body)
+    find_image = open_capture(request.out).find_image
+    write_results(request.out, request.body, rig, changes, person, landmarks, find_image, notes)
+    return _summary(request.out, body_file, person, notes)
+
+
+def _place(source: Path, target: Path) -> None:
+    """Once more under another name, not twice on the disk where that is possible. What is there stays."""
+    if target.exists() or not source.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if source.is_symlink():
+            target.symlink_to(source.resolve())
+        else:
+            target.hardlink_to(source)
+    except (OSError, NotImplementedError):
+        shutil.copyfile(source, target)
 
 
 def write_results(

@@ -13,7 +13,7 @@ from mmlphuman.capture.calibration import calibration_content
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.fitting import body_fit
-from mmlphuman.fitting.fit_capture import FitRequest, fit_capture, refine_capture, y_up
+from mmlphuman.fitting.fit_capture import FitRequest, Renumbering, fit_capture, refine_capture, y_up
 from mmlphuman.fitting.observations import Points, Rig
 from mmlphuman.fitting.silhouettes import draw_silhouette
 from tests.fitting.scene import SIZE, make_scene, observed, picture_places, small_body
@@ -152,3 +152,16 @@ def test_any_axis_can_be_up(scene, up):
     for old, new in zip(cameras, rig.cameras, strict=True):
         assert np.allclose(places @ old.R.T, turned.places @ new.R.T, atol=1e-5)
         assert np.isclose(np.linalg.det(new.R), 1)
+
+
+def test_whole_frames_that_cameras_were_late_are_numbered_away():
+    """Picture n of camera v was taken at n + offset: in the capture's frame k all pictures are of one time."""
+    offsets, frames = np.array([0.0, 2.9, -1.2, 0.55]), 10
+    new = Renumbering.of(offsets, frames)
+    times = np.arange(frames)[None] + offsets[:, None]
+    taken = new.of_pictures(times)
+    assert taken.shape == (4, new.frames) and new.frames == 10 - 3 - 1
+    assert np.abs(taken - new.of_times(np.arange(frames))).max() < 0.75
+    assert new.shifts == (0, 3, -1, 0)
+    with pytest.raises(ValueError, match="no frame was seen by all"):
+        Renumbering.of(np.array([0.0, 10.0]), frames)
