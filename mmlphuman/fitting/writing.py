@@ -87,7 +87,10 @@ def write_body(path: Path, fit: BodyFit, body_path: Path) -> None:
             continue
     template = arrays["v_template"]
     arrays["v_template"] = (template + normals * fit.normal_offsets[:, None]).astype(template.dtype)
-    _write_npz(path, arrays)
+    with atomic_write(path) as file:
+        np.savez_compressed(
+            file, allow_pickle=False, **arrays
+        )  # an open body's blend shapes are mostly zeros
 
 
 def write_landmarks(path: Path, landmarks: Landmarks) -> None:
