@@ -181,7 +181,8 @@ def test_recorded_steps_give_the_pose_its_gradient_each_time(avatar, pose):
     """Replayed for other poses, and recorded anew when a pose asks for none."""
     from mmlphuman.gpu.fused_avatar import FusedAvatar, RecordedAvatar
 
-    fused, recorded = FusedAvatar(avatar), RecordedAvatar(avatar)
+    # Parameters of its own: what adds to gradients on this stream must not reach into what is recorded.
+    fused, recorded = FusedAvatar(avatar), RecordedAvatar(copy.deepcopy(avatar))
     for seed, asks in ((1, True), (2, True), (3, False), (4, True)):
         found = []
         for forward in (fused, recorded):
