@@ -8,11 +8,16 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from mmlphuman.text import one_line
+
+R = TypeVar("R")
 
 # How PyTorch (on a CPU), OpenCV and the operating system say it in exceptions of their own or of wider types.
 SAYINGS = (
@@ -119,3 +124,30 @@ def reason(error: BaseException) -> str:
     """The first sentence of what was said, which can be a page."""
     text = one_line(error)
     return text if len(text) <= 160 else text[:157] + "..."
+
+
+def in_threads(work: Callable[[int, Callable[[], None]], R], count: int) -> list[R]:
+    """work(number, check) for all numbers below `count`, in as many threads as there are cores.
+
+    An error, or Ctrl-C, is raised as soon as the others have ended, which they do where they next call `check`.
+    """
+    ended = threading.Event()
+
+    def check() -> None:
+        if ended.is_set():
+            raise CancelledError
+
+    def of_number(number: int) -> R:
+        check()
+        return work(number, check)
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        futures = [pool.submit(of_number, number) for number in range(count)]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:  # Ctrl-C included; if all is done it stops nobody
+            ended.set()
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    if errors:  # the lowest number's, of those that are not ends of others
+        raise next((error for error in errors if not isinstance(error, CancelledError)), errors[0])
+    return [future.result() for future in futures]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import threading
+import time
 import zipfile
 
 import cv2
@@ -15,7 +17,7 @@ import torch
 from mmlphuman import resources
 from mmlphuman.command import run_command
 from mmlphuman.files import read_npz
-from mmlphuman.resources import OutOfMemory, is_out_of_memory, memory_for, require_memory
+from mmlphuman.resources import OutOfMemory, in_threads, is_out_of_memory, memory_for, require_memory
 
 HUGE = 10**15
 
@@ -132,3 +134,28 @@ def test_too_few_open_files_are_raised_or_told(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (16, 16))
     with pytest.raises(ValueError, match="only 16 files may be open .* ulimit -n"):
         resources.require_open_files()
+
+
+def test_an_error_in_one_thread_ends_the_others_and_is_what_is_told(monkeypatch):
+    monkeypatch.setattr(resources, "available_cores", lambda: 3)
+    begun, ended = threading.Barrier(3), []
+
+    def work(number, check):
+        begun.wait(5)
+        if number == 2:
+            raise ValueError("of number 2")
+        try:
+            for _ in range(1000):
+                check()
+                time.sleep(0.005)
+        finally:
+            ended.append(number)
+
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="of number 2"):
+        in_threads(work, 3)
+    assert sorted(ended) == [0, 1] and time.monotonic() - start < 2
+
+
+def test_threads_results_come_in_order():
+    assert in_threads(lambda number, check: (check(), number**2)[1], 5) == [0, 1, 4, 9, 16]

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -31,7 +32,7 @@ from mmlphuman.capture.picture_names import find_picture, is_picture
 from mmlphuman.files import atomic_folder, free_folder
 from mmlphuman.json_file import read_json
 from mmlphuman.preparation.source_pictures import IMAGE_FOLDERS, frames_of
-from mmlphuman.resources import available_cores
+from mmlphuman.resources import available_cores, in_threads
 from mmlphuman.text import one_line
 
 VIDEO_ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv")
@@ -192,13 +193,15 @@ def extract_footage(
     scale: float = 1.0,
     notes: Sequence[str] = (),
     copy: bool = False,
+    more_files: Mapping[str, object] = MappingProxyType({}),
 ) -> Footage:
-    """Writes the new folder `out`. frames: which of the common times; scale: of the pictures, at most 1.
+    """Writes the new folder `out`. frames: which of the common times; scale: of the pictures, at most 1; more_files:
+    what else is to be in it, name -> JSON.
 
     Pictures that exist are linked where nothing has to be changed (copy: copied). Raises ValueError for what cannot be
     used: sizes that are not the calibrated ones, damaged videos, a range without frames.
     """
-    out = free_folder(out, "footage")
+    out = free_folder(out, "--out")
     if not 0 < scale <= 1:
         raise ValueError(f"scale {scale:g}: above 0 and at most 1 is possible")
     if len({source.video is None for source in sources}) > 1:
@@ -219,26 +222,30 @@ def extract_footage(
         all_notes += _length_note(sources, counts)
     count = len(wanted[0])
     with atomic_folder(out) as folder:
-        with (
-            tqdm(total=count * len(sources), desc="pictures", unit="picture", mininterval=2) as bar,
-            ThreadPoolExecutor(available_cores()) as pool,
-        ):
+        with tqdm(total=count * len(sources), desc="pictures", unit="picture", mininterval=2) as bar:
 
-            def extract(index: int) -> tuple[CalibratedCamera, list[str]]:
+            def extract(index: int, check: Callable[[], None]) -> tuple[CalibratedCamera, list[str]]:
+                def step() -> None:
+                    check()
+                    bar.update()
+
                 writer = _Writer(sources[index], folder / "images" / sources[index].camera.name, scale, copy)
                 track = tracks[index]
                 if track is None:
-                    writer.write_pictures(wanted[index], bar)
+                    writer.write_pictures(wanted[index], step)
                 else:
-                    writer.write_video(track, wanted[index], bar)
+                    writer.write_video(track, wanted[index], step)
                 return writer.camera, writer.notes
 
-            for _, camera_notes in (done := list(pool.map(extract, range(len(sources))))):
-                all_notes += [note for note in camera_notes if note not in all_notes]
+            done = in_threads(extract, len(sources))
+        for _, camera_notes in done:
+            all_notes += [note for note in camera_notes if note not in all_notes]
         cameras = tuple(camera for camera, _ in done)
-        (folder / "calibration.json").write_text(json.dumps(calibration_content(cameras), indent=1) + "\n")
         about = {"frames": count, "rate": rate, "notes": all_notes}
-        (folder / "footage.json").write_text(json.dumps(about, indent=1) + "\n")
+        files = {"calibration.json": calibration_content(cameras), "footage.json": about}
+        for name, content in (files | dict(more_files)).items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(json.dumps(content, indent=1) + "\n")
     return Footage(out, cameras, count, rate, tuple(all_notes))
 
 
@@ -367,7 +374,7 @@ class _Writer:
         self._turned: bool | None = None
         folder.mkdir(parents=True)
 
-    def write_video(self, track: _Track, wanted: np.ndarray, bar: tqdm) -> None:
+    def write_video(self, track: _Track, wanted: np.ndarray, step: Callable[[], None]) -> None:
         numbers: dict[int, list[int]] = {}
         for frame, number in enumerate(wanted.tolist()):
             numbers.setdefault(number, []).append(frame)
@@ -377,9 +384,9 @@ class _Writer:
                 stored = _rgb(decoded)
                 shown = np.rot90(stored, decoded.rotation // 90) if decoded.rotation else stored
                 self._write(frame, stored, shown)
-                bar.update()
+                step()
 
-    def write_pictures(self, wanted: np.ndarray, bar: tqdm) -> None:
+    def write_pictures(self, wanted: np.ndarray, step: Callable[[], None]) -> None:
         for frame, number in enumerate(wanted.tolist()):
             path = self._source.pictures[number]
             if frame == 0:
@@ -389,7 +396,7 @@ class _Writer:
                 self._write(frame, *_stored_and_shown(path))
             else:
                 self._link(path, frame)
-            bar.update()
+            step()
 
     def _link(self, path: Path, frame: int) -> None:
         # Told here rather than in the middle of training.
