@@ -5,7 +5,7 @@
         --follow anchors/cam01.json --outlines outlines/cam01           one person through all frames
 
 Stands by itself and imports numpy, cv2 and mediapipe 0.10.21 only, which needs numpy below 2 and so an environment of
-its own (Python 3.9 to 3.12); the package starts it (mmlphuman/fitting/networks.py). Whoever has better networks writes
+its own (Python 3.10 to 3.12); the package starts it (mmlphuman/fitting/networks.py). Whoever has better networks writes
 the same files: COCO-WholeBody JSON (keypoints 17, foot_kpts 6, lefthand_kpts and righthand_kpts 21 each, as x, y,
 confidence), and PNGs of the pictures' names.
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pose2sim==0.10.49", "anny==0.6.2")
 MEDIAPIPE = "mediapipe==0.10.21"
 NETWORKS = ROOT / ".venv-networks"
-PYTHONS = ("3.12", "3.11", "3.10", "3.9")  # that it is made for
+PYTHONS = ("3.12", "3.11", "3.10")  # that it is made for
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
 DEMO = "Pose2Sim/Demo_SinglePerson/"
 WANTED = ("videos/", "calibration/Calib.qca.txt")
