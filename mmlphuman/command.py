@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LESS_MEMORY = "give the machine or container more, or lower num_workers, image_scaling or init_num_gs"
+INTERRUPTED = "interrupted; training goes on with --resume, script/fit_capture.py with the same words"
 RECORDED_PACKAGES = ("torch", "gsplat", "numpy", "smplx", "opencv-python-headless", "opencv-python")
 
 
@@ -75,7 +76,7 @@ def run_command(main: Callable[..., T], *arguments: object) -> T:
         sys.exit(1)
     except KeyboardInterrupt:
         if first:
-            print("interrupted; a training run continues with --resume", file=sys.stderr, flush=True)
+            print(INTERRUPTED, file=sys.stderr, flush=True)
         if one_of_several:
             leave_at_once(130)
         sys.exit(130)

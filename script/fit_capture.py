@@ -12,7 +12,7 @@ in all forms of script/import_capture.py. Started again with the same words it g
 single stages lie in CAPTURE/fit. Landmarks and outlines are found by MediaPipe's networks, which need an environment of
 their own:
 
-    python3 -m venv .venv-networks && .venv-networks/bin/pip install mediapipe==0.10.21     # Python 3.9 to 3.12
+    python3 -m venv .venv-networks && .venv-networks/bin/pip install mediapipe==0.10.21     # Python 3.10 to 3.12
 
 or brought along: --keypoints (COCO-WholeBody or OpenPose JSON) and --masks. The body file is SMPL-X's, or one without a
 licence to sign, by script/make_body.py.
@@ -84,20 +84,35 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    if not args.data_dir.is_dir():
-        raise FileNotFoundError(f"--data_dir {args.data_dir}: no such folder")
-    for flag in ("keypoints", "masks"):
+    for flag in ("data_dir", "keypoints", "masks"):
         folder = getattr(args, flag)
         if folder is not None and not folder.is_dir():
             raise FileNotFoundError(f"--{flag} {folder}: no such folder")
-    for flag in ("scale", "unit"):
-        value = getattr(args, flag)
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"--{flag} {value:g}: a positive factor is needed")
+    if args.calibration is not None and not args.calibration.exists():
+        raise FileNotFoundError(f"--calibration {args.calibration}: no such file or folder")
+    if not args.body.is_file():
+        raise FileNotFoundError(
+            f"--body {args.body}: no such file; give SMPL-X's, or make a body without a licence to sign: "
+            "script/make_body.py"
+        )
+    if not 0 < args.scale <= 1:
+        raise ValueError(f"--scale {args.scale:g}: above 0 and at most 1 is possible")
+    if not (math.isfinite(args.unit) and args.unit > 0):
+        raise ValueError(f"--unit {args.unit:g}: a positive factor is needed")
+    if args.refine:
+        unused = ("calibration", "frames", "person", "masks", "keep_cameras")
+        if given := [name for name in unused if getattr(args, name)]:
+            raise ValueError(f"--{given[0]} says nothing with --refine, which takes the capture as it is")
+
+
+def read_words() -> argparse.Namespace:
+    args = parse_arguments()
+    check_arguments(args)
+    return args
 
 
 if __name__ == "__main__":  # wrong words end here, before torch is loaded, which takes seconds
-    ARGUMENTS = run_command(parse_arguments)
+    ARGUMENTS = run_command(read_words)
 
 from mmlphuman.command import choose_device
 from mmlphuman.fitting.fit_capture import FitRequest, FittedCapture, fit_capture, refine_capture
@@ -105,7 +120,6 @@ from mmlphuman.fitting.footage import frame_range
 
 
 def main(args: argparse.Namespace) -> None:
-    check_arguments(args)
     device = str(choose_device(args.device))
     if args.refine:
         refined = refine_capture(args.data_dir, args.body, args.out, args.keypoints, device, say)

@@ -11,8 +11,10 @@ above) and start again. Once all is done nothing needs OUT/fit any more. What is
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -21,16 +23,21 @@ import numpy as np
 
 from mmlphuman.calibrations.calibration import with_scale
 from mmlphuman.calibrations.forms import read_calibration
+from mmlphuman.capture import thuman4
+from mmlphuman.capture.calibration import calibration_content
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.images import decode_image
+from mmlphuman.capture.layout import CalibratedCamera
 from mmlphuman.capture.poses import read_smpl_params
+from mmlphuman.command import require_writable
 from mmlphuman.files import atomic_folder, atomic_write, free_folder, read_npz
 from mmlphuman.fitting.body_fit import FittedPerson, fit_body
 from mmlphuman.fitting.footage import Footage, extract_footage, find_footage, read_footage
-from mmlphuman.fitting.keypoint_files import notes_on, read_keypoints
+from mmlphuman.fitting.keypoint_files import notes_on, read_keypoints, require_in_pictures
 from mmlphuman.fitting.masks import copy_masks, make_masks
-from mmlphuman.fitting.networks import run_networks
+from mmlphuman.fitting.networks import interpreter_in, run_networks
 from mmlphuman.fitting.observations import LANDMARKS, BodyFit, Landmarks, Points, Rig
+from mmlphuman.fitting.people import torso_length
 from mmlphuman.fitting.posed_body import read_fitted_body
 from mmlphuman.fitting.report import body_in_time, frames_to_show, write_contact_sheet, write_report
 from mmlphuman.fitting.rig import CameraChange, refine_rig
@@ -51,6 +58,21 @@ from mmlphuman.fitting.writing import (
 from mmlphuman.json_file import read_json
 
 FIT = "fit"  # the stages' folder in the capture
+FOOTAGE = "footage"  # there: the pictures, and what was asked for
+REQUEST_FILE = "request.json"
+# Of a request, what may change until one of these results is there: who has been refused does not begin anew.
+FROM_LANDMARKS = ("rig.json", "points.npz", "body.npz")
+CHANGEABLE = {
+    "people": ("person.json", *FROM_LANDMARKS),
+    "keypoints": FROM_LANDMARKS,
+    "unit": FROM_LANDMARKS,
+    "refine_cameras": FROM_LANDMARKS,
+    "masks": ("body.npz",),
+    "body": ("body.npz",),
+}
+
+TORSO, MANY_TIMES = 0.5, 2.5  # metres from the shoulders to the hips; children are smaller, few people larger
+UNITS = (0.001, 0.01, 0.0254, 0.1, 1.0)  # metres
 
 STANDS = 0.8  # cosine between the person and the axis that is taken for up
 
@@ -104,6 +126,8 @@ class FittedCapture:
 def fit_capture(request: FitRequest, say: Say = print) -> FittedCapture:
     """Does all that is not done yet. Raises FileNotFoundError or ValueError, one line, for what cannot be used."""
     read_fitted_body(request.body)  # what is wrong with it is said before the long part
+    if request.keypoints is None or request.masks is None:
+        interpreter_in(request.networks)
     footage = take_footage(request, say)
     notes = list(footage.notes)
     landmarks, outlines, found = take_landmarks(request, footage, say)
@@ -155,7 +179,8 @@ def refine_capture(
     rig = Rig(tuple(cameras), np.zeros(len(cameras)))
     landmarks = None
     if keypoints is not None:
-        landmarks, _ = mend_swaps(read_keypoints(keypoints, [camera.name for camera in cameras], frames), rig)
+        names = [camera.name for camera in cameras]
+        landmarks, _ = mend_swaps(read_keypoints(keypoints, names, range(frames)), rig)
     start = params.poses, params.translations, params.betas
     person = fit_body(body, rig, landmarks, None, layout.find_mask, start, device, say)
     with atomic_folder(out) as folder:
@@ -168,29 +193,57 @@ def refine_capture(
 
 def take_footage(request: FitRequest, say: Say) -> Footage:
     """Pictures at common times, and the cameras as they were given, in OUT/fit/footage."""
-    record = request.out / FIT / "request.json"
-    if record.is_file():
-        earlier = read_json(record)
-        for name, value in request.record().items():
-            if earlier.get(name) != value:
-                raise ValueError(
-                    f"--out {request.out}: was begun with {name} {earlier.get(name)}, now it is {value}; name a new "
-                    "folder, or give the same"
-                )
-    else:
-        free_folder(request.out, "--out")
-    folder = request.out / FIT / "footage"
-    if (folder / "footage.json").is_file():
-        return read_footage(folder)
+    folder = request.out / FIT / FOOTAGE
+    if (folder / REQUEST_FILE).is_file():
+        return _footage_begun(request)
+    free_folder(request.out, "--out")
+    require_writable(Path(os.path.realpath(request.out)).parent, "--out")
     calibration = read_calibration(request.calibration)
     cameras = with_scale(calibration.cameras, request.unit)
     say(f"calibration  {calibration.form}, {len(cameras)} cameras")
     sources, notes = find_footage(request.source, replace(calibration, cameras=cameras))
+    if sources[0].video is None and _lies_in(request.out, sources[0].place.parent):
+        raise ValueError(
+            f"--out {request.out}: lies among the folders of pictures in {sources[0].place.parent}, of which it would "
+            "look like one; name a folder elsewhere"
+        )
     if not calibration.is_metric and request.unit == 1:
         notes.append("the calibration has no metric scale: give --unit, its unit in metres")
-    footage = extract_footage(sources, folder, request.frames, request.scale, notes)
-    _write_json(record, request.record())
-    return footage
+    record = {REQUEST_FILE: request.record()}
+    try:
+        return extract_footage(sources, folder, request.frames, request.scale, notes, more_files=record)
+    finally:
+        for place in (folder.parent, request.out):  # where nothing came, nothing is left
+            with suppress(OSError):
+                place.rmdir()
+
+
+def _lies_in(place: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(place)).parents
+
+
+def _footage_begun(request: FitRequest) -> Footage:
+    """What an earlier start has left. ValueError where other words were said then, on which results depend."""
+    fit_dir, now = request.out / FIT, request.record()
+    record = fit_dir / FOOTAGE / REQUEST_FILE
+    with kept_result(request.out):
+        earlier, footage = read_json(record), read_footage(fit_dir / FOOTAGE)
+        if set(earlier) != set(now):
+            raise ValueError(f"{record}: is damaged or of another version")
+        cameras = with_scale(footage.cameras, request.unit / float(earlier["unit"]))
+    for name, value in now.items():
+        results = CHANGEABLE.get(name, (FOOTAGE,))
+        if earlier[name] != value and any((fit_dir / result).exists() for result in results):
+            raise ValueError(
+                f"--out {request.out}: was begun with {name} {earlier[name]}, now it is {value}; name a new folder, or "
+                "give the same"
+            )
+    if earlier["masks"] != now["masks"]:
+        shutil.rmtree(fit_dir / "masks", ignore_errors=True)  # made of the others
+    if earlier != now:
+        _write_json(fit_dir / FOOTAGE / thuman4.CALIBRATION_FILE, calibration_content(cameras))
+        _write_json(record, now)
+    return replace(footage, cameras=cameras)
 
 
 def take_landmarks(
@@ -204,16 +257,39 @@ def take_landmarks(
         networked = run_networks(footage, request.out / FIT, request.people, request.networks)
         landmarks, outlines, notes = networked.landmarks, networked.outlines, networked.notes
     if request.keypoints is not None:
-        landmarks = read_keypoints(request.keypoints, names, footage.frames, scale=request.scale)
+        landmarks = read_keypoints(request.keypoints, names, _numbers(request, footage), scale=request.scale)
+        require_in_pictures(request.keypoints, landmarks, footage.cameras)
         notes = notes_on(landmarks, names)
+    require_human_size(landmarks, footage.cameras, request.unit)
     return landmarks, outlines, notes
+
+
+def _numbers(request: FitRequest, footage: Footage) -> list[int]:
+    """Of the capture's frames in the source."""
+    first, step = request.frames.start or 0, request.frames.step or 1
+    return list(range(first, first + step * footage.frames, step))
+
+
+def require_human_size(landmarks: Landmarks, cameras: Sequence[CalibratedCamera], unit: float) -> None:
+    """ValueError where the person would be a giant or a dwarf: the rest is judged in metres."""
+    torso = torso_length(cameras, landmarks)
+    if not np.isfinite(torso) or TORSO / MANY_TIMES < torso < TORSO * MANY_TIMES:
+        return
+    factor = unit * TORSO / torso
+    nearest = min(UNITS, key=lambda one: abs(np.log(one / factor)))
+    told = f"{nearest:g}" if abs(np.log(nearest / factor)) < np.log(1.5) else f"{factor:.2g}"
+    raise ValueError(
+        f"the calibration's unit is no metre, the person's trunk would be {torso:.3g} m long; start again with "
+        f"--unit {told}"
+    )
 
 
 def take_masks(
     request: FitRequest, footage: Footage, landmarks: Landmarks, outlines: Path | None
 ) -> tuple[Path, tuple[str, ...]]:
     if request.masks is not None:
-        taken = copy_masks(footage, request.masks, request.out / FIT / "masks")
+        numbers = _numbers(request, footage)
+        taken = copy_masks(footage, request.masks, request.out / FIT / "masks", numbers)
         return taken.folder, taken.notes
     assert outlines is not None, "the networks have drawn them"
     made = make_masks(footage, outlines, landmarks, request.out / FIT / "masks")
@@ -233,12 +309,25 @@ def take_rig(
         refined = refine_rig(landmarks, given, say)
         write_rig(path, refined.rig)
         _write_json(about, {"changes": [asdict(one) for one in refined.changes], "notes": refined.notes})
-    content = read_json(about)
-    return (
-        read_rig(path),
-        tuple(CameraChange(**change) for change in content["changes"]),
-        tuple(content["notes"]),
-    )
+    with kept_result(path):
+        rig, content = read_rig(path), read_json(about)
+        changes = tuple(CameraChange(**change) for change in content["changes"])
+        names = [camera.name for camera in footage.cameras]
+        if not ([c.name for c in rig.cameras] == [c.name for c in changes] == names):
+            raise ValueError(f"{path}: is of other cameras")
+        return rig, changes, tuple(map(str, content["notes"]))
+
+
+@contextmanager
+def kept_result(path: Path) -> Iterator[None]:
+    """What an earlier start has left may have been damaged since: says what to do."""
+    try:
+        yield
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        what = (
+            str(error) if str(path.parent) in str(error) else f"{path}: is damaged"
+        )  # KeyError says a key only
+        raise ValueError(f"{what}; remove {path}, it is made anew then") from error
 
 
 def y_up(rig: Rig, points: Points) -> tuple[Rig, Points, tuple[str, ...]]:
@@ -300,7 +389,13 @@ def take_body(
             np.savez_compressed(file, allow_pickle=False, errors=person.landmark_errors.astype(np.float32))
         _write_json(notes, person.notes)
         write_fit(path, person.fit)  # last: it says that all is there
-    return FittedPerson(read_fit(path), read_npz(errors, ["errors"])["errors"], tuple(read_json(notes)))
+    with kept_result(path):
+        fit, of_landmarks = read_fit(path), read_npz(errors, ["errors"])["errors"]
+        if fit.overlap.shape != (len(rig.cameras), footage.frames) or len(fit.poses) != footage.frames:
+            raise ValueError(f"{path}: is of other frames or cameras")
+        if of_landmarks.shape[:2] != fit.overlap.shape:
+            raise ValueError(f"{errors}: is of other frames or cameras")
+        return FittedPerson(fit, of_landmarks, tuple(map(str, read_json(notes))))
 
 
 def masks_of_body(

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from mmlphuman.capture.layout import CalibratedCamera
 from mmlphuman.files import atomic_write, read_npz
 from mmlphuman.fitting.observations import BODY_LANDMARKS, LANDMARKS, LEFT_HAND, RIGHT_HAND, Landmarks
 from mmlphuman.json_file import numbers, read_json
@@ -32,6 +33,10 @@ WHOLE_BODY = COCO + FEET + FACE + 2 * HAND
 BODY_25 = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11, 19, 20, 21, 22, 23, 24)
 OPENPOSE_COCO = (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)
 FULL_CONFIDENCE = 1.0
+SURE, OUTSIDE = (
+    0.3,
+    0.4,
+)  # confidence; share of landmarks outside the pictures: people who leave them have fewer
 VISIBLE = 2  # COCO's annotations say 0, 1 or 2 where detectors have a confidence
 
 
@@ -67,19 +72,24 @@ Choose = Callable[
 
 
 def read_keypoints(
-    folder: str | Path, names: Sequence[str], frames: int, choose: Choose | None = None, scale: float = 1.0
+    folder: str | Path,
+    names: Sequence[str],
+    frames: Sequence[int],
+    choose: Choose | None = None,
+    scale: float = 1.0,
 ) -> Landmarks:
-    """Of V cameras by name and F frames.
+    """Of V cameras by name and F frames, which have these numbers (rising) in the files.
 
     choose: whom to take where there are several; default: the one who moves on from the frame before, beginning with
     the one seen largest. scale: pixels of the capture's pictures in one of those that the detector saw.
     Raises FileNotFoundError or ValueError, which name file and field.
     """
-    places = np.zeros((len(names), frames, len(LANDMARKS), 2), np.float32)
+    places = np.zeros((len(names), len(frames), len(LANDMARKS), 2), np.float32)
     confidence = np.zeros(places.shape[:3], np.float32)
     for camera, name in enumerate(names):
-        people = read_people(Path(folder), name, frames)
-        for frame, person in enumerate((choose or follow_largest)(camera, people)):
+        people = read_people(Path(folder), name, frames[-1] + 1)
+        persons = (choose or follow_largest)(camera, people)
+        for frame, person in enumerate(persons[number] for number in frames):
             if person is not None:
                 places[camera, frame], confidence[camera, frame] = person.places * scale, person.confidence
     if not confidence.any():
@@ -233,6 +243,22 @@ def _triples(path: Path, person: dict, field: str, counts: tuple[int, ...], scor
     if (points[:, 2] == VISIBLE).any():  # COCO's flags: 1 is marked though hidden
         points = np.column_stack([points[:, :2], points[:, 2] / VISIBLE])
     return points
+
+
+def require_in_pictures(
+    folder: str | Path, landmarks: Landmarks, cameras: Sequence[CalibratedCamera]
+) -> None:
+    """ValueError where a camera's landmarks lie outside its pictures: they are of larger ones, or turned ones."""
+    for camera, places, confidence in zip(cameras, landmarks.places, landmarks.confidence, strict=True):
+        assert camera.image_size is not None, "footage knows its pictures' sizes"
+        seen = places[confidence > SURE]
+        outside = ((seen < 0) | (seen > camera.image_size)).any(-1)
+        if len(seen) and outside.mean() > OUTSIDE:
+            raise ValueError(
+                f"{folder}: {100 * outside.mean():.0f} % of camera '{camera.name}'s keypoints lie outside its pictures "
+                f"({camera.image_size[0]}x{camera.image_size[1]}): found in pictures of another size, or turned ones? "
+                "They are given in pixels of the source's"
+            )
 
 
 def notes_on(landmarks: Landmarks, names: Sequence[str]) -> tuple[str, ...]:

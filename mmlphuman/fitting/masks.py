@@ -16,8 +16,8 @@ Shape letters: H, W height and width of a picture; h, w of a reduced one; N pict
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mmlphuman.capture.images import decode_image
+from mmlphuman.capture.images import MASK_THRESHOLD, decode_image
 from mmlphuman.fitting.footage import ASPECT_TOLERANCE, Footage
 from mmlphuman.fitting.observations import BODY_LANDMARKS, LANDMARKS, LEFT_HAND, RIGHT_HAND, Landmarks
+from mmlphuman.fitting.silhouettes import read_mask
 from mmlphuman.picture_files import write_png
 from mmlphuman.preparation.source_pictures import frames_of
-from mmlphuman.resources import available_cores
+from mmlphuman.resources import in_threads
 from mmlphuman.text import cut_ranges
 
 WORKING_SIDE = 960  # pixels of a picture's longer side at which the cut is made
@@ -54,6 +55,7 @@ CUT_LEVELS = 128  # in which the cut sees the odds; a picture's contrast has 256
 ODDS_MOST = 8.0
 MARGIN = 0.10  # of the person's size, about its box
 EDGE = 3  # pixels of the full picture on both sides, in which the edge is found
+MOST_AREA = 0.9  # of the picture: more is no person
 LEAST_AREA = 2e-4  # of the picture: less is nobody
 LEAST_PART = 0.01  # of the person: smaller pieces are dropped, smaller holes filled if the network sees none
 
@@ -100,12 +102,9 @@ def make_masks(
     outlines, out = Path(outlines), Path(out)
     names = [camera.name for camera in footage.cameras]
     areas = np.zeros((len(names), footage.frames), np.float32)
-    with (
-        tqdm(total=areas.size, desc="masks", unit="picture", mininterval=2) as bar,
-        ThreadPoolExecutor(available_cores()) as pool,
-    ):
+    with tqdm(total=areas.size, desc="masks", unit="picture", mininterval=2) as bar:
 
-        def of_camera(camera: int) -> None:
+        def of_camera(camera: int, check: Callable[[], None]) -> None:
             maker = None
             for frame in range(footage.frames):
                 path = out / names[camera] / f"{frame:08d}.png"
@@ -118,17 +117,20 @@ def make_masks(
                     mask = maker.mask(frame)
                     write_png(path, mask)
                 areas[camera, frame] = (mask > 127).mean()
+                check()
                 bar.update()
 
-        list(pool.map(of_camera, range(len(names))))
+        in_threads(of_camera, len(names))
     return Masks(out, areas, notes_on(areas, names))
 
 
-def copy_masks(footage: Footage, folder: str | Path, out: str | Path) -> Masks:
-    """Somebody else's masks, folder/CAM/ of a picture a frame (white on the person), under the footage's numbers.
+def copy_masks(footage: Footage, folder: str | Path, out: str | Path, numbers: Sequence[int]) -> Masks:
+    """Somebody else's masks, folder/CAM/ of a picture a frame (white on the person, or alpha), under the footage's
+    numbers.
 
-    As many as there are frames are taken in order; else they are numbered as the frames are. Other sizes of the same
-    aspect are scaled; those that are there are kept. Raises ValueError for what is missing or does not fit.
+    numbers: of the frames in the source. As many masks as there are frames are taken in order; else the lowest numbered
+    is that of the source's first frame. Other sizes of the same aspect are scaled; those that are there are kept.
+    Raises ValueError for what is missing or does not fit.
     """
     folder, out = Path(folder), Path(out)
     areas = np.zeros((len(footage.cameras), footage.frames), np.float32)
@@ -136,23 +138,27 @@ def copy_masks(footage: Footage, folder: str | Path, out: str | Path) -> Masks:
         name, size = of_camera.name, of_camera.image_size
         assert size is not None, "footage knows its pictures' sizes"
         found = frames_of(folder / name, name)
-        if len(found) == footage.frames:
-            found = dict(enumerate(found.values()))
-        missing = [frame for frame in range(footage.frames) if frame not in found]
+        first = min(found, default=0)
+        wanted = sorted(found) if len(found) == footage.frames else [first + number for number in numbers]
+        missing = [number for number in wanted if number not in found]
         if missing:
             raise ValueError(
-                f"{folder / name}: {len(found)} masks for {footage.frames} frames; those of frames "
+                f"{folder / name}: {len(found)} masks for {footage.frames} frames; those numbered "
                 f"{cut_ranges(missing)} are missing, give a black picture where nobody is"
             )
-        for frame in range(footage.frames):
+        for frame, number in enumerate(wanted):
             target = out / name / f"{frame:08d}.png"
-            mask = decode_image(target if target.exists() else found[frame], cv2.IMREAD_GRAYSCALE)
+            mask = read_mask(target if target.exists() else found[number])
             if not target.exists():
-                _check_aspect(found[frame], mask, size)
+                _check_aspect(found[number], mask, size)
                 if mask.shape[::-1] != size:
                     mask = _resized(mask, size)
                 write_png(target, mask)
-            areas[camera, frame] = (mask > 127).mean()
+            areas[camera, frame] = (mask > MASK_THRESHOLD).mean()
+    if not areas.any() or (areas > MOST_AREA).mean() > 0.5:
+        shutil.rmtree(out)
+        how = "all masks are black" if not areas.any() else "most masks are white nearly everywhere"
+        raise ValueError(f"{folder}: {how}; the person is white in a mask, all else black")
     return Masks(out, areas, notes_on(areas, [camera.name for camera in footage.cameras]))
 
 

@@ -33,7 +33,7 @@ from mmlphuman.text import one_line
 CHECKOUT = Path(__file__).parents[2]
 PROGRAM = CHECKOUT / "script" / "detect_people.py"
 ENVIRONMENT = CHECKOUT / ".venv-networks"
-INSTALL = "python3.11 -m venv .venv-networks && .venv-networks/bin/pip install mediapipe==0.10.21 (Python 3.9 to 3.12)"
+INSTALL = "python3.11 -m venv .venv-networks && .venv-networks/bin/pip install mediapipe==0.10.21 (Python 3.10 to 3.12)"
 LOOKS = 9  # frames of each camera in which everybody is looked for
 
 
@@ -73,8 +73,8 @@ def run_networks(
     }
     record = out / "person.json"
     notes: tuple[str, ...]
-    if record.is_file() and (earlier := read_json(record)).get("wanted") == wanted:
-        anchors, notes = earlier["anchors"], tuple(earlier["notes"])
+    if record.is_file() and (earlier := _chosen_before(record, wanted)) is not None:
+        anchors, notes = earlier
     else:
         for stale in ("keypoints", "outlines", "survey"):
             if (out / stale).is_dir():
@@ -107,9 +107,20 @@ def run_networks(
         commands.append(_words(footage, name, out / "keypoints") + follow)
     _run_all(environment, commands, "landmarks", footage.frames)
     landmarks, other_notes = without_others(
-        footage.cameras, read_keypoints(out / "keypoints", names, footage.frames)
+        footage.cameras, read_keypoints(out / "keypoints", names, range(footage.frames))
     )
     return Networked(landmarks, out / "outlines", (*notes, *other_notes, *notes_on(landmarks, names)))
+
+
+def _chosen_before(record: Path, wanted: dict) -> tuple[list, tuple[str, ...]] | None:
+    """Anchors and notes of an earlier start that wanted the same; None where it did not, or the file is damaged."""
+    try:
+        earlier = read_json(record)
+        if earlier["wanted"] == wanted and len(earlier["anchors"]) == len(wanted["sizes"]):
+            return earlier["anchors"], tuple(map(str, earlier["notes"]))
+    except (ValueError, KeyError, TypeError):
+        pass
+    return None
 
 
 def _words(footage: Footage, name: str, out: Path) -> list[str]:

@@ -213,6 +213,23 @@ def _grown(scene: _Scene, left: set[tuple[int, int]], members: dict[int, int]) -
     return Group(members, joints, float(np.mean([scene.error(joints, *one) for one in members.items()])))
 
 
+def torso_length(cameras: Sequence[CalibratedCamera], landmarks: Landmarks, looks: int = 9) -> float:
+    """Of one person, in the calibration's unit: median of some frames in which cameras agree; NaN if they never do.
+
+    They agree or not whatever the unit is.
+    """
+    frames = landmarks.confidence.shape[1]
+    lengths = []
+    for frame in np.unique(np.linspace(0, frames - 1, min(looks, frames)).round().astype(int)):
+        seen = [
+            Detection(places[frame], confidence[frame])
+            for places, confidence in zip(landmarks.places, landmarks.confidence, strict=True)
+        ]
+        found = groups_of(cameras, [[Sighting(one, ())] if one.confidence.any() else [] for one in seen])
+        lengths += [found[0].torso] if found else []
+    return float(np.median(lengths)) if lengths else float("nan")
+
+
 def tracks_of(groups: dict[int, list[Group]], rate: float | None) -> list[Track]:
     """One person over time each, the nearest from one look to the next; those with most sightings come first."""
     tracks: list[Track] = []

@@ -101,7 +101,7 @@ def _camera_outlines(
         path = find_mask(view, frame)
         if path is None:
             continue
-        pixels = _read_mask(path)
+        pixels = read_mask(path)
         if pixels.shape != blank.shape:
             raise ValueError(
                 f"{path}: is {pixels.shape[1]}x{pixels.shape[0]}, but camera '{camera.name}' is "
@@ -126,7 +126,7 @@ def _camera_outlines(
     )
 
 
-def _read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path) -> np.ndarray:
     """(H, W) uint8: alpha where the picture has it."""
     pixels = decode_image(path, cv2.IMREAD_UNCHANGED)
     if pixels.ndim == 3:

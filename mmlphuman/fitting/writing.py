@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mmlphuman.body.smplx_model import NUM_BETAS
 from mmlphuman.capture import thuman4
 from mmlphuman.capture.calibration import calibration_content, read_json_calibration
 from mmlphuman.capture.poses import SmplParams, smpl_params_arrays
@@ -124,9 +125,17 @@ def write_fit(path: Path, fit: BodyFit) -> None:
 def read_fit(path: Path) -> BodyFit:
     arrays = _read_fields(path, BodyFit)
     frames = len(arrays["poses"])
-    if arrays["poses"].shape != (frames, POSE_DIM) or arrays["translations"].shape != (frames, 3):
-        raise ValueError(f"{path}: poses must be (F, {POSE_DIM}) and translations (F, 3)")
-    return BodyFit(**arrays)
+    fit = BodyFit(**arrays)
+    shapes = fit.betas.shape, fit.poses.shape, fit.translations.shape, fit.normal_offsets.shape[1:]
+    if shapes != ((NUM_BETAS,), (frames, POSE_DIM), (frames, 3), ()):
+        raise ValueError(
+            f"{path}: betas must be ({NUM_BETAS},), poses (F, {POSE_DIM}), translations (F, 3) and normal_offsets (B,)"
+        )
+    if not all(
+        np.isfinite(part).all() for part in (fit.betas, fit.poses, fit.translations, fit.normal_offsets)
+    ):
+        raise ValueError(f"{path}: holds numbers that are not finite")
+    return fit
 
 
 def _write_fields(path: Path, result: Landmarks | Points | BodyFit) -> None:

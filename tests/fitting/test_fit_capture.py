@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -13,9 +14,20 @@ from mmlphuman.capture.calibration import calibration_content
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.fitting import body_fit
-from mmlphuman.fitting.fit_capture import FitRequest, Renumbering, fit_capture, refine_capture, y_up
+from mmlphuman.fitting.fit_capture import (
+    FitRequest,
+    Renumbering,
+    fit_capture,
+    refine_capture,
+    require_human_size,
+    take_footage,
+    take_landmarks,
+    take_masks,
+    y_up,
+)
 from mmlphuman.fitting.observations import Points, Rig
 from mmlphuman.fitting.silhouettes import draw_silhouette
+from mmlphuman.fitting.writing import read_fit, write_fit
 from tests.fitting.scene import SIZE, make_scene, observed, picture_places, small_body
 
 FRAMES = 4
@@ -165,3 +177,109 @@ def test_whole_frames_that_cameras_were_late_are_numbered_away():
     assert new.shifts == (0, 3, -1, 0)
     with pytest.raises(ValueError, match="no frame was seen by all"):
         Renumbering.of(np.array([0.0, 10.0]), frames)
+
+
+def begun(request_of_all, out, **words):
+    """A request whose footage is taken, and no more."""
+    request = replace(request_of_all, out=out, **words)
+    return request, take_footage(request, quiet)
+
+
+def test_before_results_depend_on_a_word_it_may_change(request_of_all, tmp_path):
+    request, _ = begun(request_of_all, tmp_path / "made")
+    named = replace(request, people=("cam0,0,10,10",), keypoints=None, refine_cameras=False)
+    take_footage(named, quiet)
+    (request.out / "fit" / "person.json").write_text("{}")
+    take_footage(named, quiet)
+    with pytest.raises(ValueError, match=r"begun with people \['cam0,0,10,10'\], now it is \[\]"):
+        take_footage(request, quiet)
+
+
+def test_a_unit_that_comes_later_scales_the_cameras_once(request_of_all, tmp_path):
+    request, first = begun(request_of_all, tmp_path / "made")
+    in_other = replace(request, unit=0.001)
+    for _ in range(2):
+        scaled = take_footage(in_other, quiet)
+        for old, new in zip(first.cameras, scaled.cameras, strict=True):
+            assert np.allclose(new.T, 0.001 * old.T)
+
+
+def test_what_cannot_be_extracted_leaves_nothing_and_can_be_started_again(request_of_all, tmp_path):
+    """All that says what was asked for appears with the pictures, or nothing."""
+    source = tmp_path / "source"
+    shutil.copytree(request_of_all.source, source)
+    broken = source / "cam3" / "00000002.jpg"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:300])
+    request = replace(request_of_all, source=source, out=tmp_path / "made")
+    with pytest.raises(ValueError, match="00000002.jpg"):
+        take_footage(request, quiet)
+    assert not request.out.exists()
+    broken.write_bytes(whole)
+    footage = take_footage(replace(request, frames=slice(0, 3)), quiet)
+    assert footage.frames == 3
+
+
+def test_without_networks_nothing_is_begun(request_of_all, tmp_path):
+    request = replace(request_of_all, out=tmp_path / "made", masks=None)
+    with pytest.raises(FileNotFoundError, match="environment is not there"):
+        fit_capture(request, quiet)
+    assert not request.out.exists()
+
+
+def test_a_capture_among_the_source_s_folders_of_pictures_is_refused(request_of_all):
+    request = replace(request_of_all, out=request_of_all.source / "capture")
+    with pytest.raises(ValueError, match="lies among the folders of pictures"):
+        take_footage(request, quiet)
+    assert not request.out.exists()
+
+
+def test_frames_take_their_own_keypoints_and_masks(request_of_all, scene, tmp_path):
+    request, footage = begun(request_of_all, tmp_path / "made", frames=slice(1, 4, 2))
+    landmarks, outlines, _ = take_landmarks(request, footage, quiet)
+    whole, whole_footage = begun(request_of_all, tmp_path / "whole")
+    of_all = take_landmarks(whole, whole_footage, quiet)[0]
+    assert outlines is None and np.array_equal(landmarks.places, of_all.places[:, [1, 3]])
+    take_masks(request, footage, landmarks, None)
+    for frame, number in enumerate((1, 3)):
+        mask = cv2.imread(str(request.out / f"fit/masks/cam2/{frame:08d}.png"), 0)
+        given = cv2.imread(str(request.masks / f"cam2/m_{number + 7:04d}.png"), 0)
+        assert np.array_equal(mask > 127, given[::2, ::2] > 127)
+
+
+@pytest.mark.parametrize(("unit", "told"), [(0.001, 1000), (0.0254, 1 / 0.0254), (0.01, 100)])
+def test_a_calibration_that_is_not_in_metres_is_told_its_unit(scene, unit, told):
+    landmarks = observed(scene.landmarks, scene.cameras, noise=2.0)
+    require_human_size(landmarks, scene.cameras, 1.0)
+    cameras = [replace(camera, T=told * camera.T) for camera in scene.cameras]
+    with pytest.raises(ValueError, match=f"--unit {unit}$"):
+        require_human_size(landmarks, cameras, 1.0)
+    with pytest.raises(ValueError, match="--unit 1$"):  # the unit was given, and was wrong
+        require_human_size(landmarks, [replace(c, T=unit * c.T) for c in scene.cameras], unit)
+
+
+def test_damaged_results_of_stages_are_told_how_to_mend(request_of_all, made, tmp_path):
+    request = replace(request_of_all, out=tmp_path / "made")
+    for name, content, match in [
+        ("fit/footage/request.json", "{}", "request.json: is damaged.*remove .*made, it is made anew"),
+        ("fit/footage/footage.json", "[]", "footage.json.*remove .*made, it is made anew"),
+        ("fit/rig.json", "{", "rig.json: not readable.*remove .*rig.json, it is made anew"),
+        ("fit/rig_changes.json", '{"changes": [{"name": 1}], "notes": []}', "remove .*rig.json"),
+        ("fit/body_notes.json", "5", "remove .*body.npz"),
+        ("fit/body_errors.npz", "PK", "body_errors.npz.*remove .*body.npz"),
+    ]:
+        shutil.copytree(made.folder, request.out, symlinks=True)
+        (request.out / name).write_text(content)
+        with pytest.raises(ValueError, match=match):
+            fit_capture(request, quiet)
+        shutil.rmtree(request.out)
+    shutil.copytree(made.folder, request.out, symlinks=True)
+    fit = read_fit(request.out / "fit" / "body.npz")
+    for other in (
+        replace(fit, betas=fit.betas[:3]),
+        replace(fit, poses=fit.poses * np.nan),
+        replace(fit, poses=fit.poses[:2], translations=fit.translations[:2]),
+    ):
+        write_fit(request.out / "fit" / "body.npz", other)
+        with pytest.raises(ValueError, match="remove .*body.npz"):
+            fit_capture(request, quiet)

@@ -5,8 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from mmlphuman.fitting.keypoint_files import load_landmarks, notes_on, read_keypoints, save_landmarks
+from mmlphuman.fitting.keypoint_files import (
+    load_landmarks,
+    notes_on,
+    read_keypoints,
+    require_in_pictures,
+    save_landmarks,
+)
 from mmlphuman.fitting.observations import BODY_LANDMARKS, LANDMARKS, LEFT_HAND, RIGHT_HAND, Landmarks
+from tests.fitting.footage_files import ring
 
 BODY, HAND = len(BODY_LANDMARKS), 21
 
@@ -80,14 +87,14 @@ FORMS = {
 def test_a_file_a_frame(tmp_path, form):
     for frame in range(3):
         write(tmp_path / "a" / f"a_{frame:012d}_keypoints.json", FORMS[form](person(frame)))
-    landmarks = read_keypoints(tmp_path, ["a"], 3)
+    landmarks = read_keypoints(tmp_path, ["a"], range(3))
     for frame in range(3):
         check(landmarks, 0, frame, person(frame))
 
 
 def test_seventeen_points_leave_feet_and_hands_unseen(tmp_path):
     write(tmp_path / "a" / "0.json", {"annotations": [{"keypoints": flat(person()[:17])}]})
-    landmarks = read_keypoints(tmp_path, ["a"], 1)
+    landmarks = read_keypoints(tmp_path, ["a"], range(1))
     assert np.allclose(landmarks.places[0, 0, :17], person()[:17, :2], atol=1e-4)
     assert landmarks.confidence[0, 0, :17].all() and not landmarks.confidence[0, 0, 17:].any()
 
@@ -96,7 +103,7 @@ def test_one_file_of_coco_numbers_frames_by_its_images(tmp_path):
     images = [{"id": 90 - frame, "file_name": f"{frame:08d}.jpg"} for frame in range(3)]
     annotations = [coco(person(frame)) | {"image_id": 90 - frame} for frame in (2, 0)]
     write(tmp_path / "a.json", {"images": images, "annotations": annotations})
-    landmarks = read_keypoints(tmp_path, ["a"], 3, scale=0.5)
+    landmarks = read_keypoints(tmp_path, ["a"], range(3), scale=0.5)
     check(landmarks, 0, 0, person(0), 0.5)
     check(landmarks, 0, 2, person(2), 0.5)
     assert not landmarks.confidence[0, 1].any()
@@ -105,21 +112,21 @@ def test_one_file_of_coco_numbers_frames_by_its_images(tmp_path):
 def test_one_file_of_mmpose_counts_from_its_first_frame(tmp_path):
     info = [{"frame_id": frame + 1, "instances": [mmpose(person(frame))]} for frame in range(2)]
     write(tmp_path / "a.json", {"meta_info": {}, "instance_info": info})
-    landmarks = read_keypoints(tmp_path, ["a"], 2)
+    landmarks = read_keypoints(tmp_path, ["a"], range(2))
     check(landmarks, 0, 1, person(1))
 
 
 def test_files_that_do_not_begin_with_0_are_counted_from_the_first(tmp_path):
     for number in (1000, 1001):
         write(tmp_path / "a" / f"{number}.json", FORMS["coco"](person(number - 1000)))
-    check(read_keypoints(tmp_path, ["a"], 2), 0, 1, person(1))
+    check(read_keypoints(tmp_path, ["a"], range(2)), 0, 1, person(1))
 
 
 def test_flags_of_annotations_become_confidences(tmp_path):
     points = person()[:17].copy()
     points[:, 2] = [2, 1, 0] * 5 + [2, 2]
     write(tmp_path / "a" / "0.json", {"annotations": [{"keypoints": flat(points)}]})
-    assert np.array_equal(read_keypoints(tmp_path, ["a"], 1).confidence[0, 0, :17], points[:, 2] / 2)
+    assert np.array_equal(read_keypoints(tmp_path, ["a"], range(1)).confidence[0, 0, :17], points[:, 2] / 2)
 
 
 def test_of_several_people_the_largest_is_followed(tmp_path):
@@ -128,7 +135,7 @@ def test_of_several_people_the_largest_is_followed(tmp_path):
         write(
             tmp_path / "a" / f"{frame}.json", {"people": [openpose(small), openpose(large)][:: (-1) ** frame]}
         )
-    landmarks = read_keypoints(tmp_path, ["a"], 4)
+    landmarks = read_keypoints(tmp_path, ["a"], range(4))
     for frame in range(4):
         check(landmarks, 0, frame, person(5 * frame, 120))
 
@@ -136,7 +143,7 @@ def test_of_several_people_the_largest_is_followed(tmp_path):
 def test_nobody_far_away_stands_in_for_the_one_who_is_followed(tmp_path):
     write(tmp_path / "a" / "0.json", {"people": [openpose(person(0, 120)), openpose(person(900, 60))]})
     write(tmp_path / "a" / "1.json", {"people": [openpose(person(900, 60))]})
-    assert not read_keypoints(tmp_path, ["a"], 2).confidence[0, 1].any()
+    assert not read_keypoints(tmp_path, ["a"], range(2)).confidence[0, 1].any()
 
 
 @pytest.mark.parametrize(
@@ -154,22 +161,22 @@ def test_nobody_far_away_stands_in_for_the_one_who_is_followed(tmp_path):
 def test_what_is_no_person_is_named(tmp_path, content, said):
     write(tmp_path / "a" / "0.json", content)
     with pytest.raises(ValueError, match=said) as error:
-        read_keypoints(tmp_path, ["a"], 1)
+        read_keypoints(tmp_path, ["a"], range(1))
     assert "0.json" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_missing_files_annotations_of_no_frame_and_empty_ones_are_told(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"neither a.json nor a folder a/"):
-        read_keypoints(tmp_path, ["a"], 1)
+        read_keypoints(tmp_path, ["a"], range(1))
     write(
         tmp_path / "a.json",
         {"images": [{"id": 3, "file_name": "0.jpg"}], "annotations": [coco(person()) | {"image_id": 4}]},
     )
     with pytest.raises(ValueError, match="image_id 4"):
-        read_keypoints(tmp_path, ["a"], 1)
+        read_keypoints(tmp_path, ["a"], range(1))
     write(tmp_path / "a.json", {"images": [], "annotations": []})
     with pytest.raises(ValueError, match="no camera hold a person"):
-        read_keypoints(tmp_path, ["a"], 1)
+        read_keypoints(tmp_path, ["a"], range(1))
 
 
 def test_notes_name_cameras_and_frames():
@@ -198,3 +205,14 @@ def test_landmarks_are_saved_and_read(tmp_path):
     np.savez(tmp_path / "l.npz", places=np.zeros((1, 1, 3, 2)), confidence=np.zeros((1, 1, 3)))
     with pytest.raises(ValueError, match=r"l.npz: Landmarks need"):
         load_landmarks(tmp_path / "l.npz")
+
+
+def test_keypoints_of_larger_pictures_are_refused():
+    cameras = ring(2)  # 64 x 48 pixels
+    places = np.tile(np.array([40.0, 30.0], np.float32), (2, 3, len(LANDMARKS), 1))
+    confidence = np.ones(places.shape[:3], np.float32)
+    require_in_pictures("kp", Landmarks(places, confidence), cameras)
+    places[1] *= 2
+    with pytest.raises(ValueError, match=r"'cam02's keypoints lie outside its pictures \(64x48\)"):
+        require_in_pictures("kp", Landmarks(places, confidence), cameras)
+    require_in_pictures("kp", Landmarks(places, 0 * confidence), cameras)

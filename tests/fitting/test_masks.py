@@ -262,9 +262,20 @@ def test_masks_of_somebody_else_are_taken_in_order_and_at_the_pictures_size(scen
                 truths[c, frame].astype(np.uint8) * 255, (320, 400), interpolation=cv2.INTER_NEAREST
             )
             write_png(tmp_path / "own" / camera.name / f"m_{frame + 100:04d}.png", large)
-    result = copy_masks(footage, tmp_path / "own", tmp_path / "masks")
+    result = copy_masks(footage, tmp_path / "own", tmp_path / "masks", range(FRAMES))
     assert all(np.array_equal(read(result, scene, c, 3) > 127, truths[c, 3]) for c in range(2))
     assert np.allclose(result.areas, truths.mean((2, 3)))
     (tmp_path / "own" / "cam02" / "m_0101.png").unlink()
     with pytest.raises(ValueError, match="cam02: 5 masks for 6 frames"):
-        copy_masks(footage, tmp_path / "own", tmp_path / "masks")
+        copy_masks(footage, tmp_path / "own", tmp_path / "masks", range(FRAMES))
+
+
+@pytest.mark.parametrize(("shade", "what"), [(0, "black"), (255, "white")])
+def test_masks_that_show_nobody_are_refused(scene, tmp_path, shade, what):
+    footage = scene[0]
+    for camera in footage.cameras:
+        for frame in range(FRAMES):
+            write_png(tmp_path / f"own/{camera.name}/{frame}.png", np.full((400, 320), shade, np.uint8))
+    with pytest.raises(ValueError, match=f"{what}.*; the person is white"):
+        copy_masks(footage, tmp_path / "own", tmp_path / "masks", range(FRAMES))
+    assert not (tmp_path / "masks").exists()
