@@ -158,9 +158,12 @@ def _run(
     python: Path, words: list[str], running: list[subprocess.Popen], progress: Callable[[float], object]
 ) -> None:
     command = [str(python), str(PROGRAM), *words]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
+    try:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+    except OSError as error:
+        raise ValueError(f"{python}: cannot be run ({error.strerror}); make it anew: {INSTALL}") from error
     running.append(process)
     done, said = 0, []
     assert process.stdout is not None
@@ -173,4 +176,6 @@ def _run(
                 said = [*said[-20:], line]
     if process.returncode:
         errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")] or said[-1:]
-        raise ValueError(f"{PROGRAM.name} failed: {one_line(errors[-1] if errors else process.returncode)}")
+        what = one_line(errors[-1] if errors else process.returncode)
+        hint = f"; {python} is of another environment, make one: {INSTALL}" * ("ModuleNotFoundError" in what)
+        raise ValueError(f"{PROGRAM.name} failed: {what}{hint}")

@@ -164,3 +164,25 @@ def test_mediapipe_finds_nobody_in_an_empty_room_and_names_damaged_pictures(tmp_
     errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, failed.stderr
     assert errors[0].endswith("00000000.png: not a readable picture")
+
+
+def test_an_interpreter_of_another_environment_says_how_to_make_one(tmp_path, environment):
+    shots = footage(tmp_path, environment)
+    python = environment / "bin" / "python"
+    python.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'cv2'\"\nexit 1\n")
+    with pytest.raises(
+        ValueError, match="No module named 'cv2'; .* another environment, make one: .*mediapipe"
+    ):
+        run_networks(shots, tmp_path / "out", environment=environment)
+    python.write_text("#!/nowhere\n")
+    with pytest.raises(ValueError, match="bin/python: cannot be run .*make it anew: .*mediapipe"):
+        run_networks(shots, tmp_path / "out", environment=environment)
+
+
+def test_a_damaged_choice_of_the_person_is_made_again(tmp_path, environment):
+    shots = footage(tmp_path, environment)
+    found = run_networks(shots, tmp_path / "out", environment=environment)
+    for harm in ("{", "[]", json.dumps({"wanted": 5})):
+        (tmp_path / "out" / "person.json").write_text(harm)
+        again = run_networks(shots, tmp_path / "out", environment=environment)
+        assert np.array_equal(again.landmarks.places, found.landmarks.places)
