@@ -403,14 +403,13 @@ def masks_of_body(
 ) -> tuple[Path, tuple[str, ...]]:
     """Once more, now that it is known where the body is: a witness that knows armpits and touching things."""
     body = read_fitted_body(request.body)
-    frames = range(footage.frames)
     faces = body.faces.numpy()
-    posed = [body_in_time(body, fit, frames, float(late)) for late in rig.time_offsets]
+    posed = [body_in_time(body, fit, float(late)) for late in rig.time_offsets]
 
     def silhouette(view: int, frame: int) -> np.ndarray:
         camera = rig.cameras[view]
         assert camera.image_size is not None
-        local = posed[view][frame] @ camera.R.T + camera.T
+        local = posed[view](frame) @ camera.R.T + camera.T
         homogeneous = local @ camera.K.T
         pixels = homogeneous[:, :2] / np.maximum(homogeneous[:, 2:], NEAR)
         return draw_silhouette(pixels, local[:, 2], faces, camera.image_size)

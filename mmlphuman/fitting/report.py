@@ -36,18 +36,26 @@ GAP, LABEL, HEADER = 8, 24, 64  # pixels
 FindImage = Callable[[int, int], Path | None]  # camera, frame -> the picture's file
 
 
-def body_in_time(body: FittedBody, fit: BodyFit, frames: Sequence[int], late: float) -> np.ndarray:
-    """(len(frames), B, 3) float32 vertices in the world when a camera that is `late` took these pictures."""
+def body_in_time(body: FittedBody, fit: BodyFit, late: float) -> Callable[[int], np.ndarray]:
+    """frame -> (B, 3) float32 vertices in the world when a camera that is `late` took that picture.
+
+    Only the joints' transforms are kept: vertices of all frames of a long capture do not fit into memory.
+    """
     betas = torch.from_numpy(fit.betas)
     normals = vertex_normals(body.vertices(betas), body.faces)
     displaced = normals * torch.from_numpy(fit.normal_offsets)[:, None]
     variables = variables_at(fit.poses, fit.translations, fit.betas, "cpu")
-    chosen = list(frames)
     with torch.no_grad():
         state = pose_state(body.frame(displaced), variables)
-        transforms = at_pictures(state.transforms, late)[chosen]
-        moved = at_pictures(variables.translations(), late)[chosen]
-        return (skin(body.weights, transforms, body.vertices(betas, displaced)) + moved[:, None]).numpy()
+        transforms = at_pictures(state.transforms, late)
+        moved = at_pictures(variables.translations(), late)
+        rest = body.vertices(betas, displaced)
+
+    def vertices(frame: int) -> np.ndarray:
+        with torch.no_grad():
+            return (skin(body.weights, transforms[frame, None], rest)[0] + moved[frame]).numpy()
+
+    return vertices
 
 
 def frames_to_show(fit: BodyFit, count: int = SHEET_FRAMES) -> list[int]:
@@ -75,9 +83,9 @@ def write_contact_sheet(
     body = read_fitted_body(body_path)
     rows: list[list[np.ndarray]] = [[] for _ in frames]
     for view in range(len(rig.cameras)):
-        posed = body_in_time(body, fit, frames, float(rig.time_offsets[view]))
-        for row, frame, vertices in zip(rows, frames, posed, strict=True):
-            cell = _cell(rig, view, frame, vertices, body.faces.numpy(), find_image, landmarks)
+        posed = body_in_time(body, fit, float(rig.time_offsets[view]))
+        for row, frame in zip(rows, frames, strict=True):
+            cell = _cell(rig, view, frame, posed(frame), body.faces.numpy(), find_image, landmarks)
             overlap = fit.overlap[view, frame]
             text = f"{rig.cameras[view].name}, frame {frame}" + f": {overlap:.2f}" * bool(
                 np.isfinite(overlap)

@@ -25,7 +25,9 @@ from mmlphuman.fitting.fit_capture import (
     take_masks,
     y_up,
 )
-from mmlphuman.fitting.observations import Points, Rig
+from mmlphuman.fitting.observations import BodyFit, Points, Rig
+from mmlphuman.fitting.posed_body import read_fitted_body
+from mmlphuman.fitting.report import body_in_time
 from mmlphuman.fitting.silhouettes import draw_silhouette
 from mmlphuman.fitting.writing import read_fit, write_fit
 from tests.fitting.scene import SIZE, make_scene, observed, picture_places, small_body
@@ -283,3 +285,17 @@ def test_damaged_results_of_stages_are_told_how_to_mend(request_of_all, made, tm
         write_fit(request.out / "fit" / "body.npz", other)
         with pytest.raises(ValueError, match="remove .*body.npz"):
             fit_capture(request, quiet)
+
+
+def test_the_body_is_posed_a_frame_at_a_time_and_as_the_scene_was(scene, body_path):
+    """Of a camera that is half a frame late it lies between two frames."""
+    betas = scene.motion["betas"].ravel().astype(np.float32)
+    offsets = np.zeros(len(scene.vertices[0]), np.float32)
+    moves = scene.motion["transl"].astype(np.float32)
+    fit = BodyFit(betas, scene.poses, moves, offsets, np.ones((4, FRAMES), np.float32))
+    on_time = body_in_time(read_fitted_body(body_path), fit, 0.0)
+    for frame in range(FRAMES):
+        assert on_time(frame).shape == scene.vertices[frame].shape
+        assert np.abs(on_time(frame) - scene.vertices[frame]).max() < 2e-4
+    between = body_in_time(read_fitted_body(body_path), fit, 0.5)(1)
+    assert np.abs(between - (scene.vertices[1] + scene.vertices[2]) / 2).max() < 2e-4
