@@ -57,7 +57,9 @@ def main() -> None:
     args = parse_arguments()
     if args.every < 1:
         raise ValueError(f"--every {args.every}: 1 or more is needed")
-    if args.out.suffix != ".json":
+    if args.floor is not None and args.floor < 0:
+        raise ValueError(f"--floor {args.floor}: frames are numbered from 0 on")
+    if args.out.suffix != ".json" or args.out.is_dir():
         raise ValueError(f"--out {args.out}: name a file that ends in .json")
     require_writable(args.out.absolute().parent, "--out")
     columns, rows = args.board

