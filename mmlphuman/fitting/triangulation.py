@@ -346,12 +346,18 @@ def _error_notes(points: Points, cameras: Sequence[CalibratedCamera]) -> list[st
     for view, camera in enumerate(cameras):
         _, depth = project(camera, points.places)
         metres = points.errors[view] * depth / np.sqrt(camera.K[0, 0] * camera.K[1, 1])
-        if np.isfinite(metres).any() and np.nanmedian(metres) > NOTED_ERROR:
+        seen = np.isfinite(metres)
+        if seen.any() and (depth[seen] <= 0).mean() > 0.5:
+            notes.append(
+                f"camera '{camera.name}': the person stands behind it; is its calibration camera to world, or another "
+                "camera's?"
+            )
+        elif seen.any() and np.nanmedian(metres) > NOTED_ERROR:
             notes.append(
                 f"camera '{camera.name}': its landmarks lie {100 * np.nanmedian(metres):.1f} cm (median) from where "
                 "the other cameras put them; its calibration or its time may be wrong"
             )
-        elif not np.isfinite(metres).any():
+        elif not seen.any():
             notes.append(
                 f"camera '{camera.name}' has no landmark in common with others; does it see the person?"
             )

@@ -108,3 +108,11 @@ def test_a_turned_camera_is_named(scene):
     cameras = (*scene.cameras[:2], shifted, *scene.cameras[3:])
     notes = triangulate(landmarks, rig(cameras)).notes
     assert any("camera 'cam2'" in note for note in notes)
+
+
+def test_a_camera_with_its_back_to_the_person_is_named(scene):
+    landmarks = observed(scene.landmarks, scene.cameras)
+    camera, half_turn = scene.cameras[1], np.diag([-1.0, 1, -1])
+    away = replace(camera, R=half_turn @ camera.R, T=half_turn @ camera.T)
+    notes = triangulate(landmarks, rig((scene.cameras[0], away, *scene.cameras[2:]))).notes
+    assert any("camera 'cam1': the person stands behind it" in note for note in notes)
