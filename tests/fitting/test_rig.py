@@ -71,6 +71,16 @@ def test_true_cameras_stay(scene):
     assert refined.notes == ()
 
 
+def test_true_cameras_stay_exactly_where_landmarks_err_otherwise_from_each_side(scene):
+    landmarks = late(observed(scene.landmarks, scene.cameras, noise=3.0), [0] * 4)
+    of_side = 4 * np.random.default_rng(4).normal(size=(4, 1, landmarks.places.shape[2], 2))  # in all frames
+    landmarks = replace(landmarks, places=(landmarks.places + of_side).astype(np.float32))
+    refined = refine_rig(landmarks, rig(scene.cameras), quiet)
+    assert refined.rig.cameras == scene.cameras
+    assert all(change.turned < 1e-6 and change.moved < 1e-9 for change in refined.changes)
+    assert all(change.error_after == change.error_before for change in refined.changes)
+
+
 def test_mean_motion_of_all_is_none(scene):
     rng = np.random.default_rng(1)
     landmarks = late(observed(scene.landmarks, scene.cameras, noise=2.0), [0] * 4)
