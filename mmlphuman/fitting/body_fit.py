@@ -59,8 +59,13 @@ POINT_ERROR = 0.015  # metres
 POINT_STAGES = ((1.0, 0.0), (0.2, 0.1), (0.08, 1.0))
 PICTURE_ERROR, PICTURE_LIMIT = 0.015, 0.05  # the same of a landmark in a picture, across the ray
 HAND_WEIGHT = 0.3  # of each of a hand's landmarks: a network errs in all 21 together
-ACCELERATION = 0.006  # metres a frame^2 of a joint
+ACCELERATION = (
+    0.006  # metres a frame^2 of a joint of the body; fingers move with their wrist, and count by angles only
+)
 TURN_CHANGE = np.deg2rad(2.5)  # second difference of a joint's angles
+# So many times as large they cost in proportion, no more as squares: hands at 25 frames a second reach 10 times the
+# usual acceleration, and the landmarks, whose cost has an end, would give way.
+SUDDEN = 1.0
 BETA_SPREAD = 1.5  # people differ more than a body model's ten components say
 OFFSET_SPREAD = 0.02  # metres between a network's landmark and the body's
 HAND_OFFSET_SPREAD = 0.004
@@ -359,6 +364,11 @@ def geman_mcclure(squared: Tensor, error: float, limit: float) -> Tensor:
     return squared / (1 + squared / limit**2) / error**2
 
 
+def pseudo_huber(squared: Tensor, limit: float) -> Tensor:
+    """Squared residual -> the same up to about limit^2, growing as its root from there on."""
+    return 2 * limit**2 * ((1 + squared / limit**2).sqrt() - 1)
+
+
 @dataclass(frozen=True)
 class PosedTerms:
     """What the terms of the fit look at, of one state of the variables."""
@@ -383,9 +393,11 @@ def prior_loss(variables: Variables, state: PosedTerms, prior: PosePrior, smooth
     angles = variables.angles()
     loss = prior.penalty(angles).mean()
     if frames > 2:
+        joints = state.joints[:, : LEFT_FINGERS.start]
         bend = angles[2:] - 2 * angles[1:-1] + angles[:-2]
-        jerk = state.joints[2:] - 2 * state.joints[1:-1] + state.joints[:-2]
-        rough = ((bend / TURN_CHANGE) ** 2).sum() + ((jerk / ACCELERATION) ** 2).sum()
+        swing = joints[2:] - 2 * joints[1:-1] + joints[:-2]
+        rough = pseudo_huber(((bend / TURN_CHANGE) ** 2).sum(-1), SUDDEN).sum()
+        rough = rough + pseudo_huber(((swing / ACCELERATION) ** 2).sum(-1), SUDDEN).sum()
         loss = loss + smooth * rough / frames
     spread = torch.full((len(LANDMARKS), 1), OFFSET_SPREAD, device=angles.device)
     spread[LEFT_HAND.start : RIGHT_HAND.stop] = HAND_OFFSET_SPREAD

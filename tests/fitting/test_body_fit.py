@@ -207,6 +207,20 @@ def test_a_body_is_found_from_noisy_landmarks_and_masks(scene, body_path, fitted
     assert fitted[2].notes == ()
 
 
+def test_hands_that_move_fast_are_followed(body_path, monkeypatch):
+    """Frames so far apart that wrists leave their neighbours' middle by 7 times the usual acceleration, and more."""
+    monkeypatch.setattr(body_fit, "POINT_STEPS", 80)
+    scene = make_scene(body_path, 10, step=5)
+    leaves = np.linalg.norm(scene.joints[2:] - 2 * scene.joints[1:-1] + scene.joints[:-2], axis=-1)[:, 20:22]
+    assert leaves.max() > 7 * body_fit.ACCELERATION
+    found = triangulate(observed(scene.landmarks, scene.cameras, noise=2.0), Rig(scene.cameras, np.zeros(4)))
+    variables = start_from_points(read_fitted_body(body_path), found.points, "cpu")
+    body_fit.fit_points(read_fitted_body(body_path), found.points, variables, progress=quiet)
+    joints = pose_state(read_fitted_body(body_path).frame(), variables).joints.numpy()
+    missed = np.linalg.norm(joints - scene.joints, axis=-1)
+    assert missed[:, 20:22].mean() < 0.02 and missed[:, 20:22].max() < 0.05
+
+
 def test_capture_is_written_whole_and_read_back(scene, body_path, fitted, tmp_path):
     rig, _, person = fitted
     offsets = np.full_like(person.fit.normal_offsets, 0.01)
