@@ -42,9 +42,9 @@ MUCH_TURN, MUCH_MOVE = np.deg2rad(1.5), 0.10  # told as doubtful: this is no dri
 INDEPENDENT_FRAMES = 1.0
 HELD = 1e-4  # frames, in place of LATE where a fraction of a frame is not believed
 BELIEVED = 0.97  # of a camera's error without it, below which a fraction is
-# Networks see a joint elsewhere from each side; cameras that are right would be moved by that (0.3 degrees, 1 cm) for
-# an error hardly less (0.90 to 1.04 times, of loose calibrations' cameras the worst 0.34 and less). So all stay where no
-# camera's error becomes less than this share of what it is without.
+# Networks see a joint elsewhere from each side, and right cameras would be moved by that (0.3 degrees, 1 cm) for
+# landmarks that hardly meet better: errors 0.90 to 1.04 times as large were seen then, with loose calibrations in some
+# cameras 0.26 to 0.68. So all stay where no camera's error becomes less than this share of what it is without.
 MOVED_FOR = 0.85
 MIN_ERROR = 0.003  # metres that landmarks are at least off by
 ROBUST_SCALES = (
