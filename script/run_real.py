@@ -69,14 +69,19 @@ def main() -> None:
     settings = (f"smpl_pkl_path={own_body}",)
     run("train.py", *config, "--data_dir", capture, "--out_dir", model, "--resume", *settings)
     test = ("test.py", "--model_dir", model, "--data_dir", capture)
-    run(*test, "--out_dir", out / "novel_poses", "--test", "--video", 10)
+    run(*test, "--out_dir", out / "novel_poses", "--test")
     trained = ("test.begin_ith_frame=0", f"test.num_frame={TRAINING_FRAMES // 8}", "test.frame_interval=8")
     run(*test, "--out_dir", out / "training_frames", *trained)
+    move = ("test.py", "--model_dir", model, "--test", "--cam_path", 0)
+    run(
+        *(*move, "--out_dir", out / "last_frames", "--pose_path", capture / "smpl_params.npz"),
+        *("--begin", TRAINING_FRAMES, "--count", NOVEL_FRAMES, "--video", 10),
+    )
     motion = out / "motion.npz"
     write_motion(ROOT / motion, ROOT / own_body, ROOT / capture / "smpl_params.npz")
     run(
-        *("test.py", "--model_dir", model, "--out_dir", out / "motion", "--test", "--video", 30),
-        *("--cam_path", 0, "--pose_path", motion, "--up", "z", "--turntable"),
+        *(*move, "--out_dir", out / "motion", "--pose_path", motion, "--up", "z"),
+        *("--turntable", "--video", 30),
     )
 
     scores = {}
