@@ -244,6 +244,18 @@ def free_folder(path: str | Path, flag: str = "--out_dir", hint: str = "") -> Pa
     return place
 
 
+def link_or_copy(source: Path, target: Path, copy: bool = False) -> str:
+    """A link, or where the file system has none (or copies are wanted) a copy; which of the two."""
+    if not copy:
+        try:
+            target.symlink_to(source.resolve())
+            return "link"
+        except (OSError, NotImplementedError):
+            pass
+    shutil.copyfile(source, target)
+    return "copy"
+
+
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A new folder beside `path` to fill; it takes that name when the block ends without an exception, and is gone

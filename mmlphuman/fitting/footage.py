@@ -29,7 +29,7 @@ from mmlphuman.capture.calibration import calibration_content, read_json_calibra
 from mmlphuman.capture.images import decode_image
 from mmlphuman.capture.layout import CalibratedCamera
 from mmlphuman.capture.picture_names import find_picture, is_picture
-from mmlphuman.files import atomic_folder, free_folder
+from mmlphuman.files import atomic_folder, free_folder, link_or_copy
 from mmlphuman.json_file import read_json
 from mmlphuman.preparation.source_pictures import IMAGE_FOLDERS, frames_of
 from mmlphuman.resources import available_cores, in_threads
@@ -407,13 +407,7 @@ class _Writer:
                 f"{self._full_size[0]}x{self._full_size[1]}"
             )
         target = self._folder / f"{frame:08d}{path.suffix.lower()}"
-        if not self._copy:
-            try:
-                target.symlink_to(path.resolve())
-                return
-            except (OSError, NotImplementedError):  # a file system without links
-                pass
-        target.write_bytes(path.read_bytes())
+        link_or_copy(path, target, self._copy)
 
     def _write(self, frame: int, stored: np.ndarray, shown: np.ndarray) -> None:
         if self._turned is None:

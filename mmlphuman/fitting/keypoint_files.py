@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from mmlphuman.capture.layout import CalibratedCamera
-from mmlphuman.files import atomic_write, read_npz
 from mmlphuman.fitting.observations import BODY_LANDMARKS, LANDMARKS, LEFT_HAND, RIGHT_HAND, Landmarks
 from mmlphuman.json_file import numbers, read_json
 from mmlphuman.text import cut_ranges
@@ -285,17 +284,3 @@ def notes_on(landmarks: Landmarks, names: Sequence[str]) -> tuple[str, ...]:
             f"fewer than two cameras see the person in frames {cut_ranges(few.tolist())}: leave them out (--frames)"
         )
     return tuple(notes)
-
-
-def save_landmarks(path: str | Path, landmarks: Landmarks) -> None:
-    with atomic_write(path) as file:
-        np.savez_compressed(file, places=landmarks.places, confidence=landmarks.confidence)
-
-
-def load_landmarks(path: str | Path) -> Landmarks:
-    """Raises FileNotFoundError or ValueError."""
-    arrays = read_npz(path, ("places", "confidence"))
-    try:
-        return Landmarks(arrays["places"].astype(np.float32), arrays["confidence"].astype(np.float32))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error

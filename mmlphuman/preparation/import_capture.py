@@ -25,7 +25,7 @@ from mmlphuman.capture.calibration import calibration_content
 from mmlphuman.capture.images import MASK_THRESHOLD, decode_image, decode_mask
 from mmlphuman.capture.layout import CalibratedCamera
 from mmlphuman.capture.poses import betas_of_capture
-from mmlphuman.files import atomic_folder, free_folder
+from mmlphuman.files import atomic_folder, free_folder, link_or_copy
 from mmlphuman.picture_files import write_png
 from mmlphuman.poses.motion_file import read_motion
 from mmlphuman.preparation.source_pictures import SourcePictures
@@ -232,16 +232,8 @@ def _place_pictures(
 
 
 def _place(source: Path, target: Path, copy: bool) -> str:
-    """A link, or where the file system has none (or copies are wanted) a copy; which of the two."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not copy:
-        try:
-            target.symlink_to(source.resolve())
-            return "link"
-        except (OSError, NotImplementedError):
-            pass  # told in the end
-    shutil.copyfile(source, target)
-    return "copy"
+    return link_or_copy(source, target, copy)
 
 
 def _has_alpha(path: Path) -> bool:

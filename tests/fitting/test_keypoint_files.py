@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from mmlphuman.fitting.keypoint_files import (
-    load_landmarks,
     notes_on,
     read_keypoints,
     require_in_pictures,
-    save_landmarks,
 )
 from mmlphuman.fitting.observations import BODY_LANDMARKS, LANDMARKS, LEFT_HAND, RIGHT_HAND, Landmarks
+from mmlphuman.fitting.writing import read_landmarks, write_landmarks
 from tests.fitting.footage_files import ring
 
 BODY, HAND = len(BODY_LANDMARKS), 21
@@ -197,14 +196,14 @@ def test_landmarks_are_saved_and_read(tmp_path):
     landmarks = Landmarks(
         points[None, None, :, :2].astype(np.float32), points[None, None, :, 2].astype(np.float32)
     )
-    save_landmarks(tmp_path / "l.npz", landmarks)
-    again = load_landmarks(tmp_path / "l.npz")
+    write_landmarks(tmp_path / "l.npz", landmarks)
+    again = read_landmarks(tmp_path / "l.npz")
     assert np.array_equal(again.places, landmarks.places) and np.array_equal(
         again.confidence, landmarks.confidence
     )
     np.savez(tmp_path / "l.npz", places=np.zeros((1, 1, 3, 2)), confidence=np.zeros((1, 1, 3)))
     with pytest.raises(ValueError, match=r"l.npz: Landmarks need"):
-        load_landmarks(tmp_path / "l.npz")
+        read_landmarks(tmp_path / "l.npz")
 
 
 def test_keypoints_of_larger_pictures_are_refused():
