@@ -8,7 +8,7 @@ from pathlib import Path
 from mmlphuman.capture import actorshq, avatarrex, thuman4
 from mmlphuman.capture.layout import CaptureLayout
 
-VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".mts", ".webm")
+VIDEO_ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv")
 READERS = {
     avatarrex.CALIBRATION_FILE: avatarrex.read_avatarrex,
     thuman4.CALIBRATION_FILE: thuman4.read_thuman4,

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from mmlphuman.calibrations.calibration import Calibration
 from mmlphuman.capture.calibration import calibration_content, read_json_calibration
+from mmlphuman.capture.formats import VIDEO_ENDINGS
 from mmlphuman.capture.images import decode_image
 from mmlphuman.capture.layout import CalibratedCamera
 from mmlphuman.capture.picture_names import find_picture, is_picture
@@ -35,7 +36,6 @@ from mmlphuman.preparation.source_pictures import IMAGE_FOLDERS, frames_of
 from mmlphuman.resources import available_cores, in_threads
 from mmlphuman.text import one_line
 
-VIDEO_ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv")
 JPEG_QUALITY = 95
 ASPECT_TOLERANCE = 0.01  # of the two axes' scales, between the calibrated size and the pictures'
 CODEC_BLOCK = 16  # pixels: codecs fill the last block up, and some programs leave the filling on
