@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from mmlphuman.measures.comparison import painted_pair
 from mmlphuman.render.shading import to_bytes, view_colors
-from mmlphuman.types import Cameras, Pose, PosedGaussians
+from mmlphuman.types import Cameras, Pose, PosedGaussians, Render, Sample
 
 if TYPE_CHECKING:
     from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     PoseFrame = Callable[[Pose, bool], PosedGaussians]  # (pose, project), as TrainedAvatar.pose
     # (Gaussians, one camera, background (3,)) -> (H, W, 3) uint8
     DrawFrame = Callable[[PosedGaussians, Cameras, Tensor], Tensor]
+    PaintedPair = Callable[[Render, Sample, Tensor], tuple[Tensor, Tensor, Tensor]]
     Distance = Callable[[Tensor, Tensor], Tensor]  # of pictures (V, H, W, 3): render, target -> ()
 
 
@@ -50,6 +52,15 @@ class Backend:
 
     def stepper(self, pose_avatar: PoseAvatar) -> Callable | None:
         """What makes a training.optimisers.Stepper for what `training_avatar` gave; None: torch.optim steps."""
+        return None
+
+    def painted_pair(self) -> PaintedPair:
+        """Who paints what is compared."""
+        return painted_pair
+
+    def step_recorder(self) -> Callable | None:
+        """Who makes of a training.pose_step.PoseStep and a stepper one that costs the host less: called like the
+        first, it gives the pose's gradients to the second, and returns the loss terms. None: nobody."""
         return None
 
     # Drawing a finished avatar.

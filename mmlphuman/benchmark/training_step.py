@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -205,10 +206,11 @@ class Run:
 
 @contextmanager
 def noted_moments(trainer: Trainer, device: torch.device) -> Iterator[list[Moment]]:
-    """Meanwhile the trainer notes when it begins and ends to pose, to compute losses and to optimise."""
+    """Meanwhile the trainer notes when it begins and ends to pose, to compute losses and to optimise, and starts its
+    kernels one by one: a recorded step has no stages that could be told apart."""
     moments: list[Moment] = []
 
-    def noting(work: Callable) -> Callable:
+    def noting(work: Callable) -> Any:
         def call(*arguments, **named):
             moments.append(moment(device))
             result = work(*arguments, **named)
@@ -217,13 +219,14 @@ def noted_moments(trainer: Trainer, device: torch.device) -> Iterator[list[Momen
 
         return call
 
-    pose_avatar, loss = trainer.pose_avatar, trainer.loss
-    trainer.pose_avatar, trainer.loss = noting(pose_avatar), noting(loss)
+    step, recorded = trainer.pose_step, trainer.recorded_step
+    pose_avatar, loss = step.pose_avatar, step.loss
+    step.pose_avatar, step.loss, trainer.recorded_step = noting(pose_avatar), noting(loss), None
     trainer.optimisers.step = noting(trainer.optimisers.step)
     try:
         yield moments
     finally:
-        trainer.pose_avatar, trainer.loss = pose_avatar, loss
+        step.pose_avatar, step.loss, trainer.recorded_step = pose_avatar, loss, recorded
         del trainer.optimisers.step  # the class's own again
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -21,6 +22,7 @@ from mmlphuman.capture.layout import CaptureLayout, check_lens
 from mmlphuman.capture.picture_names import FolderListing, what_lies_there
 from mmlphuman.capture.poses import SmplParams
 from mmlphuman.config import Config
+from mmlphuman.resources import available_cores
 from mmlphuman.types import Cameras, Sample
 
 SCENE_SCALE_MARGIN = 1.1  # as published
@@ -73,8 +75,10 @@ class CaptureDataset:
         }
         self._views: dict[tuple[int, int], View] = {}
         if in_memory:
-            for pair in tqdm(self.pairs, desc="reading images", disable=None):
-                self._views[pair] = self._read_view(*pair)
+            with ThreadPoolExecutor(available_cores()) as readers:  # decoding leaves Python to others
+                reading = readers.map(lambda pair: self._read_view(*pair), self.pairs)
+                told = tqdm(reading, total=len(self.pairs), desc="reading images", disable=None)
+                self._views = dict(zip(self.pairs, told, strict=True))
 
     @property
     def seen_frames(self) -> list[int]:

@@ -12,10 +12,12 @@ from mmlphuman.gpu.fast_lpips import FastLPIPS
 from mmlphuman.gpu.frame import FrameGraph, RecordedDrawing
 from mmlphuman.gpu.fused_avatar import RecordedAvatar
 from mmlphuman.gpu.kernel_adam import KernelAdam
+from mmlphuman.gpu.painting import painted_pair
+from mmlphuman.gpu.recorded_step import RecordedStep
 from mmlphuman.gpu.tile_pairs import PairFinder
 from mmlphuman.gpu.view_colors import bytes_of, kernel_colors
 from mmlphuman.measures.lpips import LPIPS
-from mmlphuman.plain_backend import Backend
+from mmlphuman.plain_backend import Backend, PaintedPair
 from mmlphuman.types import Cameras, Pose, PosedGaussians
 
 
@@ -30,6 +32,12 @@ class GpuBackend(Backend):
 
     def perceptual_loss(self, lpips: LPIPS) -> FastLPIPS:
         return FastLPIPS(lpips)
+
+    def painted_pair(self) -> PaintedPair:
+        return painted_pair
+
+    def step_recorder(self) -> Callable[..., RecordedStep] | None:
+        return RecordedStep if self.rasterizer == "gsplat" else None
 
     def stepper(self, pose_avatar: RecordedAvatar) -> Callable[..., KernelAdam]:
         return partial(KernelAdam, tables=pose_avatar.fused.tables)

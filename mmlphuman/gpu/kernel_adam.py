@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from mmlphuman.avatar.avatar import ActiveParts, Avatar, AvatarOutput
 from mmlphuman.gpu.interpolation import coefficient, three
-from mmlphuman.gpu.pose_rows import ADDED_TO, BIASES, INPUTS, PoseRows, active_bases, pieces_of_row
+from mmlphuman.gpu.pose_rows import ADDED_TO, BIASES, INPUTS, PoseRow, PoseRows, active_bases, pieces_of_row
 from mmlphuman.gpu.tables import FusedTables
 from mmlphuman.processes import Ranks
 
@@ -179,9 +179,13 @@ class KernelAdam:
 
     def add_pose(self, output: AvatarOutput, active: ActiveParts) -> None:
         """The pose's gradients become a row; a recorded backward pass would write over them."""
-        self.rows.add(pieces_of_row(self.named, output.activations), active)
+        self.add_row(PoseRow.of(pieces_of_row(self.named, output.activations)), active)
         for parameter in self.named.values():
             parameter.grad = None
+
+    def add_row(self, row: PoseRow, active: ActiveParts) -> None:
+        """Of a pose whose gradients nobody else keeps."""
+        self.rows.add(row, active)
 
     @torch.no_grad()
     def step(self) -> Tensor:

@@ -12,6 +12,7 @@ Data path: activations of the forward pass + gradients of the small parameters, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,34 +50,50 @@ def pieces_of_row(parameters: Mapping[str, Tensor], activations: tuple[Tensor, .
     return found
 
 
+@dataclass(frozen=True)
+class PoseRow:
+    """Pieces one after the other."""
+
+    numbers: Tensor  # (F,)
+    layout: dict[str, tuple[int, int]]  # a piece's first number in the row, and how many it has
+
+    @classmethod
+    def of(cls, pieces: Mapping[str, Tensor], numbers: Tensor | None = None) -> PoseRow:
+        """numbers: memory to write to, for a piece that was written there before."""
+        layout, end = {}, 0
+        for name, piece in pieces.items():
+            layout[name] = end, piece.numel()
+            end += piece.numel()
+        parts = [piece.detach().reshape(-1) for piece in pieces.values()]
+        if numbers is None:
+            numbers = torch.empty(end, device=parts[0].device)
+        return cls(torch.cat(parts, out=numbers), layout)
+
+
 class PoseRows:
     """The rows of a step's poses, of all ranks in the order of the poses. A new layout when the schedule switches
     something on."""
 
     def __init__(self, ranks: Ranks, poses: int):
         self.ranks, self.own_poses = ranks, poses // ranks.world
-        self.layout: dict[str, tuple[int, int]] = {}  # a piece's first number in the row, and how many it has
+        self.layout: dict[str, tuple[int, int]] = {}  # of all rows
         self.active: ActiveParts | None = None
         self.rows: Tensor | None = None  # (own poses, ranks, F)
         self.travelling: list[PendingExchange] = []
 
     @torch.no_grad()
-    def add(self, pieces: Mapping[str, Tensor], active: ActiveParts) -> None:
+    def add(self, row: PoseRow, active: ActiveParts) -> None:
         """This rank's next pose of the step; it is on its way to the others while this rank goes on.
 
-        pieces: of `pieces_of_row`. active: what was switched on, the same for all poses of a step.
+        active: what was switched on, the same for all poses of a step.
         """
-        layout, end = {}, 0
-        for name, piece in pieces.items():
-            layout[name] = end, piece.numel()
-            end += piece.numel()
-        if (layout, active) != (self.layout, self.active):
+        if (row.layout, active) != (self.layout, self.active):
             assert not self.travelling, "the poses of a step differ in what is switched on"
-            self.layout, self.active = layout, active
-            device = next(iter(pieces.values())).device
-            self.rows = torch.empty(self.own_poses, self.ranks.world, end, device=device)
+            self.layout, self.active = row.layout, active
+            numbers = row.numbers
+            self.rows = torch.empty(self.own_poses, self.ranks.world, len(numbers), device=numbers.device)
         everyones = self.rows[len(self.travelling)]
-        torch.cat([piece.reshape(-1) for piece in pieces.values()], out=everyones[self.ranks.rank])
+        everyones[self.ranks.rank] = row.numbers
         self.travelling.append(self.ranks.gather_rows(everyones))
 
     def take(self) -> Tensor:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmlphuman.capture.crop import person_box
-from mmlphuman.types import Box
+from mmlphuman.types import Box, Render, Sample
 
 PERCEPTUAL_SIZE = 512  # pixels; side of what the perceptual network sees
 EDGE_WIDTH = 4  # pixels to either side of the mask's edge, scored apart
@@ -40,6 +40,14 @@ def paint(images: Tensor, keep: Tensor, background: Tensor) -> Tensor:
     return torch.where(keep[..., None], images, background.to(images.dtype))
 
 
+def painted_pair(render: Render, sample: Sample, background: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The render and its truth (V, H, W, 3) with background where nothing is to be compared, and the mean of their
+    absolute differences."""
+    truth = paint(sample.images.float() / 255, sample.masks & ~sample.edges, background)
+    image = paint(render.colors.clamp(0, 1), ~sample.edges, background)
+    return image, truth, (image - truth).abs().mean()
+
+
 @dataclass(frozen=True)
 class Square:
     """A square of whole pixels; may reach over the image's border."""
@@ -47,6 +55,10 @@ class Square:
     top: int
     left: int
     size: int
+
+    @property
+    def box(self) -> Box:
+        return Box(self.top, self.top + self.size, self.left, self.left + self.size)
 
 
 def box_square(box: Box) -> Square:
@@ -92,16 +104,15 @@ def random_patch(
     return Square(square.top + down, square.left + right, patch)
 
 
-def crop_square(image: Tensor, square: Square, background: Tensor) -> Tensor:
-    """(H, W, 3) -> (size, size, 3); what lies outside the image is background (3,)."""
-    height, width = image.shape[:2]
-    bottom, right = square.top + square.size, square.left + square.size
-    inside = image[max(square.top, 0) : max(bottom, 0), max(square.left, 0) : max(right, 0)]
-    if inside.shape[:2] == (square.size, square.size):
+def crop_box(image: Tensor, box: Box, background: Tensor) -> Tensor:
+    """(H, W, 3) -> what of it lies in the box; what lies outside the image is background (3,)."""
+    inside = image[max(box.top, 0) : max(box.bottom, 0), max(box.left, 0) : max(box.right, 0)]
+    size = box.bottom - box.top, box.right - box.left
+    if inside.shape[:2] == size:
         return inside
-    canvas = background.to(image.dtype).expand(square.size, square.size, 3).clone()
-    rows = slice(max(-square.top, 0), max(-square.top, 0) + inside.shape[0])
-    columns = slice(max(-square.left, 0), max(-square.left, 0) + inside.shape[1])
+    canvas = background.to(image.dtype).expand(*size, 3).clone()
+    rows = slice(max(-box.top, 0), max(-box.top, 0) + inside.shape[0])
+    columns = slice(max(-box.left, 0), max(-box.left, 0) + inside.shape[1])
     canvas[rows, columns] = inside
     return canvas
 
@@ -127,30 +138,25 @@ def person_crops(
     """(V, H, W, 3) and a square for each view -> (V, size, size, 3), the input of the perceptual network."""
     assert len(squares) == len(images), f"{len(squares)} squares for {len(images)} images"
     crops = [
-        resize_square(crop_square(image, square, background), size)
+        resize_square(crop_box(image, square.box, background), size)
         for image, square in zip(images, squares, strict=True)
     ]
     return torch.stack(crops)
 
 
 def _gaussian_blur(maps: Tensor) -> Tensor:
-    """(M, H, W) -> (M, H, W): SSIM's window, first along rows, then along columns; borders mirrored."""
+    """(M, H, W) -> (M, H - 10, W - 10): SSIM's window, first along rows, then along columns."""
     count = maps.shape[0]
     offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, device=maps.device, dtype=maps.dtype)
     window = torch.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
     window = window / window.sum()
-    padded = F.pad(maps[None], (SSIM_RADIUS,) * 4, mode="reflect")
-    along_rows = F.conv2d(padded, window.view(1, 1, 1, -1).expand(count, 1, 1, -1), groups=count)
+    along_rows = F.conv2d(maps[None], window.view(1, 1, 1, -1).expand(count, 1, 1, -1), groups=count)
     return F.conv2d(along_rows, window.view(1, 1, -1, 1).expand(count, 1, -1, 1), groups=count)[0]
 
 
-def ssim(images_a: Tensor, images_b: Tensor) -> Tensor:
-    """Mean structural similarity of (V, H, W, 3) images in [0, 1]: a scalar, 1 for equal images.
-
-    Gaussian window 11, sigma 1.5, data range 1. Borders are mirrored without repeating the border pixel, and
-    the mean runs over every pixel and channel, border included: torchmetrics' rule. Gradients flow to both.
-    H and W must exceed the window's radius (5).
-    """
+def ssim_map(images_a: Tensor, images_b: Tensor) -> Tensor:
+    """Structural similarity of (V, H, W, 3) images in [0, 1] wherever the whole window lies in the image:
+    (V, 3, H - 10, W - 10), 1 where they are equal. Gaussian window 11, sigma 1.5, data range 1."""
     assert images_a.shape == images_b.shape, f"{tuple(images_a.shape)} against {tuple(images_b.shape)}"
     a, b = (images.permute(0, 3, 1, 2).flatten(0, 1) for images in (images_a, images_b))
     mean_b = _gaussian_blur(b)  # by itself: with a constant target this costs no backward pass
@@ -159,4 +165,17 @@ def ssim(images_a: Tensor, images_b: Tensor) -> Tensor:
     means_squared, means_product = mean_a * mean_a + mean_b * mean_b, mean_a * mean_b
     luminance = (2 * means_product + SSIM_C1) / (means_squared + SSIM_C1)
     structure = (2 * (product - means_product) + SSIM_C2) / (squares - means_squared + SSIM_C2)
-    return (luminance * structure).mean()
+    return (luminance * structure).unflatten(0, (len(images_a), -1))
+
+
+def ssim(images_a: Tensor, images_b: Tensor) -> Tensor:
+    """Mean structural similarity of (V, H, W, 3) images in [0, 1]: a scalar, 1 for equal images.
+
+    Borders are mirrored without repeating the border pixel, and the mean runs over every pixel and channel, border
+    included: torchmetrics' rule. Gradients flow to both. H and W must exceed the window's radius (5).
+    """
+    mirrored = (
+        F.pad(images.permute(0, 3, 1, 2), (SSIM_RADIUS,) * 4, mode="reflect").permute(0, 2, 3, 1)
+        for images in (images_a, images_b)
+    )
+    return ssim_map(*mirrored).mean()

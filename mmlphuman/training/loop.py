@@ -22,12 +22,12 @@ from mmlphuman.capture.loader import SampleStream
 from mmlphuman.capture.sampler import EndlessSampler
 from mmlphuman.config import Config
 from mmlphuman.processes import ErrorOfAll, Ranks
-from mmlphuman.render.rasterize import rasterize
 from mmlphuman.training.checkpoint import save_checkpoint, unsaved
 from mmlphuman.training.guarding import Diverged, Logged, LossGuard, Preemption, StepNumbers, recover
-from mmlphuman.training.losses import Losses, TrainingLoss, choose_crops
+from mmlphuman.training.losses import TrainingLoss, choose_crops
 from mmlphuman.training.monitor import Monitor, NoMonitor, TrainingClock
 from mmlphuman.training.optimisers import Optimisers
+from mmlphuman.training.pose_step import PoseStep
 from mmlphuman.training.refinement import Refinement
 from mmlphuman.training.run_setup import Scene
 from mmlphuman.types import Pose, PosedGaussians, Sample
@@ -76,17 +76,26 @@ class Trainer:
         self.backend = choose_backend(config.rasterizer, config.kernels, device)
         self.avatar = scene.avatar.to(device)
         self.ranks.broadcast(self.avatar.state_dict().values())  # exactly equal, whatever computed them
-        self.pose_avatar = self.backend.training_avatar(self.avatar)
-        self.find_pairs = self.backend.pair_finder()
-        stepper = self.backend.stepper(self.pose_avatar)
+        pose_avatar = self.backend.training_avatar(self.avatar)
+        stepper = self.backend.stepper(pose_avatar)
         self.optimisers = Optimisers(
             self.avatar, config, scene.training.scene_scale(), stepper, self.ranks, self.poses_per_step
         )
         self.refinement = Refinement(config, scene.training, device)
-        self.share_of_mean = torch.tensor(1 / self.poses_per_step, device=device)  # that a pose's loss has
         if lpips is not None:
             lpips = self.backend.perceptual_loss(lpips.to(device))
-        self.loss: Callable[..., Losses] = TrainingLoss(config, lpips)
+        self.pose_step = PoseStep(
+            self.avatar,
+            pose_avatar,
+            self.backend,
+            self.backend.pair_finder(),
+            TrainingLoss(config, lpips, self.backend.painted_pair()),
+            self.refinement,
+            share_of_mean=torch.tensor(1 / self.poses_per_step, device=device),
+        )
+        # What is learnt of poses and cameras is a row for each frame, which is chosen by the host.
+        recording = None if self.refinement.learns else self.backend.step_recorder()
+        self.recorded_step = recording and recording(self.pose_step, self.optimisers.stepper)
         self.draws = torch.Generator().manual_seed(config.seed)  # backgrounds and patches
         sampler = EndlessSampler(scene.training.pairs, config.views_per_pose, config.seed)
         self.stream = SampleStream(
@@ -127,7 +136,7 @@ class Trainer:
 
         def pose_now(pose: Pose, project: bool) -> PosedGaussians:
             pose = pose.to(self.device, non_blocking=True)
-            return self.pose_avatar(pose, now.active, now.features(pose, project)).posed
+            return self.pose_step.pose_avatar(pose, now.active, now.features(pose, project)).posed
 
         return replace(now, poser=pose_now)
 
@@ -268,14 +277,9 @@ class Trainer:
         drawn = torch.rand(3, generator=self.draws)
         background = drawn.to(self.device, non_blocking=True) if config.random_background else self.background
         sample = sample.to(self.device, non_blocking=True)
-
-        active = active_parts(config, self.iteration)
-        output = self.pose_avatar(self.refinement.pose(sample), active)
-        render = rasterize(output.posed, sample.cameras, background, self.backend, self.find_pairs)
-        render = self.refinement.seen_by(sample.camera_ids, render, background)
-        losses = self.loss(
-            self.iteration, sample, render, output, self.avatar.control_neighbours, background, crops
-        )
-        self.refinement.with_penalty(losses.total, sample.frame).backward(self.share_of_mean)
-        self.optimisers.add_pose(output, active)
-        return losses.terms
+        now = self.iteration, sample, crops, background, active_parts(config, self.iteration)
+        if self.recorded_step is not None:
+            return self.recorded_step(*now)
+        output, terms = self.pose_step(*now)
+        self.optimisers.add_pose(output, now[-1])
+        return terms

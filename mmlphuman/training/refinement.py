@@ -297,6 +297,10 @@ class Refinement:
         if config.refine_camera_colors:
             self.colors = CameraColors(dataset.camera_ids, device)
 
+    @property
+    def learns(self) -> bool:
+        return self.poses is not None or self.colors is not None
+
     def pose(self, sample: Sample) -> Pose:
         """To draw a training sample."""
         return sample.pose if self.poses is None else self.poses.pose(sample)

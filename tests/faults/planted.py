@@ -229,7 +229,7 @@ FAULTS = (
     Fault(POSE_SPACE, "unmoved components may move", "MIN_SIGMA = 1e-6", "MIN_SIGMA = 1e-1"),
     Fault(POSE_SPACE, "chord of an angle", "(chord / 8)", "(chord / 4)"),
     Fault(POSE_SPACE, "mean instead of root mean square", ".square().mean(1).sqrt().min()", ".mean(1).min()"),
-    Fault(SAMPLING, "radius a quarter too small", "SATURATED_DENSITY = 0.7", "SATURATED_DENSITY = 0.35"),
+    Fault(SAMPLING, "radius a quarter too small", "DENSITY = 0.549", "DENSITY = 0.27"),
     Fault(SAMPLING, "points beside their triangle", "outside = u + v > 1", "outside = u + v > 2"),
     Fault(SAMPLING, "a wrong edge of the triangle", "v * (c - a)", "v * (c - b)"),
     Fault(SAMPLING, "corners' shares exchanged", "[1 - u - v, u, v]", "[1 - u - v, v, u]"),

@@ -13,7 +13,7 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
 from mmlphuman.body.kinematics import rotation_matrices
 from mmlphuman.config import default_config
-from mmlphuman.gpu.pose_rows import PoseRows, pieces_of_row
+from mmlphuman.gpu.pose_rows import PoseRow, PoseRows, pieces_of_row
 from mmlphuman.processes import Ranks
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import view_colors
@@ -69,7 +69,7 @@ def gradients_of(avatar, activations, active) -> dict[str, torch.Tensor | None]:
     if not activations:
         return found
     row = PoseRows(Ranks(avatar.xyz.device), 1)
-    row.add(pieces_of_row(dict(avatar.named_parameters()), activations), active)
+    row.add(PoseRow.of(pieces_of_row(dict(avatar.named_parameters()), activations)), active)
     row.take()
     return found | all_gradients(avatar, row)
 

@@ -53,7 +53,7 @@ def test_two_poses_by_recorded_work_give_the_mean_of_their_gradients(subject, tm
 
     trainer.draws.set_state(draws)
     trainer.poses_per_step = 2
-    trainer.share_of_mean = torch.tensor(0.5, device="cuda")
+    trainer.pose_step.share_of_mean.fill_(0.5)  # where recordings read it
     trainer.optimisers.stepper.rows = PoseRows(trainer.ranks, 2)
     seen = []
 

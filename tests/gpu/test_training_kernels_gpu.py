@@ -8,7 +8,7 @@ import torch
 
 from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.config import default_config
-from mmlphuman.gpu.pose_rows import pieces_of_row
+from mmlphuman.gpu.pose_rows import PoseRow, pieces_of_row
 from mmlphuman.measures.lpips import LPIPS
 from mmlphuman.processes import Ranks
 from mmlphuman.training.optimisers import Optimisers
@@ -128,7 +128,7 @@ def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(avatar_of_each_met
     coefficients = f"inputs.{len(avatar.bank.weights)}"
     of_light = () if avatar.light is None else ("light.coefficients",)
     for broken in (None, "sh0", "bank.biases.2", "inputs.0", coefficients, "control_offsets", *of_light):
-        optimisers.stepper.rows.add(pieces, ActiveParts())
+        optimisers.stepper.rows.add(PoseRow.of(pieces), ActiveParts())
         if broken:
             begin, count = optimisers.stepper.rows.layout[broken]
             optimisers.stepper.rows.rows[0, 0, begin + count // 2] = torch.nan

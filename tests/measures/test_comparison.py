@@ -8,7 +8,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from mmlphuman.measures.comparison import (
     Square,
-    crop_square,
+    crop_box,
     mask_square,
     paint,
     person_crops,
@@ -58,7 +58,7 @@ def test_mask_square_reaches_over_the_border_and_takes_the_whole_image_for_no_pe
 )
 def test_crop_equals_pixel_by_pixel_copy(square):
     image, background = random_images(10, 12, 3), torch.tensor([0.1, 0.5, 0.9])
-    crop = crop_square(image, square, background)
+    crop = crop_box(image, square.box, background)
     assert crop.shape == (square.size, square.size, 3)
     for row in range(square.size):
         for column in range(square.size):

@@ -9,7 +9,7 @@ import torch
 from mmlphuman.config import FORMERLY
 from mmlphuman.model_folder import list_checkpoints, load_avatar, newest_checkpoint
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.training import loop
+from mmlphuman.training import loop, pose_step
 from mmlphuman.training.guarding import NonFiniteError
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.losses import choose_crops
@@ -197,7 +197,7 @@ def test_patches_begin_at_their_iteration_and_backgrounds_are_drawn_or_configure
         return rasterize(gaussians, cameras, background, *others)
 
     monkeypatch.setattr(loop, "choose_crops", choose)
-    monkeypatch.setattr(loop, "rasterize", draw)
+    monkeypatch.setattr(pose_step, "rasterize", draw)
     config = replace(tiny_config, iteration_lpips_random_patch=3, background=[0.1, 0.2, 0.7])
     for random in (True, False):
         trainer = fresh(replace(config, random_background=random), capture)

@@ -165,8 +165,10 @@ def test_ssim_sees_the_person_s_box_and_eight_pixels_about_it(sample):
     colors = torch.rand(1, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(1))
     term = losses_of(default_config(lambda_ssim=1.0), sample, colors).terms["ssim"]
     truth = torch.where(sample.masks[..., None], sample.images / 255, torch.tensor([0.2, 0.5, 0.7]))
-    window = (each[:, 12:48, 17:43].permute(0, 3, 1, 2) for each in (colors, truth))
-    expected = 1 - structural_similarity_index_measure(*window, data_range=1.0)
+    pair = (each.permute(0, 3, 1, 2) for each in (colors, truth))
+    _, everywhere = structural_similarity_index_measure(*pair, data_range=1.0, return_full_image=True)
+    assert everywhere.shape == (1, 3, SIZE, SIZE)
+    expected = 1 - everywhere[..., 12:48, 17:43].mean()
     assert term.item() == pytest.approx(expected.item(), abs=1e-4)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from mmlphuman.avatar.avatar import ActiveParts
 from mmlphuman.avatar.pose_inputs import inputs_of
-from mmlphuman.gpu.pose_rows import PoseRows, pieces_of_row
+from mmlphuman.gpu.pose_rows import PoseRow, PoseRows, pieces_of_row
 from mmlphuman.processes import Ranks
 from tests.builders import random_loss, random_pose, randomise, small_avatar
 from tests.local_processes import run_all
@@ -69,7 +69,7 @@ def test_gradients_of_several_poses_follow_from_their_rows(avatar, name):
             for part, parameter in avatar.named_parameters():
                 if parameter.grad is not None:
                     sums[part] = sums.get(part, 0) + parameter.grad
-            poses.add(without_large(pieces), active)
+            poses.add(PoseRow.of(without_large(pieces)), active)
         poses.take()
     ours = all_gradients(avatar, poses)
     for part, gradient in sums.items():
@@ -84,12 +84,8 @@ def test_gradients_of_several_poses_follow_from_their_rows(avatar, name):
 
 def test_rows_are_small(avatar):
     poses = PoseRows(Ranks(CPU), 1)
-    poses.add(
-        without_large(
-            pieces_of_row(dict(avatar.named_parameters()), gradients_of_pose(avatar, 0, ActiveParts()))
-        ),
-        ActiveParts(),
-    )
+    pieces = pieces_of_row(dict(avatar.named_parameters()), gradients_of_pose(avatar, 0, ActiveParts()))
+    poses.add(PoseRow.of(without_large(pieces)), ActiveParts())
     assert poses.take().numel() < 0.1 * sum(parameter.numel() for parameter in avatar.parameters())
 
 
@@ -103,13 +99,13 @@ def test_all_ranks_get_all_rows_in_the_order_of_the_poses(avatar, tmp_path):
     }
     alone = PoseRows(Ranks(CPU), 4)
     for pieces in given.values():
-        alone.add(pieces, active)
+        alone.add(PoseRow.of(pieces), active)
     torch.save(alone.take(), tmp_path / "alone.pt")
 
     def work(ranks: Ranks, given) -> None:
         poses = PoseRows(ranks, 4)
         for seed in range(ranks.rank, 4, ranks.world):
-            poses.add(given[seed], active)
+            poses.add(PoseRow.of(given[seed]), active)
         assert torch.equal(poses.take(), torch.load(tmp_path / "alone.pt"))
 
     run_all(2, partial(work, given=given), tmp_path)
@@ -117,8 +113,8 @@ def test_all_ranks_get_all_rows_in_the_order_of_the_poses(avatar, tmp_path):
 
 def test_poses_of_a_step_have_the_same_parts_on_and_all_must_be_there(avatar):
     poses, pieces = PoseRows(Ranks(CPU), 2), {"sh0": torch.ones(3)}
-    poses.add(pieces, ActiveParts())
+    poses.add(PoseRow.of(pieces), ActiveParts())
     with pytest.raises(AssertionError, match="rows of all poses"):
         poses.take()
     with pytest.raises(AssertionError, match="differ in what is switched on"):
-        poses.add(pieces, ActiveParts(sh1=False))
+        poses.add(PoseRow.of(pieces), ActiveParts(sh1=False))

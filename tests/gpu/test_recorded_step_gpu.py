@@ -1,0 +1,143 @@
+"""A recorded step gives the gradients and loss terms of one that is not, whatever the sample's size."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mmlphuman.avatar.avatar import ActiveParts
+from mmlphuman.benchmark.subject import untrained_subject
+from mmlphuman.benchmark.training_step import make_trainer, training_capture
+from mmlphuman.body.smplx_model import load_body
+from mmlphuman.config import default_config
+from mmlphuman.measures import comparison
+from mmlphuman.synthetic.motion import BETAS, make_motion
+from mmlphuman.training.losses import choose_crops
+from mmlphuman.types import Render, Sample
+from tests.outer_products import all_gradients
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="records CUDA graphs")
+
+
+def test_painting_in_one_pass_equals_the_plain_one(device):
+    from mmlphuman.gpu.painting import painted_pair
+
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 21, 30)
+    colors = 2 * torch.rand(*shape, 3, generator=generator) - 0.5  # outside [0, 1] too, where nothing pulls
+    images = torch.randint(0, 256, (*shape, 3), generator=generator, dtype=torch.uint8)
+    masks, edges = (torch.rand(shape, generator=generator) > 0.5 for _ in range(2))
+    background, weights = torch.rand(3, generator=generator), torch.rand(*shape, 3, generator=generator)
+    sample = Sample(0, (0, 1), None, None, images, masks, edges).to(device)
+    found = []
+    for paint in (comparison.painted_pair, painted_pair):
+        leaf = colors.to(device).requires_grad_()
+        image, truth, mean = paint(Render(leaf, torch.zeros(shape)), sample, background.to(device))
+        ((image * weights.to(device)).sum() + 5000 * mean).backward()
+        found.append((image.detach(), truth, mean.detach(), leaf.grad))
+    for plain, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+    assert (leaf.grad == 0).any() and (leaf.grad != 0).any()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="what it calls needs Triton on a GPU")
+@pytest.mark.parametrize("size", [63, 64, 400, 513, 1500, 2048])
+def test_sizes_are_rounded_up_by_a_quarter_at_most(size):
+    from mmlphuman.gpu.recorded_step import SMALLEST_GRANULE, rounded
+
+    assert size <= rounded(size) <= max(1.25 * size, SMALLEST_GRANULE * -(-size // SMALLEST_GRANULE))
+
+
+@pytest.fixture(scope="module")
+def subject(synthetic_body, tmp_path_factory):
+    config = default_config(
+        init_num_gs=2000, num_verts=200, num_features=8, weight_volume_resolution=16, lambda_ssim=0.1,
+        edge_radius=1, random_background=False,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("motion") / "smpl_params.npz"
+    joints = load_body(synthetic_body, BETAS[0]).joints.double().numpy()
+    np.savez(path, **make_motion(joints, 40, 0, 0))
+    return untrained_subject(config, synthetic_body, path, (384, 512), torch.device("cuda"))
+
+
+def narrower(sample: Sample, columns: int) -> Sample:
+    """The same sample without its last columns."""
+    cameras = replace(sample.cameras, width=sample.cameras.width - columns)
+    kept = slice(0, cameras.width)
+    persons = tuple(replace(box, right=min(box.right, cameras.width)) for box in sample.persons)
+    return replace(
+        sample, cameras=cameras, images=sample.images[:, :, kept].contiguous(), persons=persons,
+        masks=sample.masks[:, :, kept].contiguous(), edges=sample.edges[:, :, kept].contiguous(),
+    )  # fmt: skip
+
+
+@needs_gpu
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_recorded_step_equals_one_that_is_not(subject, tmp_path, views):
+    """New sizes, known ones, and the schedule's parts; each several times, that all ways are taken."""
+    dataset = training_capture(subject, tmp_path, edge_radius=1)
+    trainer = make_trainer(subject, dataset, "auto", views)
+    recorded, stepper = trainer.recorded_step, trainer.optimisers.stepper
+    assert recorded is not None and stepper is not None
+    samples = [trainer.next_samples()[0] for _ in range(2)]
+    samples += [narrower(sample, 5) for sample in samples]
+    generator, background = torch.Generator().manual_seed(0), torch.tensor([0.2, 0.5, 0.9], device="cuda")
+    for active in (ActiveParts(), ActiveParts(sh1=False), ActiveParts()):
+        for sample in (*samples, *samples):
+            crops = choose_crops(sample, False, generator)
+            found = []
+            for way in (trainer.pose_step, recorded):
+                result = way(trainer.iteration, sample, crops, background, active)
+                if way is not recorded:
+                    output, terms = result
+                    stepper.add_pose(output, active)
+                else:
+                    terms = result
+                stepper.rows.take()
+                terms = {name: float(term) for name, term in terms.items()}
+                found.append((terms, all_gradients(trainer.avatar, stepper.rows)))
+            (terms, plain), (our_terms, ours) = found
+            assert our_terms == pytest.approx(terms, rel=2e-3)
+            assert ours.keys() == plain.keys()
+            for name, gradient in plain.items():
+                # gsplat adds in no fixed order, LPIPS's network computes in bfloat16
+                assert (ours[name] - gradient).abs().max() <= 0.02 * gradient.abs().max() + 1e-12, name
+    assert any(recording.graph is not None for recording in recorded.recordings.values())
+    assert len(recorded.recordings) == 1, "5 columns less fit where 5 more were"
+
+
+@needs_gpu
+def test_a_picture_that_outgrows_its_recording_is_recorded_anew(subject, tmp_path):
+    dataset = training_capture(subject, tmp_path, edge_radius=1)
+    trainer = make_trainer(subject, dataset, "auto", 1)
+    for _ in range(3):
+        trainer.step(*trainer.next_samples())
+    (recording,) = trainer.recorded_step.recordings.values()
+    first, room = recording.graph, recording.room
+    torch.cuda.synchronize()
+    assert first is not None and 0 < int(recording.needed) <= room
+    recording.needed.fill_(room + 1)  # as if it had been a larger picture
+    trainer.step(*trainer.next_samples())
+    assert recording.graph is not first and recording.room > room
+
+
+@needs_gpu
+def test_samples_of_other_windows_train_as_without_recordings(subject, tmp_path):
+    """Both runs take the same samples; what they learn differs by rounding alone."""
+    dataset = training_capture(subject, tmp_path, edge_radius=1)
+    avatars = []
+    for recording in (True, False):
+        trainer = make_trainer(subject, dataset, "auto", 1)
+        if not recording:
+            trainer.recorded_step = None
+        for _ in range(12):
+            terms, finite = trainer.step(*trainer.next_samples())
+            assert finite.isfinite() and terms["total"].isfinite()
+            trainer.iteration += 1
+        avatars.append(trainer.avatar.state_dict())
+    for name, value in avatars[0].items():
+        if value.is_floating_point():
+            torch.testing.assert_close(
+                value, avatars[1][name], rtol=0, atol=2e-2 * float(value.abs().max()) + 1e-3
+            )
