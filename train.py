@@ -12,10 +12,13 @@ A run can be watched while it goes on: in a browser at the address that it print
 
 from __future__ import annotations
 
+import time
+
+STARTED = time.monotonic()
+
 import mmlphuman  # isort: skip  # noqa: F401  before torch: see there
 import argparse
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -70,6 +73,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_viewer_arguments(parser)
     parser.add_argument("--no_viewer", action="store_true", help="serve no live viewer")
+    parser.add_argument(
+        "--profile",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="write to --out_dir/profile where the run's time goes: a table of its phases, and the kernels and a trace "
+        "(for ui.perfetto.dev) of so many steps",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of --config")
     args = parser.parse_intermixed_args(spell_out_resume(sys.argv[1:]))  # settings may stand between flags
     if not args.resume and not (args.config and args.data_dir):
@@ -108,12 +119,14 @@ from mmlphuman.training.run_setup import (
     apply_determinism,
     build_scene,
     create_model_folder,
+    fetch_ahead,
     lock_run,
     never_switched_on,
     refuse_occupied,
     write_run_record,
 )
 from mmlphuman.training.starting_avatar import StartingAvatar
+from mmlphuman.training.step_times import Trace, write_table
 
 
 def main(args: argparse.Namespace) -> None:
@@ -145,8 +158,14 @@ def main(args: argparse.Namespace) -> None:
         with memory_for(
             "the run does not fit; lower init_num_gs, image_scaling, views_per_pose or num_workers"
         ):
+            fetching = fetch_ahead(ranks.device)
             trainer = prepare(args, config, lpips, ranks, recorded, start)
+            fetching.join()  # before processes are started that would inherit it half done
+            steps = (config.iterations - trainer.iteration) // trainer.poses_per_step
+            trainer.trace = Trace(args.profile * ranks.first, steps)
             finished = train(args.out_dir, trainer, viewers, preemption)
+            if args.profile and ranks.first:
+                write_table(args.out_dir, trainer.times.table(time.monotonic() - STARTED))
     if not finished:
         if ranks.first:
             by = preemption.asked_by or "another process"
@@ -214,7 +233,9 @@ def train(model_dir: Path, trainer: Trainer, viewers: ListenAddress | None, pree
     if poses > 0:
         milliseconds = 1000 * (time.monotonic() - started) * trainer.poses_per_step / poses
         share = f" of {trainer.poses_per_step} poses" * (trainer.poses_per_step > 1)
-        ranks.say(f"{milliseconds:.1f} ms per step{share}, tests and checkpoints included")
+        busy = trainer.times.gpu_busy()
+        gpu = "" if busy is None else f"; GPU busy {busy:.1%} of the time between steps' begin and end"
+        ranks.say(f"{milliseconds:.1f} ms per step{share}, tests and checkpoints included{gpu}")
     if device.type == "cuda":
         ranks.say(f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
     return True

@@ -30,6 +30,7 @@ from mmlphuman.training.optimisers import Optimisers
 from mmlphuman.training.pose_step import PoseStep
 from mmlphuman.training.refinement import Refinement
 from mmlphuman.training.run_setup import Scene
+from mmlphuman.training.step_times import StepTimes, Trace
 from mmlphuman.types import Pose, PosedGaussians, Sample
 
 DRAWS_PER_VIEW = 2  # random numbers: where a patch lies
@@ -108,7 +109,8 @@ class Trainer:
             world=self.ranks.world,
         )
         self.background = torch.tensor(config.background, device=device)
-        self.clock = TrainingClock(device)
+        self.clock, self.times = TrainingClock(device), StepTimes(device)
+        self.trace = Trace()  # of no steps, unless somebody wants one
         self.divergences = 0  # of the whole run
         self.divergences_since_save = 0
 
@@ -158,7 +160,7 @@ class Trainer:
         A checkpoint that cannot be written is tried again when the next one is due; OSError for the last one.
         """
         preemption, guard = preemption or Preemption(), LossGuard(self.config.divergence_factor)
-        with self.stream, self.clock.running():
+        with self.stream, self.clock.running(), self.trace.written(model_dir):
             while True:
                 try:
                     return self.run_until_divergence(model_dir, monitor, watcher, preemption, guard)
@@ -187,19 +189,26 @@ class Trainer:
                 watcher.note_loss(logged.iteration, logged.terms["total"])
             return logged.stop
 
+        times = self.times
         while self.iteration < config.iterations and not stop:
-            samples = self.next_samples()
+            self.trace.before_step(times.steps, model_dir)
+            with times.spent_on("waiting for samples"):
+                samples = self.next_samples()
             names = " or ".join(sample.name() for sample in samples)
-            numbers.note(self.iteration, names, *self.step(*samples))
+            with times.step():
+                terms, gradient_norm = self.step(*samples)
+                numbers.note(self.iteration, names, terms, gradient_norm)
             self.iteration += self.poses_per_step
-            self.stream.read_ahead()  # while the GPU works
-            stop = report(numbers.receive())  # sent one step ago
-            if self.is_due(config.log_every):
-                numbers.send(preemption.asked_by is not None)
+            with times.spent_on("waiting for samples"):
+                self.stream.read_ahead()  # while the GPU works
+            with times.spent_on("numbers and log"):
+                stop = report(numbers.receive())  # sent one step ago
+                if self.is_due(config.log_every):
+                    numbers.send(preemption.asked_by is not None)
             if self.is_due(config.test_every, config.test_iterations):
                 stop |= report(numbers.receive())
                 active = active_parts(config, self.iteration)
-                with self.clock.stopped():
+                with self.clock.stopped(), times.interruption("tests"):
                     monitor.show_held_out(
                         self.iteration,
                         self.clock.seconds,
@@ -212,9 +221,11 @@ class Trainer:
                     )
             if self.is_due(config.checkpoint_every, config.checkpoint_iterations):
                 stop |= report(numbers.check())  # never save what is already broken
-                self.save_or_go_on(model_dir, monitor)
+                with times.interruption("checkpoints"):
+                    self.save_or_go_on(model_dir, monitor)
             if watcher is not None:
-                watcher.after_step(self.iteration)
+                with times.spent_on("viewers"):
+                    watcher.after_step(self.iteration)
             if self.ranks.world == 1:  # several agree by their numbers
                 stop = preemption.asked_by is not None
         report(numbers.check())

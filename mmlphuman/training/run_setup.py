@@ -7,11 +7,13 @@ lock is the operating system's, on a file in the folder: it goes with the proces
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -137,6 +139,25 @@ def read_one_of_each_camera(dataset: CaptureDataset) -> None:
         except ValueError as error:
             raise ValueError(f"camera {camera}: {error}") from error
         check_direction(sample)
+
+
+def fetch_ahead(device: torch.device) -> threading.Thread:
+    """Loads in another thread what the first step will need, seconds of reading from disk, while this one computes
+    where Gaussians lie. What cannot be loaded is complained of where it is needed."""
+
+    def fetch() -> None:
+        modules = ["torch._dynamo"]  # torch.optim wants it
+        if device.type == "cuda":
+            with suppress(RuntimeError):
+                torch.zeros(1, device=device)
+            modules += ["triton", "gsplat.cuda._wrapper", "gsplat.cuda._backend"]
+        for name in modules:
+            with suppress(Exception):
+                importlib.import_module(name)
+
+    thread = threading.Thread(target=fetch, name="fetch ahead", daemon=True)
+    thread.start()
+    return thread
 
 
 def never_switched_on(config: Config) -> list[str]:
