@@ -9,8 +9,8 @@ count: the saved state continues with the very next sample. Several processes (r
 them, each reading only its own; the saved state is that of all together, so their number may change.
 
 A sample travels in one piece of memory: each tensor that goes from process to process costs a handshake, and each copy
-to a device a launch; one is enough. It is anonymous memory, whose descriptor is handed over: not /dev/shm, where
-PyTorch would put it and which holds few samples in a container.
+to a device a launch; one is enough. It is a memory file that lies in no folder: not in /dev/shm, where PyTorch would
+put it and which holds few samples in a container.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from multiprocessing.reduction import DupFd
@@ -91,36 +92,77 @@ class PackedSample(MovableToDevice):
             persons=self.persons,
         )
 
-    def __reduce__(self) -> tuple:
-        """To another process. What cannot be handed over arrives there as an error: raised here, in the thread that
-        sends, it would be printed and forgotten."""
+
+@dataclass(frozen=True)
+class HandedOver:
+    """A PackedSample on its way to another process: where its memory is, and all else."""
+
+    memory: str | Any  # the path of a memory file of a process that keeps it open, or a DupFd
+    size: int
+    others: tuple  # PackedSample's other fields
+
+    def taken(self) -> PackedSample:
+        """In the process that it has come to, once. OSError if it cannot be had."""
+        memory = self.memory
+        descriptor = os.open(memory, os.O_RDWR) if isinstance(memory, str) else memory.detach()
+        try:
+            mapped = mmap.mmap(descriptor, self.size)
+        finally:
+            os.close(descriptor)
+        return PackedSample(torch.frombuffer(mapped, dtype=torch.uint8), *self.others)
+
+    def pin_memory(self) -> PackedSample:
+        """Called by PyTorch's DataLoader, in a thread of its own."""
+        return self.taken().pin_memory()
+
+
+class Sender:
+    """Of a reading process: puts samples into memory that another process opens by its name.
+
+    To hand a descriptor over, both processes must meet, which holds up the one that trains; a name is there at once.
+    The memory is kept until it must have been opened.
+    """
+
+    def __init__(self, keep: int, by_name: bool):
+        """keep: samples; of those before them all have arrived. by_name: else by the meeting of both."""
+        self._open: deque[int] = deque()
+        self._keep, self._by_name = keep, by_name
+
+    def send(self, sample: PackedSample) -> HandedOver | PackedSample:
+        """ValueError if that is not possible: raised here, for in the thread that sends it would be printed and
+        forgotten."""
         if not hasattr(os, "memfd_create"):  # not Linux: PyTorch's own way
-            return super().__reduce__()  # pyright: ignore[reportReturnType]
+            return sample
         try:
             memory = os.memfd_create("sample")
-            try:
-                unwritten = memoryview(self.buffer.numpy())  # pyright: ignore[reportArgumentType]
-                while unwritten:
-                    unwritten = unwritten[os.write(memory, unwritten) :]
-                handed_over = DupFd(memory)
-            finally:
-                os.close(memory)
+            self._open.append(memory)
+            unwritten = memoryview(sample.buffer.numpy())  # pyright: ignore[reportArgumentType]
+            while unwritten:
+                unwritten = unwritten[os.write(memory, unwritten) :]
+            handed_over = f"/proc/{os.getpid()}/fd/{memory}" if self._by_name else DupFd(memory)
         except OSError as error:
-            return ValueError, (
-                f"frame {self.frame}: a read sample cannot be handed over ({error.strerror})",
-            )
-        others = (getattr(self, field.name) for field in fields(self)[1:])
-        return _received, (handed_over, len(self.buffer), *others)
+            raise ValueError(
+                f"frame {sample.frame}: a read sample cannot be handed over ({error.strerror})"
+            ) from error
+        while len(self._open) > self._keep:
+            os.close(self._open.popleft())
+        others = tuple(getattr(sample, field.name) for field in fields(sample)[1:])
+        return HandedOver(handed_over, len(sample.buffer), others)
 
 
-def _received(handed_over: Any, size: int, *others: Any) -> PackedSample:
-    """In the process that a PackedSample has come to."""
-    descriptor = handed_over.detach()
+def memory_has_a_name() -> bool:
+    """Whether this system opens a process's memory file by its path under /proc."""
     try:
-        memory = mmap.mmap(descriptor, size)
+        memory = os.memfd_create("sample")
+    except (OSError, AttributeError):
+        return False
+    try:
+        os.close(os.open(f"/proc/{os.getpid()}/fd/{memory}", os.O_RDWR))
+    except OSError:
+        return False
     finally:
-        os.close(descriptor)
-    return PackedSample(torch.frombuffer(memory, dtype=torch.uint8), *others)
+        os.close(memory)
+    return True
 
 
 class SampleStream:
@@ -218,7 +260,8 @@ class SampleStream:
         assert self._reading is not None, "read_ahead has started it"
         try:
             with self._workers.waited_for():
-                return next(self._reading)
+                item = next(self._reading)
+                return item.taken() if isinstance(item, HandedOver) else item
         except (RuntimeError, OSError, EOFError):  # whatever the DataLoader was doing with one when it died
             problem = self._workers.problem()
             if problem is None:
@@ -231,9 +274,11 @@ class SampleStream:
             return
         ahead = copy.copy(self._handed_out)  # of the one that counts
         others = set(multiprocessing.active_children())
+        # A worker is given the next task when a sample of its is handed out: at most `prefetch` are on their way.
+        sender = Sender(self._prefetch + 1, memory_has_a_name()) if self._prefetch is not None else None
         self._reading = iter(
             DataLoader(
-                _ReadOrExplain(self._dataset, self._prepare),
+                _ReadOrExplain(self._dataset, self._prepare, sender),
                 sampler=itertools.islice(ahead, self._rank, None, self._world),
                 batch_size=None,
                 num_workers=self._num_workers,
@@ -249,13 +294,20 @@ class SampleStream:
 class _ReadOrExplain(Dataset):
     """Returns an error instead of raising it: a DataLoader would wrap it into a page of traceback."""
 
-    def __init__(self, dataset: CaptureDataset, prepare: Callable[[Sample], Sample] | None):
-        self._dataset, self._prepare = dataset, prepare
+    def __init__(
+        self,
+        dataset: CaptureDataset,
+        prepare: Callable[[Sample], Sample] | None,
+        sender: Sender | None,
+    ):
+        """sender: where other processes read."""
+        self._dataset, self._prepare, self._sender = dataset, prepare, sender
 
-    def __getitem__(self, draw: Draw) -> PackedSample | Exception:
+    def __getitem__(self, draw: Draw) -> PackedSample | HandedOver | Exception:
         try:
             sample = self._dataset.sample(*draw)
-            return PackedSample.of(sample if self._prepare is None else self._prepare(sample))
+            packed = PackedSample.of(sample if self._prepare is None else self._prepare(sample))
+            return packed if self._sender is None else self._sender.send(packed)
         except (ValueError, OSError) as error:
             return ValueError(str(error))
         except Exception as error:

@@ -17,7 +17,7 @@ from mmlphuman.gpu.recorded_step import RecordedStep
 from mmlphuman.gpu.tile_pairs import PairFinder
 from mmlphuman.gpu.view_colors import bytes_of, kernel_colors
 from mmlphuman.measures.lpips import LPIPS
-from mmlphuman.plain_backend import Backend, PaintedPair
+from mmlphuman.plain_backend import Backend
 from mmlphuman.types import Cameras, Pose, PosedGaussians
 
 
@@ -33,7 +33,7 @@ class GpuBackend(Backend):
     def perceptual_loss(self, lpips: LPIPS) -> FastLPIPS:
         return FastLPIPS(lpips)
 
-    def painted_pair(self) -> PaintedPair:
+    def painted_pair(self) -> Callable:
         return painted_pair
 
     def step_recorder(self) -> Callable[..., RecordedStep] | None:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -16,6 +18,7 @@ from mmlphuman.measures.comparison import PERCEPTUAL_SIZE, SSIM_RADIUS, Square, 
 from mmlphuman.types import Box
 
 NUMBERS = 7  # of a view: a square's and a box's
+BLOCK = 1024  # numbers a program
 
 
 def crop_numbers(squares: Sequence[Square], boxes: Sequence[Box]) -> list[list[float]]:
@@ -34,17 +37,15 @@ class DeviceCrops:
     exact: bool
 
     def perceptual(self, images: Tensor, background: Tensor) -> Tensor:
-        top, left, size = self.numbers[:, :3].unbind(1)
-        painted = images - background  # 0 is then what lies outside
         if self.exact:
-            crops = Window.apply(painted, top.long(), left.long(), PERCEPTUAL_SIZE)
-        else:
-            height, width = images.shape[1:3]
-            down = resampling(top, size, height, PERCEPTUAL_SIZE) @ painted.flatten(2)
-            across = down.unflatten(2, (width, 3)).permute(0, 1, 3, 2).flatten(1, 2)
-            across = across @ resampling(left, size, width, PERCEPTUAL_SIZE).transpose(1, 2)
-            crops = across.unflatten(1, (PERCEPTUAL_SIZE, 3)).permute(0, 1, 3, 2)
-        return crops + background
+            return Window.apply(images, self.numbers[:, :2], background, PERCEPTUAL_SIZE)
+        top, left, size = self.numbers[:, :3].unbind(1)
+        height, width = images.shape[1:3]
+        painted = images - background  # 0 is then what lies outside
+        down = resampling(top, size, height, PERCEPTUAL_SIZE) @ painted.flatten(2)
+        across = down.unflatten(2, (width, 3)).permute(0, 1, 3, 2).flatten(1, 2)
+        across = across @ resampling(left, size, width, PERCEPTUAL_SIZE).transpose(1, 2)
+        return across.unflatten(1, (PERCEPTUAL_SIZE, 3)).permute(0, 1, 3, 2) + background
 
     def dissimilarity(self, images: Tensor, truth: Tensor, background: Tensor) -> Tensor:
         _, height, width, _ = images.shape
@@ -96,28 +97,65 @@ def _whole(center: Tensor, support: Tensor, size: Tensor) -> Tensor:
     return rise + fall
 
 
+@triton.jit
+def cut_windows(
+    images, corners, background, windows,  # (V, H, W, 3), (V, 2) top and left, (3), (V, S, S, 3)
+    H, W, S, count, BLOCK: tl.constexpr,
+):  # fmt: skip
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    own = at < count
+    channel, column, row, view = at % 3, at // 3 % S, at // 3 // S % S, at // 3 // S // S
+    row += tl.load(corners + 2 * view, own, 0.0).to(tl.int64)
+    column += tl.load(corners + 2 * view + 1, own, 0.0).to(tl.int64)
+    inside = own & (row >= 0) & (row < H) & (column >= 0) & (column < W)
+    found = tl.load(images + ((view * H + row) * W + column) * 3 + channel, inside, 0.0)
+    tl.store(windows + at, tl.where(inside, found, tl.load(background + channel, own, 0.0)), own)
+
+
+@triton.jit
+def paste_windows(
+    windows, corners, images,  # as above; every pixel is written, 0 outside the window
+    H, W, S, count, BLOCK: tl.constexpr,
+):  # fmt: skip
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    own = at < count
+    channel, column, row, view = at % 3, at // 3 % W, at // 3 // W % H, at // 3 // W // H
+    row -= tl.load(corners + 2 * view, own, 0.0).to(tl.int64)
+    column -= tl.load(corners + 2 * view + 1, own, 0.0).to(tl.int64)
+    inside = own & (row >= 0) & (row < S) & (column >= 0) & (column < S)
+    tl.store(images + at, tl.load(windows + ((view * S + row) * S + column) * 3 + channel, inside, 0.0), own)
+
+
 class Window(torch.autograd.Function):
-    """(V, H, W, C) -> (V, S, S, C) at places on the device, 0 outside the image. Gradients are gathered as well: no
-    pixel is read twice."""
+    """(V, H, W, 3) -> (V, S, S, 3) at places on the device (V, 2), background outside the image."""
 
     @staticmethod
-    def forward(ctx, images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-        ctx.save_for_backward(top, left)
-        ctx.size = images.shape[1:3]
-        return _gathered(images, top, left, (size, size))
+    def forward(ctx, images: Tensor, corners: Tensor, background: Tensor, size: int) -> Tensor:
+        views, height, width, _ = images.shape
+        windows = images.new_empty(views, size, size, 3)
+        count, corners = windows.numel(), corners.contiguous()
+        cut_windows[(triton.cdiv(count, BLOCK),)](
+            images.contiguous(),
+            corners,
+            background.contiguous(),
+            windows,
+            height,
+            width,
+            size,
+            count,
+            BLOCK=BLOCK,
+        )
+        ctx.save_for_backward(corners)
+        ctx.shape = images.shape
+        return windows
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        top, left = ctx.saved_tensors
-        return _gathered(grad, -top, -left, ctx.size), None, None, None
-
-
-def _gathered(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -> Tensor:
-    views, height, width, _ = images.shape
-    rows = top[:, None] + torch.arange(size[0], device=images.device)
-    columns = left[:, None] + torch.arange(size[1], device=images.device)
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
-    view = torch.arange(views, device=images.device)[:, None, None]
-    found = images[view, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None]]
-    return torch.where(inside[..., None], found, 0)
+        (corners,), (_, height, width, _) = ctx.saved_tensors, ctx.shape
+        images = grad.new_empty(ctx.shape)
+        count = images.numel()
+        paste_windows[(triton.cdiv(count, BLOCK),)](
+            grad.contiguous(), corners, images, height, width, grad.shape[1], count, BLOCK=BLOCK
+        )
+        return images, None, None, None

@@ -71,8 +71,18 @@ class FastLPIPS:
     def __call__(self, render: Tensor, target: Tensor) -> Tensor:
         if self.recorded is None:
             example = (torch.rand_like(render).requires_grad_(), torch.rand_like(target))
-            self.recorded = torch.cuda.make_graphed_callables(self.network, example)
+            # Recording replaces a module's forward; the network itself stays what others may record.
+            self.recorded = torch.cuda.make_graphed_callables(_Wrapped(self.network), example)
         return self.recorded(render, target)
+
+
+class _Wrapped(nn.Module):
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, render: Tensor, target: Tensor) -> Tensor:
+        return self.network(render, target)
 
 
 class _Network(nn.Module):

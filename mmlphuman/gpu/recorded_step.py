@@ -11,7 +11,9 @@ Shape letters: V views, H, W height and width of the window that the graph sees.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,12 +27,14 @@ from mmlphuman.gpu.kernel_adam import KernelAdam
 from mmlphuman.gpu.pose_rows import PoseRow, pieces_of_row
 from mmlphuman.gpu.tile_pairs import PairFinder, find_pairs, room_for
 from mmlphuman.measures.comparison import PERCEPTUAL_SIZE
-from mmlphuman.training.losses import Crops, TrainingLoss
-from mmlphuman.training.pose_step import PoseStep
 from mmlphuman.types import Cameras, Pose, Sample
 
+if TYPE_CHECKING:
+    from mmlphuman.training.losses import Crops
+    from mmlphuman.training.pose_step import PoseStep
+
 MOST_RECORDINGS = 24  # the oldest goes first
-SPARE = 1.3  # times the pixels that a sample needs: a graph of so many is taken, no new one recorded
+SPARE = 2.0  # times the pixels that a sample needs: a graph of so many is taken, no new one recorded
 SMALLEST_GRANULE, GRANULES = 64, 8  # sizes are rounded up to an eighth of the power of two above, or more
 
 
@@ -62,11 +66,10 @@ class RecordedStep:
     """
 
     def __init__(self, step: PoseStep, stepper: KernelAdam):
-        avatar, lpips = step.pose_avatar, step.loss.lpips
+        avatar, loss = step.pose_avatar, copy.copy(step.loss)
         assert isinstance(avatar, RecordedAvatar)
-        if isinstance(lpips, FastLPIPS):  # graphs are not recorded into graphs
-            lpips = lpips.network
-        loss = TrainingLoss(step.loss.config, lpips, step.loss.painted)
+        if isinstance(loss.lpips, FastLPIPS):  # graphs are not recorded into graphs
+            loss.lpips = loss.lpips.network
         self.step, self.stepper = replace(step, pose_avatar=avatar.fused, loss=loss), stepper
         self.stage: tuple[ActiveParts, bool] | None = None  # of the schedule, that the next two are of
         self.recordings: dict[Shape, Recording] = {}

@@ -15,7 +15,7 @@ import pytest
 import torch
 from small_capture import FRAMES, image_path
 
-from mmlphuman.capture import worker_watch
+from mmlphuman.capture import loader, worker_watch
 from mmlphuman.capture.crop import crop_to_person
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.formats import open_capture
@@ -192,6 +192,22 @@ def test_samples_do_not_go_through_dev_shm(small_capture, monkeypatch):
     monkeypatch.setattr(worker_watch, "SAMPLE_SECONDS", 30)
     with stream_of(small_capture, num_workers=2) as stream:
         assert_same_samples(take(stream, 9), take(stream_of(small_capture), 9))
+
+
+def test_samples_come_where_memory_has_no_name_too(small_capture, monkeypatch):
+    monkeypatch.setattr(loader, "memory_has_a_name", lambda: False)
+    with stream_of(small_capture, num_workers=2) as stream:
+        assert_same_samples(take(stream, 9), take(stream_of(small_capture), 9))
+
+
+@pytest.mark.skipif(not loader.memory_has_a_name(), reason="this system does not open memory files by /proc")
+def test_a_sender_keeps_what_may_not_have_arrived_and_no_more(small_capture):
+    (sample,) = take(stream_of(small_capture), 1)
+    packed, sender = loader.PackedSample.of(sample), loader.Sender(keep=2, by_name=True)
+    sent = [sender.send(packed) for _ in range(5)]
+    for each in sent[-2:]:
+        assert_same_samples([each.taken().unpack()], [sample])
+    assert len({each.memory for each in sent}) == 3, "two are kept while a third is written"
 
 
 def test_a_sample_that_cannot_be_handed_over_is_one_line(small_capture, monkeypatch):
