@@ -155,7 +155,8 @@ def fetch_ahead(device: torch.device) -> threading.Thread:
             with suppress(Exception):
                 importlib.import_module(name)
 
-    thread = threading.Thread(target=fetch, name="fetch ahead", daemon=True)
+    # No daemon: a process that ends while extensions are being loaded is aborted.
+    thread = threading.Thread(target=fetch, name="fetch ahead")
     thread.start()
     return thread
 
