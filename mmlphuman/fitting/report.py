@@ -16,7 +16,7 @@ import torch
 from mmlphuman import drawing
 from mmlphuman.capture.images import decode_image
 from mmlphuman.files import atomic_write
-from mmlphuman.fitting.body_fit import at_pictures, pose_state, variables_at
+from mmlphuman.fitting.landmark_fit import at_pictures, pose_state, variables_at
 from mmlphuman.fitting.observations import LEFT_HAND, BodyFit, Landmarks, Rig
 from mmlphuman.fitting.posed_body import FittedBody, read_fitted_body, skin, vertex_normals
 from mmlphuman.fitting.rig import CameraChange

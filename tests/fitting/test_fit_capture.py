@@ -30,24 +30,13 @@ from mmlphuman.fitting.posed_body import read_fitted_body
 from mmlphuman.fitting.report import body_in_time
 from mmlphuman.fitting.silhouettes import draw_silhouette
 from mmlphuman.fitting.writing import read_fit, write_fit
-from tests.fitting.scene import SIZE, make_scene, observed, picture_places, small_body
+from tests.fitting.scene import FRAMES, SIZE, observed, picture_places
 
-FRAMES = 4
 TURN = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # world with z up from one with y up
 
 
 def quiet(_):
     pass
-
-
-@pytest.fixture(scope="module")
-def body_path(synthetic_body, tmp_path_factory):
-    return small_body(synthetic_body, tmp_path_factory.mktemp("body") / "SMPLX_NEUTRAL.npz")
-
-
-@pytest.fixture(scope="module")
-def scene(body_path):
-    return make_scene(body_path, FRAMES, step=2)
 
 
 @pytest.fixture(scope="module")
