@@ -1,7 +1,7 @@
 """Points, landmarks and masks of one person -> shape, poses and surface of a body file.
 
-Data path: Points, Landmarks -> poses and shape (landmark_fit.py) -> on the masks (silhouettes.py): poses and shape,
-then poses and surface -> BodyFit, and what of it is doubtful.
+Data path: Points, Landmarks -> poses and shape (landmark_fit.py) -> on the masks (silhouettes.py): poses and
+shape, then poses and surface -> BodyFit, and what of it is doubtful.
 Shape letters: V cameras, F frames, K landmarks, J joints (55), B vertices.
 """
 
@@ -132,13 +132,21 @@ class Silhouettes:
 
 
 def fit_silhouettes(
-    silhouettes: Silhouettes, terms: Sequence[PictureTerm], variables: Variables, progress: Progress = print
+    silhouettes: Silhouettes,
+    terms: Sequence[PictureTerm],
+    variables: Variables,
+    progress: Progress = print,
+    keep_shape: bool = False,
 ) -> None:
-    """Poses and shape, then poses and surface, on masks and landmarks, in place. terms may be empty."""
+    """Poses and shape, then poses and surface, on masks and landmarks, in place. terms may be empty.
+
+    keep_shape: for landmarks that tell it well. Masks show clothes, and a shape that fills them has its spine and hips
+    elsewhere; the surface moves from the second drawing on.
+    """
     body = silhouettes.body
     prior = make_pose_prior().to(variables.device)
     for turn in range(SHAPE_ROUNDS + SURFACE_ROUNDS):
-        with_surface = turn >= SHAPE_ROUNDS
+        with_surface = turn >= (1 if keep_shape else SHAPE_ROUNDS)
         overlap = silhouettes.draw(variables, with_surface)
         displaced = silhouettes.displacements(variables.shape())
         frame = body.frame(displaced)
@@ -150,7 +158,7 @@ def fit_silhouettes(
 
         variables.rebase()
         leaves = [*variables.motion(), variables.offsets]
-        if not with_surface:
+        if not (with_surface or keep_shape):
             leaves.append(variables.betas)
         reached = minimise(loss, leaves, ROUND_STEPS)
         progress(f"body on masks, overlap so far {overlap:.3f}: {reached:.1f} a frame")
@@ -176,13 +184,16 @@ def fit_body(
     start: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
     device: str = "cpu",
     progress: Progress = print,
+    shifts: np.ndarray | None = None,
 ) -> FittedPerson:
     """All of the fit. landmarks: with left and right mended, as `triangulate` gives them; find_mask: see silhouettes.
 
     start: poses (F, 165), translations (F, 3) and betas (10,) to improve; then points are not needed, and landmarks
-    or masks may be missing. Raises ValueError, one line, for what cannot be fitted.
+    or masks may be missing. shifts: (K, 3) by which the landmarks' detector is known to be off, see `read_fitted_body`;
+    then they tell the shape, and masks do not.
+    Raises ValueError, one line, for what cannot be fitted.
     """
-    body = read_fitted_body(body_path).to(device)
+    body = read_fitted_body(body_path, shifts).to(device)
     if landmarks is None and find_mask is None:
         raise ValueError("a fit needs landmarks or masks of the person")
     if start is not None:
@@ -201,7 +212,7 @@ def fit_body(
     overlap = np.full((len(rig.cameras), frames), np.nan)
     if find_mask is not None:
         silhouettes = Silhouettes(body, read_outlines(rig, frames, find_mask, progress))
-        fit_silhouettes(silhouettes, terms, variables, progress)
+        fit_silhouettes(silhouettes, terms, variables, progress, keep_shape=shifts is not None)
         overlap = silhouettes.overlap
     with torch.no_grad():
         state = pose_state(body.frame(silhouettes.displacements(variables.shape())), variables)

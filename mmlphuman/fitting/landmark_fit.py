@@ -41,8 +41,6 @@ TURN_CHANGE = np.deg2rad(2.5)  # second difference of a joint's angles
 # usual acceleration, and the landmarks, whose cost has an end, would give way.
 SUDDEN = 1.0
 BETA_SPREAD = 1.5  # people differ more than a body model's ten components say
-OFFSET_SPREAD = 0.02  # metres between a network's landmark and the body's
-HAND_OFFSET_SPREAD = 0.004
 MIN_POINTS = 3  # of the torso, to know how a frame's body stands
 
 TORSO = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
@@ -364,11 +362,9 @@ def prior_loss(variables: Variables, state: PosedTerms, prior: PosePrior, smooth
         rough = pseudo_huber(((bend / TURN_CHANGE) ** 2).sum(-1), SUDDEN).sum()
         rough = rough + pseudo_huber(((swing / ACCELERATION) ** 2).sum(-1), SUDDEN).sum()
         loss = loss + smooth * rough / frames
-    spread = torch.full((len(LANDMARKS), 1), OFFSET_SPREAD, device=angles.device)
-    spread[LEFT_HAND.start : RIGHT_HAND.stop] = HAND_OFFSET_SPREAD
     # Shape and offsets are one decision, but the networks' errors too are alike in all frames, and tell it no better.
     loss = loss + ((variables.shape() / BETA_SPREAD) ** 2).sum()
-    return loss + ((variables.landmark_offsets() / spread) ** 2).sum()
+    return loss + ((variables.landmark_offsets() / state.shaped.landmark_spread) ** 2).sum()
 
 
 def point_loss(state: PosedTerms, points: Tensor, weights: Tensor, limit: float) -> Tensor:

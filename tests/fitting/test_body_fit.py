@@ -143,6 +143,21 @@ def test_report_and_sheet_show_every_camera(scene, body_path, fitted, tmp_path):
     assert "- look here" in text
 
 
+def test_report_says_which_cameras_were_checked(fitted, tmp_path):
+    _, _, person = fitted
+    errors = (7.0, 4.0), (3.0, 3.0), (np.nan, np.nan), (3.0, 2.5)
+    changes = [
+        CameraChange(f"cam{k}", 0, 0, 0.5 * (k == 3), *of_camera) for k, of_camera in enumerate(errors)
+    ]
+    changes[0] = CameraChange("cam0", 0.3, 0, 0, *errors[0])
+    write_report(tmp_path / "report.md", person.fit, changes, person.landmark_errors, [], FRAMES)
+    text = (tmp_path / "report.md").read_text()
+    assert "| cam0 | 0.30° | 0.0 cm | 0.00 frames | 7.0 px |" in text
+    assert "| cam1 | as given | as given | 0.00 frames | 3.0 px |" in text
+    assert "| cam2 | not checked | - | - | - |" in text
+    assert "| cam3 | as given | as given | 0.50 frames |" in text
+
+
 @pytest.mark.parametrize("with_landmarks", [True, False])
 def test_refine_improves_poses_that_are_off(scene, body_path, masks, few_steps, with_landmarks):
     wrong = plant_pose_errors(scene.motion | {"jaw_pose": np.zeros((FRAMES, 3))}, FRAMES, 3.0, 1.0, 0)
@@ -161,6 +176,21 @@ def test_refine_improves_poses_that_are_off(scene, body_path, masks, few_steps, 
     now = joint_errors(scene, person.fit, body_path)[:, limbs].mean()
     assert now < (0.4 if with_landmarks else 0.6) * was
     assert np.nanmean(person.fit.overlap) > 0.93
+
+
+def test_masks_change_no_shape_that_a_known_detector_tells(scene, body_path, masks, few_steps):
+    """Masks show clothes: a shape that fills them has its spine and hips elsewhere."""
+    start = scene.poses, scene.motion["transl"], scene.motion["betas"][0] + 0.3
+    rig, find = Rig(scene.cameras, np.zeros(4)), masks_in(masks, scene.cameras)
+    landmarks, known = observed(scene.landmarks, scene.cameras), np.zeros((len(LANDMARKS), 3))
+    betas = [
+        fit_body(
+            body_path, rig, landmarks, None, masks_or_none, start, progress=quiet, shifts=shifts
+        ).fit.betas
+        for masks_or_none, shifts in ((find, known), (None, known), (find, None), (None, None))
+    ]
+    assert np.array_equal(betas[0], betas[1])
+    assert np.abs(betas[2] - betas[3]).max() > 0.01
 
 
 def test_what_cannot_be_fitted_is_refused(scene, body_path):
