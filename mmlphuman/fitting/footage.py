@@ -179,8 +179,8 @@ def _require_no_gap(place: Path, numbers: Sequence[int]) -> None:
         return
     values, counts = np.unique(steps, return_counts=True)
     usual = int(values[counts.argmax()])
-    wide = np.flatnonzero((steps > usual) & (steps % usual == 0))
-    if len(wide) and 2 * counts.max() > len(steps):
+    wide = np.flatnonzero((steps > usual) & (steps % usual == 0)).tolist()
+    if wide and 2 * counts.max() > len(steps):
         lost = [n for gap in wide for n in range(numbers[gap] + usual, numbers[gap + 1], usual)]
         raise ValueError(
             f"{place}: no pictures of frames {cut_ranges(lost)}, later ones would count as frames too early; put a "
