@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -149,6 +150,16 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: {name}: no NVIDIA GPU is usable here; use device: cpu, or auto")
     return device
+
+
+def run_shown(checkout: Path, *words: object, program: str | Path = sys.executable) -> None:
+    """Prints a command, so that the same can be done by hand, and runs it in the checkout; ends where it fails."""
+    texts = [str(word) for word in words]
+    shown = "python" if program == sys.executable else str(program)
+    print(f"\n$ {shown} {shlex.join(texts)}", flush=True)
+    status = subprocess.run([str(program), *texts], cwd=checkout).returncode
+    if status != 0:
+        sys.exit(status)
 
 
 def require_writable(folder: Path, flag: str = "--out_dir") -> None:

@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+from mmlphuman.command import run_shown
+
 ROOT = Path(__file__).resolve().parent.parent
+run = partial(run_shown, ROOT)
 
 CAMERAS = 9  # the last one is held out
 TRAINING_FRAMES, NOVEL_FRAMES = 40, 10
-
-
-def run(*arguments: object) -> None:
-    words = [str(argument) for argument in arguments]
-    print(f"\n$ python {shlex.join(words)}", flush=True)
-    status = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
-    if status != 0:
-        sys.exit(status)
 
 
 def main() -> None:

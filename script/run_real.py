@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import shutil
-import subprocess
 import sys
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
+from mmlphuman.command import run_shown
+
 ROOT = Path(__file__).resolve().parent.parent
+run = partial(run_shown, ROOT)
 PACKAGES = ("pose2sim==0.10.49", "anny==0.6.2")
 MEDIAPIPE = "mediapipe==0.10.21"
 NETWORKS = ROOT / ".venv-networks"
@@ -27,15 +29,6 @@ PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
 DEMO = "Pose2Sim/Demo_SinglePerson/"
 WANTED = ("videos/", "calibration/Calib.qca.txt")
 TRAINING_FRAMES, NOVEL_FRAMES, MOTION_FRAMES = 80, 20, 120
-
-
-def run(*arguments: object, program: str | Path = sys.executable) -> None:
-    words = [str(argument) for argument in arguments]
-    shown = "python" if program == sys.executable else str(program)
-    print(f"\n$ {shown} {shlex.join(words)}", flush=True)
-    status = subprocess.run([str(program), *words], cwd=ROOT).returncode
-    if status != 0:
-        sys.exit(status)
 
 
 def main() -> None:

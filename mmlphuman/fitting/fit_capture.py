@@ -34,8 +34,8 @@ from mmlphuman.files import atomic_folder, atomic_write, free_folder, read_npz
 from mmlphuman.fitting.body_fit import FittedPerson, fit_body
 from mmlphuman.fitting.footage import Footage, extract_footage, find_footage, read_footage
 from mmlphuman.fitting.keypoint_files import notes_on, read_keypoints, require_in_pictures
-from mmlphuman.fitting.masks import copy_masks, make_masks
-from mmlphuman.fitting.networks import interpreter_in, run_networks
+from mmlphuman.fitting.masks import Masks, copy_masks, make_masks
+from mmlphuman.fitting.networks import interpreter_in, landmark_shifts, run_networks
 from mmlphuman.fitting.observations import LANDMARKS, BodyFit, Landmarks, Points, Rig
 from mmlphuman.fitting.people import torso_length
 from mmlphuman.fitting.posed_body import read_fitted_body
@@ -130,10 +130,13 @@ def fit_capture(request: FitRequest, say: Say = print) -> FittedCapture:
         interpreter_in(request.networks)
     footage = take_footage(request, say)
     notes = list(footage.notes)
+    given = given_masks(request, footage)  # what is wrong with them is said before the networks run
     landmarks, outlines, found = take_landmarks(request, footage, say)
     notes += found
-    masks, found = take_masks(request, footage, landmarks, outlines)
-    notes += found
+    if given is None:
+        assert outlines is not None, "the networks have drawn them"
+        given = make_masks(footage, outlines, landmarks, request.out / FIT / "masks")
+    masks, notes = given.folder, [*notes, *given.notes]
     rig, changes, found = take_rig(request, footage, landmarks, say)
     notes += found
     triangulated = triangulate(landmarks, rig)
@@ -251,15 +254,17 @@ def take_landmarks(
 ) -> tuple[Landmarks, Path | None, tuple[str, ...]]:
     """Landmarks, the folder of soft outlines (None where the user has masks and keypoints), notes."""
     names = [camera.name for camera in footage.cameras]
-    outlines, notes = None, ()
-    if request.keypoints is None or request.masks is None:
-        say("people       landmarks and outlines in every picture, by the networks")
-        networked = run_networks(footage, request.out / FIT, request.people, request.networks)
-        landmarks, outlines, notes = networked.landmarks, networked.outlines, networked.notes
+    landmarks, outlines, notes = None, None, ()
     if request.keypoints is not None:
         landmarks = read_keypoints(request.keypoints, names, _numbers(request, footage), scale=request.scale)
         require_in_pictures(request.keypoints, landmarks, footage.cameras)
         notes = notes_on(landmarks, names)
+    if landmarks is None or request.masks is None:
+        say("people       landmarks and outlines in every picture, by the networks")
+        networked = run_networks(footage, request.out / FIT, request.people, request.networks)
+        outlines = networked.outlines
+        if landmarks is None:
+            landmarks, notes = networked.landmarks, networked.notes
     require_human_size(landmarks, footage.cameras, request.unit)
     return landmarks, outlines, notes
 
@@ -284,16 +289,11 @@ def require_human_size(landmarks: Landmarks, cameras: Sequence[CalibratedCamera]
     )
 
 
-def take_masks(
-    request: FitRequest, footage: Footage, landmarks: Landmarks, outlines: Path | None
-) -> tuple[Path, tuple[str, ...]]:
-    if request.masks is not None:
-        numbers = _numbers(request, footage)
-        taken = copy_masks(footage, request.masks, request.out / FIT / "masks", numbers)
-        return taken.folder, taken.notes
-    assert outlines is not None, "the networks have drawn them"
-    made = make_masks(footage, outlines, landmarks, request.out / FIT / "masks")
-    return made.folder, made.notes
+def given_masks(request: FitRequest, footage: Footage) -> Masks | None:
+    """The user's own, or None. Raises as `copy_masks`."""
+    if request.masks is None:
+        return None
+    return copy_masks(footage, request.masks, request.out / FIT / "masks", _numbers(request, footage))
 
 
 def take_rig(
@@ -384,7 +384,8 @@ def take_body(
     if not path.is_file():
         say("body         shape once, a pose for each frame")
         find_mask = masks_in(masks, rig.cameras)
-        person = fit_body(request.body, rig, landmarks, points, find_mask, start, request.device, say)
+        shifts = landmark_shifts() if request.keypoints is None else None
+        person = fit_body(request.body, rig, landmarks, points, find_mask, start, request.device, say, shifts)
         with atomic_write(errors) as file:
             np.savez_compressed(file, allow_pickle=False, errors=person.landmark_errors.astype(np.float32))
         _write_json(notes, person.notes)

@@ -34,7 +34,7 @@ from mmlphuman.files import atomic_folder, free_folder, link_or_copy
 from mmlphuman.json_file import read_json
 from mmlphuman.preparation.source_pictures import IMAGE_FOLDERS, frames_of
 from mmlphuman.resources import available_cores, in_threads
-from mmlphuman.text import one_line
+from mmlphuman.text import cut_ranges, one_line
 
 JPEG_QUALITY = 95
 ASPECT_TOLERANCE = 0.01  # of the two axes' scales, between the calibrated size and the pictures'
@@ -165,7 +165,27 @@ def _match(names: Sequence[str], found: Sequence[Path]) -> tuple[dict[str, Path]
 def _source(camera: CalibratedCamera, place: Path) -> Source:
     if place.is_file():
         return Source(camera, video=place)
-    return Source(camera, pictures=tuple(frames_of(place, camera.name).values()))
+    found = frames_of(place, camera.name)
+    _require_no_gap(place, list(found))
+    return Source(camera, pictures=tuple(found.values()))
+
+
+def _require_no_gap(place: Path, numbers: Sequence[int]) -> None:
+    """Pictures are taken in order: one that is missing would set all later ones of this camera a frame too early.
+
+    Numbers may go up in equal steps; where most steps are unequal they are times, not frames."""
+    steps = np.diff(numbers)
+    if not len(steps):
+        return
+    values, counts = np.unique(steps, return_counts=True)
+    usual = int(values[counts.argmax()])
+    wide = np.flatnonzero((steps > usual) & (steps % usual == 0)).tolist()
+    if wide and 2 * counts.max() > len(steps):
+        lost = [n for gap in wide for n in range(numbers[gap] + usual, numbers[gap + 1], usual)]
+        raise ValueError(
+            f"{place}: no pictures of frames {cut_ranges(lost)}, later ones would count as frames too early; put a "
+            "neighbour in their place, or take those numbers out of all cameras' folders and number anew"
+        )
 
 
 def frame_range(text: str) -> slice:

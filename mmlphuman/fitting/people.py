@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import cv2
 import numpy as np
 
-from mmlphuman.capture.layout import HALF_PIXEL, CalibratedCamera
+from mmlphuman.capture.layout import CalibratedCamera
 from mmlphuman.fitting.keypoint_files import Detection
 from mmlphuman.fitting.observations import BODY_LANDMARKS, Landmarks
+from mmlphuman.fitting.triangulation import nearest_points, slopes, undistorted
 from mmlphuman.text import cut_ranges
 
 JOINTS = [
@@ -99,28 +99,6 @@ def parse_pick(text: str, names: Sequence[str], frames: int) -> Pick:
     return Pick(names.index(camera), int(values[0]), (box[0], box[1], box[2], box[3]), text)
 
 
-def rays(camera: CalibratedCamera, places: np.ndarray) -> np.ndarray:
-    """(N, 2) x / z, y / z in the camera's frame, the lens undone, of places (N, 2) in its picture."""
-    shift = HALF_PIXEL * camera.half_pixel
-    K = camera.K - shift * np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0]])
-    points = np.asarray(places, np.float64).reshape(-1, 1, 2) - shift
-    return cv2.undistortPoints(points, K, camera.dist).reshape(-1, 2)
-
-
-def triangulate(cameras: Sequence[CalibratedCamera], seen: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(J, 3) points nearest to rays: of each camera (V, J, 2) x / z, y / z and weights (V, J). NaN with under two."""
-    # x (R3 p + t3) = R1 p + t1, and so for y: two equations linear in p of each camera; least squares of all.
-    R, T = np.stack([camera.R for camera in cameras]), np.stack([camera.T for camera in cameras])
-    equations = R[:, None, :2] - seen[..., None] * R[:, None, 2:]  # (V, J, 2, 3)
-    values = seen * T[:, None, 2:] - T[:, None, :2]
-    normal = np.einsum("vj,vjra,vjrb->jab", weights**2, equations, equations)
-    right = np.einsum("vj,vjra,vjr->ja", weights**2, equations, values)
-    known = ((weights > 0).sum(0) >= 2) & (np.linalg.det(normal) > 1e-12)
-    points = np.full((seen.shape[1], 3), np.nan)
-    points[known] = np.linalg.solve(normal[known], right[known, :, None])[..., 0]
-    return points
-
-
 class _Scene:
     """Cameras and what each sees in one frame, as rays.
 
@@ -139,7 +117,7 @@ class _Scene:
         self.seen: list[list[np.ndarray]] = []
         self.sizes: list[list[float]] = []  # in the units of rays
         for camera, of_camera in zip(cameras, sightings, strict=True):
-            found = [rays(camera, one.places[JOINTS]) for one in of_camera]
+            found = [slopes(undistorted(one.places[JOINTS], camera), camera) for one in of_camera]
             seen = [np.where(one.confidence[JOINTS] > least, one.confidence[JOINTS], 0) for one in of_camera]
             if middles:
                 found = [points.reshape(-1, 2, 2).mean(1) for points in found]
@@ -157,7 +135,7 @@ class _Scene:
         cameras = [self.cameras[camera] for camera in members]
         seen = np.stack([self.rays[camera][index] for camera, index in members.items()])
         weights = np.stack([self.seen[camera][index] for camera, index in members.items()])
-        return triangulate(cameras, seen, weights)
+        return nearest_points(seen, weights, cameras)
 
     def error(self, joints: np.ndarray, camera: int, index: int) -> float:
         """By how much of the size joints miss the sighting, left and right as they are or swapped (which networks do at

@@ -17,7 +17,7 @@ from torch import Tensor
 from mmlphuman.body.kinematics import chain_rotations
 from mmlphuman.body.smplx_model import NUM_BETAS, load_body
 from mmlphuman.files import read_npz
-from mmlphuman.fitting.observations import FINGERS, LANDMARKS
+from mmlphuman.fitting.observations import FINGERS, LANDMARKS, LEFT_HAND, RIGHT_HAND
 from mmlphuman.pose_layout import LEFT_FINGERS, RIGHT_FINGERS
 from mmlphuman.types import MovableToDevice
 
@@ -30,6 +30,9 @@ JOINT_OF = {
     "ankle": 7,
 }  # left; right is one more
 VERTEX_OF = {"eye": "eye", "ear": "ear", "big_toe": "BigToe", "small_toe": "SmallToe", "heel": "Heel"}
+# Metres between a detector's landmark and the body's: of detectors in general, what persons differ by where a detector
+# has been measured, and of fingers.
+UNKNOWN_SPREAD, KNOWN_SPREAD, HAND_SPREAD = 0.02, 0.008, 0.004
 FINGER_ORDER = ("index", "middle", "little", "ring", "thumb")  # of SMPL-X's joints
 
 
@@ -63,6 +66,7 @@ class Shaped(MovableToDevice):
     joints: Tensor  # (J, 3)
     landmarks: Tensor  # (K, 3)
     landmark_weights: Tensor  # (K, J)
+    landmark_spread: Tensor  # (K, 1)
     parents: tuple[int, ...]
 
     def transforms(self, rotations: Tensor) -> Tensor:
@@ -88,6 +92,7 @@ class BodyFrame(MovableToDevice):
     landmarks: Tensor  # (K, 3)
     landmark_directions: Tensor  # (K, 3, 10)
     landmark_weights: Tensor  # (K, J)
+    landmark_spread: Tensor  # (K, 1)
     parents: tuple[int, ...]
 
     def shaped(self, betas: Tensor) -> Shaped:
@@ -95,6 +100,7 @@ class BodyFrame(MovableToDevice):
             joints=self.joints + self.joint_directions @ betas,
             landmarks=self.landmarks + self.landmark_directions @ betas,
             landmark_weights=self.landmark_weights,
+            landmark_spread=self.landmark_spread,
             parents=self.parents,
         )
 
@@ -127,6 +133,10 @@ class FittedBody(MovableToDevice):
     parents: tuple[int, ...]
     landmark_joints: Tensor  # (K,) int64
     landmark_vertices: Tensor  # (K,) int64, -1 for joints
+    landmark_shifts: (
+        Tensor  # (K, 3) metres in the T-pose's axes from there to where a detector sees the landmark
+    )
+    landmark_spread: Tensor  # (K, 1) metres by which that is off, in a person
 
     def vertices(self, betas: Tensor, displacements: Tensor | None = None) -> Tensor:
         """(B, 3) in the T-pose. displacements: (B, 3) metres."""
@@ -144,17 +154,21 @@ class FittedBody(MovableToDevice):
         return BodyFrame(
             joints=joints,
             joint_directions=directions,
-            landmarks=torch.where(on_surface[:, None], template[surface], joints[self.landmark_joints]),
+            landmarks=torch.where(on_surface[:, None], template[surface], joints[self.landmark_joints])
+            + self.landmark_shifts,
             landmark_directions=torch.where(
                 on_surface[:, None, None], self.shape_directions[surface], directions[self.landmark_joints]
             ),
             landmark_weights=torch.where(on_surface[:, None], self.weights[surface], rigid),
+            landmark_spread=self.landmark_spread,
             parents=self.parents,
         )
 
 
-def read_fitted_body(path: str | Path) -> FittedBody:
-    """Raises as `load_body`: FileNotFoundError, or ValueError for what is no body in the SMPL-X form."""
+def read_fitted_body(path: str | Path, shifts: np.ndarray | None = None) -> FittedBody:
+    """shifts: (K, 3) metres by which the detector is known to be off, NaN of landmarks of which it is not known.
+
+    Raises as `load_body`: FileNotFoundError, or ValueError for what is no body in the SMPL-X form."""
     body = load_body(path, np.zeros(NUM_BETAS))  # checks the file
     arrays = read_npz(path, ("v_template", "shapedirs", "J_regressor"))
     if len(arrays["v_template"]) <= max(vertex_ids["smplx"].values()):
@@ -162,6 +176,10 @@ def read_fitted_body(path: str | Path) -> FittedBody:
             f"{path}: has {len(arrays['v_template'])} vertices; fitting needs SMPL-X's 10475, of which nose, toes and "
             "finger tips are known by number"
         )
+    if shifts is None:
+        shifts = np.full((len(LANDMARKS), 3), np.nan)
+    spread = np.where(np.isfinite(shifts).all(1), KNOWN_SPREAD, UNKNOWN_SPREAD).astype(np.float32)
+    spread[LEFT_HAND.start : RIGHT_HAND.stop] = HAND_SPREAD
     sources = [landmark_source(name) for name in LANDMARKS]
     vertices = torch.tensor([-1 if vertex is None else vertex for _, vertex in sources])
     main = body.lbs_weights.argmax(1)
@@ -175,4 +193,6 @@ def read_fitted_body(path: str | Path) -> FittedBody:
         parents=body.parents,
         landmark_joints=joints,
         landmark_vertices=vertices,
+        landmark_shifts=torch.from_numpy(np.nan_to_num(shifts).astype(np.float32)),
+        landmark_spread=torch.from_numpy(spread[:, None]),
     )

@@ -16,7 +16,7 @@ import torch
 from mmlphuman import drawing
 from mmlphuman.capture.images import decode_image
 from mmlphuman.files import atomic_write
-from mmlphuman.fitting.body_fit import at_pictures, pose_state, variables_at
+from mmlphuman.fitting.landmark_fit import at_pictures, pose_state, variables_at
 from mmlphuman.fitting.observations import LEFT_HAND, BodyFit, Landmarks, Rig
 from mmlphuman.fitting.posed_body import FittedBody, read_fitted_body, skin, vertex_normals
 from mmlphuman.fitting.rig import CameraChange
@@ -196,9 +196,7 @@ def write_report(
         )
         cells = [
             change.name,
-            f"{change.turned:.2f}°",
-            f"{100 * change.moved:.1f} cm",
-            f"{change.time_offset:.2f} frames",
+            *_changed(change),
             _pixels(change.error_before),
             _pixels(change.error_after),
             _pixels(float(np.nanmedian(on_body)) if np.isfinite(on_body).any() else np.nan),
@@ -208,7 +206,8 @@ def write_report(
     lines += [
         "",
         "Landmarks: the median distance to the points that most cameras agree on, before and after cameras and times "
-        "were refined, and to the fitted body's.",
+        "were refined, and to the fitted body's. A camera that is 'as given' was checked, and landmarks gave no reason "
+        "to turn or move it.",
         "",
         "## To be looked at" if notes else "Nothing was found doubtful.",
         "",
@@ -216,6 +215,16 @@ def write_report(
     ]
     with atomic_write(path) as file:
         file.write(("\n".join(lines).rstrip() + "\n").encode())
+
+
+def _changed(change: CameraChange) -> tuple[str, str, str]:
+    """Turned, moved, late."""
+    if not np.isfinite(change.error_before):
+        return "not checked", "-", "-"
+    late = f"{change.time_offset:.2f} frames"
+    if change.turned == change.moved == 0:
+        return "as given", "as given", late
+    return f"{change.turned:.2f}°", f"{100 * change.moved:.1f} cm", late
 
 
 def _mean_over(values: np.ndarray, axis: int) -> np.ndarray:

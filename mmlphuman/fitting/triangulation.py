@@ -160,11 +160,32 @@ def reprojection_errors(
     return errors
 
 
+def slopes(places: np.ndarray, camera: CalibratedCamera) -> np.ndarray:
+    """(..., 2) pixels of the pinhole camera -> (..., 2) x / z and y / z in its coordinates."""
+    homogeneous = np.concatenate([places, np.ones_like(places[..., :1])], -1)
+    return (homogeneous @ np.linalg.inv(camera.K).T)[..., :2]
+
+
 def rays(places: np.ndarray, camera: CalibratedCamera) -> np.ndarray:
     """(..., 2) pixels of the pinhole camera -> (..., 3) unit directions in the world."""
-    homogeneous = np.concatenate([places, np.ones_like(places[..., :1])], -1)
-    directions = homogeneous @ np.linalg.inv(camera.K).T @ camera.R
+    directions = np.concatenate([slopes(places, camera), np.ones_like(places[..., :1])], -1) @ camera.R
     return directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+
+
+def nearest_points(seen: np.ndarray, weights: np.ndarray, cameras: Sequence[CalibratedCamera]) -> np.ndarray:
+    """slopes (V, N, 2), weights (V, N) -> (N, 3) by linear least squares of all, NaN where fewer than two see it.
+
+    No outlier is thrown out, nor are residuals weighed by distance: `locate` does both."""
+    # x (R3 p + t3) = R1 p + t1, and so for y: two equations linear in p of each camera.
+    R, T = np.stack([camera.R for camera in cameras]), np.stack([camera.T for camera in cameras])
+    equations = R[:, None, :2] - seen[..., None] * R[:, None, 2:]  # (V, N, 2, 3)
+    values = seen * T[:, None, 2:] - T[:, None, :2]
+    normal = np.einsum("vn,vnra,vnrb->nab", weights**2, equations, equations)
+    right = np.einsum("vn,vnra,vnr->na", weights**2, equations, values)
+    known = ((weights > 0).sum(0) >= 2) & (np.linalg.det(normal) > 1e-12)
+    points = np.full((seen.shape[1], 3), np.nan)
+    points[known] = np.linalg.solve(normal[known], right[known, :, None])[..., 0]
+    return points
 
 
 def _most_agreed(

@@ -1,6 +1,6 @@
 """What fitting found, in files: results of stages that can be taken up again, and the capture that train.py reads.
 
-Data path: Rig, Landmarks, Points, BodyFit <-> JSON and npz; Rig, BodyFit, body file -> a capture in THuman4.0's layout:
+Data path: Rig, Points, BodyFit <-> JSON and npz; Rig, BodyFit, body file -> a capture in THuman4.0's layout:
 calibration.json, smpl_params.npz, SMPLX_NEUTRAL.npz beside the images/CAM and masks/CAM that are there already.
 
 Files appear whole or not at all, and hold nothing that would have to be unpickled.
@@ -20,7 +20,7 @@ from mmlphuman.capture import thuman4
 from mmlphuman.capture.calibration import calibration_content, read_json_calibration
 from mmlphuman.capture.poses import SmplParams, smpl_params_arrays
 from mmlphuman.files import atomic_write, npz_names, read_npz
-from mmlphuman.fitting.observations import BodyFit, Landmarks, Points, Rig
+from mmlphuman.fitting.observations import BodyFit, Points, Rig
 from mmlphuman.fitting.posed_body import read_fitted_body, vertex_normals
 from mmlphuman.json_file import numbers, read_json
 from mmlphuman.pose_layout import POSE_DIM
@@ -94,28 +94,8 @@ def write_body(path: Path, fit: BodyFit, body_path: Path) -> None:
         )  # an open body's blend shapes are mostly zeros
 
 
-def write_landmarks(path: Path, landmarks: Landmarks) -> None:
-    _write_fields(path, landmarks)
-
-
-def read_landmarks(path: Path) -> Landmarks:
-    """ValueError for arrays of the wrong shape or numbers that are not finite."""
-    try:
-        return Landmarks(**_read_fields(path, Landmarks))
-    except ValueError as error:
-        raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
-
-
 def write_points(path: Path, points: Points) -> None:
     _write_fields(path, points)
-
-
-def read_points(path: Path) -> Points:
-    arrays = _read_fields(path, Points)
-    shape = arrays["confidence"].shape
-    if arrays["places"].shape != (*shape, 3) or arrays["errors"].shape[1:] != shape:
-        raise ValueError(f"{path}: places, confidence and errors are not of the same frames and landmarks")
-    return Points(**arrays)
 
 
 def write_fit(path: Path, fit: BodyFit) -> None:
@@ -138,7 +118,7 @@ def read_fit(path: Path) -> BodyFit:
     return fit
 
 
-def _write_fields(path: Path, result: Landmarks | Points | BodyFit) -> None:
+def _write_fields(path: Path, result: Points | BodyFit) -> None:
     _write_npz(path, {field.name: getattr(result, field.name) for field in fields(result)})
 
 

@@ -19,6 +19,7 @@ from mmlphuman.fitting.posed_body import landmark_source
 from mmlphuman.synthetic.motion import BETAS, make_motion
 
 SIZE = (640, 960)
+FRAMES = 4  # of the scene that tests share
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from mmlphuman.fitting.fit_capture import (
     FitRequest,
     Renumbering,
     fit_capture,
+    given_masks,
     refine_capture,
     require_human_size,
     take_footage,
     take_landmarks,
-    take_masks,
     y_up,
 )
 from mmlphuman.fitting.observations import BodyFit, Points, Rig
@@ -30,24 +30,13 @@ from mmlphuman.fitting.posed_body import read_fitted_body
 from mmlphuman.fitting.report import body_in_time
 from mmlphuman.fitting.silhouettes import draw_silhouette
 from mmlphuman.fitting.writing import read_fit, write_fit
-from tests.fitting.scene import SIZE, make_scene, observed, picture_places, small_body
+from tests.fitting.scene import FRAMES, SIZE, observed, picture_places
 
-FRAMES = 4
 TURN = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # world with z up from one with y up
 
 
 def quiet(_):
     pass
-
-
-@pytest.fixture(scope="module")
-def body_path(synthetic_body, tmp_path_factory):
-    return small_body(synthetic_body, tmp_path_factory.mktemp("body") / "SMPLX_NEUTRAL.npz")
-
-
-@pytest.fixture(scope="module")
-def scene(body_path):
-    return make_scene(body_path, FRAMES, step=2)
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +218,21 @@ def test_without_networks_nothing_is_begun(request_of_all, tmp_path):
     assert not request.out.exists()
 
 
+@pytest.mark.parametrize("what", ["masks", "keypoints"])
+def test_wrong_masks_and_keypoints_are_refused_before_networks_run(
+    request_of_all, tmp_path, monkeypatch, what
+):
+    """One of them is given, so that the networks are needed for the other."""
+    ran = []
+    monkeypatch.setattr("mmlphuman.fitting.fit_capture.interpreter_in", lambda _: None)
+    monkeypatch.setattr("mmlphuman.fitting.fit_capture.run_networks", lambda *_: ran.append(1))
+    (tmp_path / "empty").mkdir()
+    words = {"masks": None, "keypoints": None} | {what: tmp_path / "empty"}
+    with pytest.raises((ValueError, FileNotFoundError), match=str(tmp_path / "empty")):
+        fit_capture(replace(request_of_all, out=tmp_path / "made", **words), quiet)
+    assert not ran
+
+
 def test_a_capture_among_the_source_s_folders_of_pictures_is_refused(request_of_all):
     request = replace(request_of_all, out=request_of_all.source / "capture")
     with pytest.raises(ValueError, match="lies among the folders of pictures"):
@@ -242,7 +246,7 @@ def test_frames_take_their_own_keypoints_and_masks(request_of_all, scene, tmp_pa
     whole, whole_footage = begun(request_of_all, tmp_path / "whole")
     of_all = take_landmarks(whole, whole_footage, quiet)[0]
     assert outlines is None and np.array_equal(landmarks.places, of_all.places[:, [1, 3]])
-    take_masks(request, footage, landmarks, None)
+    given_masks(request, footage)
     for frame, number in enumerate((1, 3)):
         mask = cv2.imread(str(request.out / f"fit/masks/cam2/{frame:08d}.png"), 0)
         given = cv2.imread(str(request.masks / f"cam2/m_{number + 7:04d}.png"), 0)

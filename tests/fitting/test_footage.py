@@ -216,3 +216,27 @@ def test_a_picture_of_another_size_is_named(tmp_path):
             cv2.imwrite(str(path), np.zeros((48, 64 if name == "cam01" or frame == 0 else 60, 3), np.uint8))
     with pytest.raises(ValueError, match="0001.png: is 60x48"):
         extract(tmp_path / "in", tmp_path / "out")
+
+
+def write_numbered(folder, numbers_of: dict) -> None:
+    for name, numbers in numbers_of.items():
+        for number in numbers:
+            path = folder / name / f"{number:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((48, 64, 3), number, np.uint8))
+
+
+def test_a_missing_picture_is_refused_as_it_would_shift_all_later_ones(tmp_path):
+    write_numbered(tmp_path / "in", {"cam01": range(8), "cam02": [0, 1, 2, 5, 6, 7]})
+    with pytest.raises(ValueError, match="cam02: no pictures of frames 3-4"):
+        extract(tmp_path / "in", tmp_path / "out")
+    write_numbered(tmp_path / "every fifth", {"cam01": range(0, 40, 5), "cam02": [0, 5, 10, 20, 25, 30, 35]})
+    with pytest.raises(ValueError, match="cam02: no pictures of frames 15,"):
+        extract(tmp_path / "every fifth", tmp_path / "out")
+
+
+def test_numbers_may_go_up_in_steps_or_be_times(tmp_path):
+    write_numbered(tmp_path / "steps", {"cam01": range(0, 25, 5), "cam02": range(3, 28, 5)})
+    assert extract(tmp_path / "steps", tmp_path / "out").frames == 5
+    write_numbered(tmp_path / "times", {"cam01": [0, 33, 67, 100], "cam02": [2, 35, 69, 101]})
+    assert extract(tmp_path / "times", tmp_path / "out2").frames == 4

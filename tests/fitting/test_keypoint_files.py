@@ -11,7 +11,6 @@ from mmlphuman.fitting.keypoint_files import (
     require_in_pictures,
 )
 from mmlphuman.fitting.observations import BODY_LANDMARKS, LANDMARKS, LEFT_HAND, RIGHT_HAND, Landmarks
-from mmlphuman.fitting.writing import read_landmarks, write_landmarks
 from tests.fitting.footage_files import ring
 
 BODY, HAND = len(BODY_LANDMARKS), 21
@@ -191,19 +190,12 @@ def test_notes_name_cameras_and_frames():
         notes_on(landmarks, ["a", "b", "c"])
 
 
-def test_landmarks_are_saved_and_read(tmp_path):
-    points = person()
-    landmarks = Landmarks(
-        points[None, None, :, :2].astype(np.float32), points[None, None, :, 2].astype(np.float32)
-    )
-    write_landmarks(tmp_path / "l.npz", landmarks)
-    again = read_landmarks(tmp_path / "l.npz")
-    assert np.array_equal(again.places, landmarks.places) and np.array_equal(
-        again.confidence, landmarks.confidence
-    )
-    np.savez(tmp_path / "l.npz", places=np.zeros((1, 1, 3, 2)), confidence=np.zeros((1, 1, 3)))
-    with pytest.raises(ValueError, match=r"l.npz: Landmarks need"):
-        read_landmarks(tmp_path / "l.npz")
+def test_landmarks_of_another_number_or_without_a_place_are_refused():
+    with pytest.raises(ValueError, match="Landmarks need"):
+        Landmarks(np.zeros((1, 1, 3, 2)), np.zeros((1, 1, 3)))
+    places, confidence = np.full((1, 1, len(LANDMARKS), 2), np.nan), np.zeros((1, 1, len(LANDMARKS)))
+    with pytest.raises(ValueError, match="not finite"):
+        Landmarks(places, confidence)
 
 
 def test_keypoints_of_larger_pictures_are_refused():

@@ -14,7 +14,7 @@ import pytest
 
 from mmlphuman.fitting import networks
 from mmlphuman.fitting.footage import Footage
-from mmlphuman.fitting.networks import ENVIRONMENT, PROGRAM, interpreter_in, run_networks
+from mmlphuman.fitting.networks import ENVIRONMENT, PROGRAM, interpreter_in, landmark_shifts, run_networks
 from mmlphuman.fitting.observations import LANDMARKS
 from mmlphuman.picture_files import write_png
 from tests.fitting.footage_files import ring
@@ -186,3 +186,15 @@ def test_a_damaged_choice_of_the_person_is_made_again(tmp_path, environment):
         (tmp_path / "out" / "person.json").write_text(harm)
         again = run_networks(shots, tmp_path / "out", environment=environment)
         assert np.array_equal(again.landmarks.places, found.landmarks.places)
+
+
+def test_shifts_know_no_side_and_are_of_body_landmarks():
+    shifts = dict(zip(LANDMARKS, landmark_shifts(), strict=True))
+    known = {name for name, shift in shifts.items() if np.isfinite(shift).all()}
+    assert {"nose", "left_hip", "right_heel"} < known and len(known) == 21
+    assert "left_small_toe" not in known and "left_hand_wrist" not in known  # the networks have no small toe
+    for name in known - {"nose"}:
+        mirrored = shifts[name.replace("left", "right")] * [-1, 1, 1]
+        assert np.allclose(shifts[name.replace("right", "left")], mirrored)
+    assert shifts["nose"][0] == 0
+    assert max(np.linalg.norm(shifts[name]) for name in known) < 0.06

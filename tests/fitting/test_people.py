@@ -13,8 +13,6 @@ from mmlphuman.fitting.people import (
     choose_person,
     groups_of,
     parse_pick,
-    rays,
-    triangulate,
     without_others,
 )
 from tests.fitting.footage_files import ring
@@ -84,18 +82,6 @@ def is_of(anchors, people, number: int) -> bool:
         for camera, of_camera in zip(CAMERAS, anchors, strict=True)
         for frame, region in of_camera.items()
     )
-
-
-def test_points_come_back_from_their_rays():
-    points = body(0.3, -0.2, 0.4)[JOINTS]
-    seen = np.stack(
-        [rays(camera, seen_by(camera, body(0.3, -0.2, 0.4)).places[JOINTS]) for camera in CAMERAS]
-    )
-    weights = np.ones(seen.shape[:2])
-    weights[:, 3] = [0, 0, 1, 0]
-    found = triangulate(CAMERAS, seen, weights)
-    assert np.isnan(found[3]).all()
-    assert np.allclose(np.delete(found, 3, 0), np.delete(points, 3, 0), atol=1e-9)
 
 
 def test_groups_are_people_across_cameras():

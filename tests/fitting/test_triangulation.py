@@ -10,8 +10,11 @@ from mmlphuman.fitting.triangulation import (
     SWAP_GROUPS,
     at_frames,
     mend_swaps,
+    nearest_points,
     observe,
     project,
+    rays,
+    slopes,
     swap_partners,
     triangulate,
     undistorted,
@@ -37,6 +40,24 @@ def test_lens_is_undone_as_the_pictures_are(half_pixel):
     # Published calibrations take K for centres at +0.5 as it stands, and undo the lens with OpenCV's centres.
     expected = pinhole if half_pixel else pinhole + 0.5
     assert np.abs(ideal - expected).max() < 0.01
+
+
+def test_linear_points_come_back_and_need_two_cameras(scene):
+    places = observe(observed(scene.landmarks, scene.cameras), scene.cameras).places[:, 0]
+    seen = np.stack([slopes(p, camera) for p, camera in zip(places, scene.cameras, strict=True)])
+    weights = np.ones(seen.shape[:2])
+    weights[:, 3] = [0, 0, 1, 0]
+    found = nearest_points(seen, weights, scene.cameras)
+    assert np.isnan(found[3]).all()
+    assert np.abs(np.delete(found - scene.landmarks[0], 3, 0)).max() < 1e-3
+
+
+def test_rays_point_where_the_camera_sees(scene):
+    camera = scene.cameras[1]
+    pixels, _ = project(camera, scene.landmarks[0])
+    along = scene.landmarks[0] - camera.center
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    assert np.abs(rays(pixels, camera) - along).max() < 1e-6
 
 
 def test_points_are_exact_without_noise(scene):
