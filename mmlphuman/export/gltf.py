@@ -36,7 +36,7 @@ MAGIC, VERSION, JSON_CHUNK, BINARY_CHUNK = b"glTF", 2, b"JSON", b"BIN\0"
 
 
 @dataclass
-class _Buffer:
+class GlbBuffer:
     """Arrays gathered into the binary chunk, and the glTF entries that describe them."""
 
     data: bytearray = field(default_factory=bytearray)
@@ -74,7 +74,7 @@ def write_glb(
     The nodes stand as in the sequence's first frame (without a sequence, in the canonical pose); a sequence of
     several frames also becomes an animation, in the file's own time.
     """
-    buffer = _Buffer()
+    buffer = GlbBuffer()
     poses = canonical_pose()[None].numpy() if sequence is None else sequence.poses
     rotations = joint_quaternions(poses)  # (F, J, 4)
     bones = bone_offsets(avatar)
@@ -100,7 +100,7 @@ def write_glb(
     content |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
     content["buffers"] = [{"byteLength": len(buffer.data)}]
     with atomic_write(path) as file:
-        file.write(_binary(content, bytes(buffer.data)))
+        file.write(glb_bytes(content, bytes(buffer.data)))
 
 
 def joint_quaternions(poses: np.ndarray) -> np.ndarray:
@@ -145,7 +145,7 @@ def linear_colors(colors: np.ndarray) -> np.ndarray:
     return (np.pad(linear, ((0, 0), (0, 1)), constant_values=1) * 65535).round().astype(np.uint16)
 
 
-def _primitive(buffer: _Buffer, mesh: SkinnedMesh) -> dict:
+def _primitive(buffer: GlbBuffer, mesh: SkinnedMesh) -> dict:
     vertices = mesh.vertices.cpu().numpy()
     normals = trimesh.Trimesh(vertices, mesh.faces, process=False).vertex_normals.astype(np.float32)
     joints, weights = strongest_weights(mesh.lbs_weights.cpu().numpy())
@@ -160,7 +160,7 @@ def _primitive(buffer: _Buffer, mesh: SkinnedMesh) -> dict:
     return {"attributes": attributes, "indices": indices, "material": 0}
 
 
-def _skin(buffer: _Buffer, avatar: Avatar) -> dict:
+def _skin(buffer: GlbBuffer, avatar: Avatar) -> dict:
     matrices = inverse_bind_matrices(avatar).astype(np.float32).transpose(0, 2, 1)  # glTF: column by column
     return {
         "inverseBindMatrices": buffer.add(matrices),
@@ -186,7 +186,7 @@ def _nodes(
     return [*nodes, {"name": "avatar", "mesh": 0, "skin": 0}]
 
 
-def _animation(buffer: _Buffer, times: np.ndarray, rotations: np.ndarray, pelvis: np.ndarray) -> dict:
+def _animation(buffer: GlbBuffer, times: np.ndarray, rotations: np.ndarray, pelvis: np.ndarray) -> dict:
     """times (F,) seconds, rotations (F, J, 4), pelvis (F, 3). Joints that never move are left to their nodes."""
     clock = buffer.add_bounded(times)
     tracks = [(1, "translation", pelvis.astype(np.float32))]
@@ -201,7 +201,7 @@ def _animation(buffer: _Buffer, times: np.ndarray, rotations: np.ndarray, pelvis
     return {"name": "poses", "channels": channels, "samplers": samplers}
 
 
-def _binary(content: dict, data: bytes) -> bytes:
+def glb_bytes(content: dict, data: bytes) -> bytes:
     """The GLB container: a header, the JSON chunk padded with spaces, the binary chunk padded with zeros."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
     chunks = b""
