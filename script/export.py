@@ -10,7 +10,8 @@ spz, sog   the same in a tenth of the space: Niantic's format (version 3), PlayC
 splat_glb  Gaussians in glTF, KHR_gaussian_splatting as of its release candidate, one file a frame
 usd        Gaussians in .usd, .usda, .usdc or .usdz, one file, animated if there are several frames; needs usd-core
 mesh_ply   the template mesh, coloured and posed, one file a frame
-glb        the template mesh with its skeleton of 55 SMPL-X joints, one file, animated if there are several frames
+glb        the template mesh with a texture and its skeleton of 55 SMPL-X joints, one file, animated if there are
+           several frames
 
 Without --pose_path the avatar stands in the canonical pose and looks as in the mean of the training poses. Several
 frames of formats that hold one go to FOLDER/frame00000012.ply, numbered as in the pose file. An existing file is
@@ -201,7 +202,7 @@ def main(args: argparse.Namespace) -> None:
     if args.format in MESHES:
         template = read_template(args.template) if args.template else template_of(args.model_dir)
     trained = trained.to(device)
-    attached = None if template is None else attach_mesh(template, trained.avatar)
+    attached = None if template is None else attach_mesh(template, trained.avatar, args.format == "glb")
     if paths == [args.out]:
         require_writable(args.out.parent, "--out")
     else:
@@ -220,7 +221,7 @@ def main(args: argparse.Namespace) -> None:
     ):  # one look for all frames: that of the mean training pose, unless there is but one
         assert attached is not None
         looked = mean_pose(trained) if count > 1 else posed_frame(trained, sequence, 0, args.test)[1]
-        write_glb(args.out, dress_mesh(attached, trained, looked), trained.avatar, sequence)
+        write_glb(args.out, dress_mesh(attached, trained, looked, textured=True), trained.avatar, sequence)
     else:
         for index in frames:
             if attached is None:

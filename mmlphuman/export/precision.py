@@ -53,9 +53,9 @@ class Level:
 
 
 LEVELS = {
-    "high": Level(57.0, 54.5, 5e-5, 127, 127),
-    "small": Level(54.5, 52.0, 1e-4, 127, 63),
-    "tiny": Level(47.5, 44.5, 2e-4, 31, 31),
+    "high": Level(60.0, 58.0, 5e-5, 127, 127),
+    "small": Level(57.0, 55.0, 1e-4, 127, 63),
+    "tiny": Level(48.5, 45.5, 2e-4, 15, 31),
 }
 
 
