@@ -5,7 +5,7 @@
     python script/compact.py ... --data_dir CAPTURE [--test] [--config FILE] [key=value ...]    scores full and compact
     python script/compact.py ... --data_dir CAPTURE --novel 80 20    also on 20 frames from 80 on, as --test draws them
 
-Levels: high loses nothing that an eye finds, small 0.1 dB inside the person, tiny 0.5. Numbers are stored as exactly as
+Levels: high loses less than 0.1 dB inside the person, small about 0.1, tiny about 0.5. Numbers are stored as exactly as
 pictures of the training poses show them; Gaussians whose colour, shape and opacity hardly change lose their bases.
 Prints what it saves and what it costs; with several levels FOLDER/levels.json has it too.
 """

@@ -57,7 +57,7 @@ def standard_form(trained: TrainedAvatar) -> TrainedAvatar:
     # (q + offset) / |q + offset| does not mind a common factor.
     factor = 1 / torch.linalg.vector_norm(avatar.quats, dim=1).clamp_min(1e-12)
     factor = torch.where(avatar.quats[:, 0] < 0, -factor, factor)
-    avatar.quats *= factor[:, None]
+    avatar.quats.mul_(factor[:, None])
     avatar.property_bases[:, :, QUAT] *= factor[: len(avatar.property_bases), None, None]
     return trained
 
