@@ -147,7 +147,7 @@ def test_what_mlps_see_and_the_light_are_kept(name, light, synthetic_body, tmp_p
     joints = loaded.avatar.lbs_weights
     assert (
         joints - trained.avatar.lbs_weights
-    ).abs().max() < 2.1 / 510  # the first weight has the others' errors
+    ).abs().max() < 3.1 / 510  # the first weight has the three others' errors
     loaded.avatar.lbs_weights = (
         trained.avatar.lbs_weights
     )  # which this body's coarse volume makes count too much
