@@ -47,6 +47,7 @@ TEMPLATE_NAME = "template.ply"  # the surface that the Gaussians were placed on,
 # Of a run that refined the capture's: all frames, those of training corrected.
 REFINED_POSES = "smpl_params.npz"
 
+ROUNDED = 1e-4  # metres, radians: a step of a compact file is 1.2e-4, and nearest ones are half of it off
 FURTHEST_MOVE, FURTHEST_TURN = 0.1, 0.15  # metres, radians of a joint; refinement moves nobody so far
 
 
@@ -219,7 +220,12 @@ def poses_to_score(path: str | Path, config: Config, capture: SmplParams) -> tup
         ]
     if not _of_same_capture(refined, capture):
         return capture, [f"{file} is of another capture: all frames are drawn in this capture's poses"]
-    moved = (refined.poses != capture.poses).any(1) | (refined.translations != capture.translations).any(1)
+    # Compact files round both.
+    moved, turned = (
+        np.abs(getattr(refined, name) - getattr(capture, name)).max(1) > ROUNDED
+        for name in ("translations", "poses")
+    )
+    moved |= turned
     if not moved.any():
         return capture, []
     return refined, [

@@ -3,14 +3,19 @@
     python script/export.py --model_dir MODEL --out avatar.ply
     python script/export.py --model_dir MODEL --out FOLDER --pose_path POSES.npz [--begin 10 --count 50] [--test]
     python script/export.py --model_dir MODEL --out avatar.glb --pose_path POSES.npz
+    python script/export.py --model_dir MODEL --out avatar.usdc --pose_path POSES.npz
 
-ply       3D Gaussian splatting PLY (SuperSplat and others), one file a frame
-mesh_ply  the template mesh, coloured and posed, one file a frame
-glb       the template mesh with its skeleton of 55 SMPL-X joints, one file, animated if there are several frames
+ply        3D Gaussian splatting PLY (SuperSplat and others), one file a frame
+spz, sog   the same in a tenth of the space: Niantic's format (version 3), PlayCanvas's (version 2), one file a frame
+splat_glb  Gaussians in glTF, KHR_gaussian_splatting as of its release candidate, one file a frame
+usd        Gaussians in .usd, .usda, .usdc or .usdz, one file, animated if there are several frames; needs usd-core
+mesh_ply   the template mesh, coloured and posed, one file a frame
+glb        the template mesh with a texture and its skeleton of 55 SMPL-X joints, one file, animated if there are
+           several frames
 
 Without --pose_path the avatar stands in the canonical pose and looks as in the mean of the training poses. Several
-frames of ply or mesh_ply go to FOLDER/frame00000012.ply, numbered as in the pose file. An existing file is replaced; a
-folder is a new one, or that of an earlier call, whose files go first.
+frames of formats that hold one go to FOLDER/frame00000012.ply, numbered as in the pose file. An existing file is
+replaced; a folder is a new one, or that of an earlier call, whose files go first.
 """
 
 from __future__ import annotations
@@ -23,7 +28,20 @@ from mmlphuman.animation.arguments import add_pose_arguments, read_poses, tell_p
 from mmlphuman.command import choose_device, require_writable, run_command
 
 PLY_UP, PLY_DEGREES = ("-y", "y", "z"), (1, 3)
-SUFFIXES = {"ply": ".ply", "mesh_ply": ".ply", "glb": ".glb"}
+USD = (".usd", ".usda", ".usdc", ".usdz")
+SUFFIXES = {  # of each format the endings, the first for files in a folder
+    "ply": (".ply",),
+    "spz": (".spz",),
+    "sog": (".sog",),
+    "splat_glb": (".glb",),
+    "usd": USD,
+    "mesh_ply": (".ply",),
+    "glb": (".glb",),
+}
+ONE_FILE = ("glb", "usd")  # for all frames
+MESHES = ("mesh_ply", "glb")
+# The file's axis that points up where nothing else is asked for; glTF and USD say y themselves.
+UP = {"ply": "-y", "sog": "-y", "spz": "y"}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,7 +54,10 @@ def parse_arguments() -> argparse.Namespace:
         "--model_dir", type=Path, required=True, help="what train.py wrote, or a compact .safetensors file"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="FILE.ply, FILE.glb, or folder for several frames"
+        "--out",
+        type=Path,
+        required=True,
+        help="FILE.ply, .spz, .sog, .glb, .usd..., or folder for several frames",
     )
     parser.add_argument("--format", choices=SUFFIXES, help="default: by the name of --out; a folder's is ply")
     parser.add_argument("--pose_path", type=Path, help="poses in any form that test.py takes")
@@ -49,8 +70,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--ply_up",
         choices=PLY_UP,
-        default="-y",
-        help="of ply: the file's axis that points up; default -y, which splatting viewers expect (write --ply_up=-y)",
+        help="of ply, sog, spz: the file's axis that points up; default: what viewers expect, -y (of spz y). Write "
+        "--ply_up=-y",
     )
     parser.add_argument(
         "--ply_degree",
@@ -64,17 +85,22 @@ def parse_arguments() -> argparse.Namespace:
     add_pose_arguments(parser)
     args = parser.parse_args()
     args.format = args.format or format_of(args.out)
+    if args.ply_up and args.format not in UP:
+        parser.error(f"--ply_up is of {', '.join(UP)}, not of {args.format}")
     return args
 
 
 def format_of(out: Path) -> str:
     """By the file's name. ValueError for an ending that is nobody's; "scan.2" is a folder."""
     ending = out.suffix.lower()
-    if out.is_dir() or not ending[1:].isalpha() or ending == ".ply":
+    if out.is_dir() or not ending[1:].isalpha():
         return "ply"
-    if ending == ".glb":
-        return "glb"
-    raise ValueError(f"--out {out}: no format ends in {ending}; name a .ply or .glb file, or a folder")
+    for name in ("ply", "spz", "sog", "usd", "glb"):
+        if ending in SUFFIXES[name]:
+            return name
+    raise ValueError(
+        f"--out {out}: no format ends in {ending}; name a .ply, .spz, .sog, .glb or .usd file, or a folder"
+    )
 
 
 if __name__ == "__main__":  # wrong words end here, before torch is loaded, which takes seconds
@@ -96,6 +122,9 @@ from mmlphuman.export.mesh import (
     write_mesh_ply,
 )
 from mmlphuman.export.ply import write_gaussian_ply
+from mmlphuman.export.splat_files import write_sog, write_splat_glb, write_spz
+from mmlphuman.export.splats import Splats, splats_of
+from mmlphuman.export.usd import require_usd, write_usd
 from mmlphuman.model_folder import load_model
 from mmlphuman.output_folder import begin_output, require_output
 from mmlphuman.types import Pose
@@ -104,24 +133,26 @@ PROGRAM = "export.py"  # whose folders are whose: output_folder
 
 
 def choose_outputs(out: Path, kind: str, sequence: PoseSequence | None) -> list[Path]:
-    """A file for each frame (one in all for glb); refuses what cannot be meant, before any work is done."""
-    suffix = SUFFIXES[kind]
+    """A file for each frame (one in all for some formats); refuses what cannot be meant, before any work is done."""
+    suffixes = SUFFIXES[kind]
     frames = ["canonical"] if sequence is None else [f"frame{frame:08d}" for frame in sequence.frames]
-    if out.suffix.lower() == suffix:  # a file
+    if out.suffix.lower() in suffixes:  # a file
         if out.is_dir():
             raise ValueError(f"--out {out} is a folder, but its name is a file's; name another")
-        if len(frames) > 1 and kind != "glb":
+        if len(frames) > 1 and kind not in ONE_FILE:
             raise ValueError(
                 f"--out {out} is one file, but there are {len(frames)} frames; give a folder or --count 1"
             )
         return [out]
-    if kind == "glb":
-        raise ValueError(f"--out {out}: glb is one file for all frames; name it .glb")
-    if out.suffix.lower() in (".ply", ".glb"):
-        raise ValueError(f"--out {out}: --format {kind} is written as {suffix}")
+    if kind in ONE_FILE:
+        raise ValueError(f"--out {out}: {kind} is one file for all frames; name it {suffixes[0]}")
+    if any(out.suffix.lower() in others for others in SUFFIXES.values()):
+        raise ValueError(f"--out {out}: --format {kind} is written as {suffixes[0]}")
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} exists and is no folder; name a folder, or a file ending in {suffix}")
-    return [out / f"{frame}{suffix}" for frame in frames]
+        raise ValueError(
+            f"--out {out} exists and is no folder; name a folder, or a file ending in {suffixes[0]}"
+        )
+    return [out / f"{frame}{suffixes[0]}" for frame in frames]
 
 
 def mean_pose(trained: TrainedAvatar) -> torch.Tensor:
@@ -138,9 +169,29 @@ def posed_frame(trained: TrainedAvatar, sequence: PoseSequence | None, index: in
     return pose, trained.features(pose, project)
 
 
+def splats_at(
+    trained: TrainedAvatar, sequence: PoseSequence | None, index: int, args: argparse.Namespace
+) -> Splats:
+    pose, features = posed_frame(trained, sequence, index, args.test)
+    posed = trained.avatar(pose, trained.active, features).posed
+    try:
+        return splats_of(posed, args.ply_up or UP.get(args.format, "y"))
+    except ValueError as error:
+        raise ValueError(f"frame {index}: {error}") from error
+
+
+def write_splats(path: Path, splats: Splats, args: argparse.Namespace) -> None:
+    if args.format == "ply":
+        write_gaussian_ply(path, splats, args.ply_degree)
+    else:
+        {"spz": write_spz, "sog": write_sog, "splat_glb": write_splat_glb}[args.format](path, splats)
+
+
 @torch.inference_mode()
 def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
+    if args.format == "usd":
+        require_usd()
     trained = load_model(args.model_dir)
     sequence = None
     if args.pose_path:
@@ -148,10 +199,10 @@ def main(args: argparse.Namespace) -> None:
         sequence = read_poses(args, trained.config.smpl_pkl_path, pelvis, trained.config.face)
     paths = choose_outputs(args.out, args.format, sequence)
     template = None
-    if args.format != "ply":
+    if args.format in MESHES:
         template = read_template(args.template) if args.template else template_of(args.model_dir)
     trained = trained.to(device)
-    attached = None if template is None else attach_mesh(template, trained.avatar)
+    attached = None if template is None else attach_mesh(template, trained.avatar, args.format == "glb")
     if paths == [args.out]:
         require_writable(args.out.parent, "--out")
     else:
@@ -159,19 +210,26 @@ def main(args: argparse.Namespace) -> None:
         begin_output(args.out, PROGRAM, [path.name for path in paths])
     if sequence is not None:
         tell_poses(sequence)
+    count = 1 if sequence is None else len(sequence.frames)
+    frames = tqdm(range(count), desc="export", unit="frame", disable=count == 1)
 
-    for index, path in enumerate(tqdm(paths, desc="export", unit="frame", disable=len(paths) == 1)):
-        pose, features = posed_frame(trained, sequence, index, args.test)
-        if attached is None:  # --format ply
-            posed = trained.avatar(pose, trained.active, features).posed
-            write_gaussian_ply(path, posed, args.ply_up, args.ply_degree)
-        elif args.format == "mesh_ply":
+    if args.format == "usd":
+        fps = 30.0 if sequence is None else sequence.playback_fps
+        write_usd(args.out, (splats_at(trained, sequence, index, args) for index in frames), fps, count > 1)
+    elif (
+        args.format == "glb"
+    ):  # one look for all frames: that of the mean training pose, unless there is but one
+        assert attached is not None
+        looked = mean_pose(trained) if count > 1 else posed_frame(trained, sequence, 0, args.test)[1]
+        write_glb(args.out, dress_mesh(attached, trained, looked, textured=True), trained.avatar, sequence)
+    else:
+        for index in frames:
+            if attached is None:
+                write_splats(paths[index], splats_at(trained, sequence, index, args), args)
+                continue
+            pose, features = posed_frame(trained, sequence, index, args.test)
             mesh = dress_mesh(attached, trained, features)
-            write_mesh_ply(path, pose_vertices(mesh, trained.avatar, pose), mesh)
-        else:  # one look for all frames: that of the mean training pose, unless there is but one
-            several = sequence is not None and len(sequence.frames) > 1
-            mesh = dress_mesh(attached, trained, mean_pose(trained) if several else features)
-            write_glb(path, mesh, trained.avatar, sequence)
+            write_mesh_ply(paths[index], pose_vertices(mesh, trained.avatar, pose), mesh)
 
     size = sum(path.stat().st_size for path in paths) / 1e6
     written = paths[0] if len(paths) == 1 else f"{len(paths)} files in {args.out}"

@@ -69,3 +69,17 @@ class InterpolationTable(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         return Interpolation(self.index, self.weight)(values)
+
+
+def places_of(table: InterpolationTable, points: Tensor, count: int) -> Tensor:
+    """(count, 3) where the values of a table live: the mean of the points (P, 3) that take from each, by their weights.
+
+    Points take from their 3 nearest, so that this is the middle of a place's surroundings. One that nobody takes from
+    lies in the middle of all.
+    """
+    weights, sums = points.new_zeros(count), points.new_zeros(count, 3)
+    for index, weight in zip(table.index.T, table.weight.T, strict=True):
+        weights.index_add_(0, index, weight)
+        sums.index_add_(0, index, weight[:, None] * points)
+    found = sums / weights[:, None].clamp_min(1e-12)
+    return torch.where((weights > 0)[:, None], found, points.mean(0))

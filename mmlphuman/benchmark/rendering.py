@@ -20,7 +20,8 @@ from mmlphuman.benchmark.clock import wall_milliseconds
 from mmlphuman.benchmark.subject import Subject
 from mmlphuman.evaluation.speed import SpeedReport, Timing, measure_speed
 from mmlphuman.export.compact import encode, load_compact, pack
-from mmlphuman.export.pruning import PROBES, prune, select, visible_change
+from mmlphuman.export.precision import LEVELS, Looked
+from mmlphuman.export.pruning import PROBES
 
 ROUNDS = 5  # every way takes its turn in each, so that a machine that slows down slows all of them
 FEWEST_FRAMES = 2 * ROUNDS  # of one pose only, nothing would be computed anew from frame to frame
@@ -108,10 +109,10 @@ def ways_to_draw(subject: Subject, keep: float | None) -> list[Way]:
 def compacted(full: TrainedAvatar, keep: float | None) -> TrainedAvatar:
     """What a compact file of the avatar gives back, on its device."""
     probes = PROBES if keep is None else FEW_PROBES
-    pruned = prune(full, select(visible_change(full, probes, quiet=True), keep))
+    made = Looked(full, probes, quiet=True).compacted(LEVELS["high"], keep)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "avatar.safetensors"
-        path.write_bytes(pack(encode(pruned), pruned, {}))
+        path.write_bytes(pack(encode(made.trained, steps=made.steps), made.trained, {}))
         return load_compact(path).to(full.device)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
+from mmlphuman.export.packing import Packed
 from mmlphuman.export.pruning import Probe, probes
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.text import aligned
@@ -29,7 +30,7 @@ PARTS = {
     "bases of Gaussians": ("property_bases", "sh1_bases", "gaussian_to_anchor"),
     "Gaussians": (
         "xyz", "xyz_offsets", "sh0", "sh1", "log_scales", "quats", "opacity_logits", "gaussian_to_control",
-        "normals",
+        "normals", "shift",
     ),
     "skinning weights": ("lbs_weights",),
     "control points": ("control_offsets", "position_bases", "control_to_anchor", "control_neighbours"),
@@ -46,7 +47,7 @@ def full_tensors(trained: TrainedAvatar) -> dict[str, Tensor]:
     return {**trained.avatar.state_dict(), **poses}
 
 
-def part_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+def part_sizes(tensors: Mapping[str, Tensor | Packed]) -> dict[str, int]:
     """Bytes of each of PARTS. Every tensor belongs to one."""
     part_of = {name: part for part, names in PARTS.items() for name in names}
     sizes = dict.fromkeys(PARTS, 0)

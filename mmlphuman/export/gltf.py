@@ -15,6 +15,7 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import trimesh
@@ -30,13 +31,14 @@ from mmlphuman.pose_layout import NUM_JOINTS
 INFLUENCES = 4  # joints a vertex, glTF's first set; more sets are rarely read
 FLOAT, USHORT, UINT, UBYTE = 5126, 5123, 5125, 5121  # glTF component types
 COMPONENT_TYPES = {"float32": FLOAT, "uint16": USHORT, "uint32": UINT, "uint8": UBYTE}
-SHAPES = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
+SHAPES = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
 VERTEX_DATA, TRIANGLE_DATA = 34962, 34963  # glTF buffer view targets
+LINEAR = 9729  # glTF's filter that mixes neighbouring texels
 MAGIC, VERSION, JSON_CHUNK, BINARY_CHUNK = b"glTF", 2, b"JSON", b"BIN\0"
 
 
 @dataclass
-class _Buffer:
+class GlbBuffer:
     """Arrays gathered into the binary chunk, and the glTF entries that describe them."""
 
     data: bytearray = field(default_factory=bytearray)
@@ -60,6 +62,12 @@ class _Buffer:
         )
         return len(self.accessors) - 1
 
+    def add_bytes(self, content: bytes) -> int:
+        """Appends a file; returns its buffer view's number."""
+        self.views.append({"buffer": 0, "byteOffset": len(self.data), "byteLength": len(content)})
+        self.data += content + bytes(-len(content) % 4)
+        return len(self.views) - 1
+
     def add_bounded(self, array: np.ndarray, target: int | None = None) -> int:
         """`add` with the smallest and largest values, which glTF wants of positions and times."""
         low, high = (np.atleast_1d(values).tolist() for values in (array.min(0), array.max(0)))
@@ -74,7 +82,7 @@ def write_glb(
     The nodes stand as in the sequence's first frame (without a sequence, in the canonical pose); a sequence of
     several frames also becomes an animation, in the file's own time.
     """
-    buffer = _Buffer()
+    buffer = GlbBuffer()
     poses = canonical_pose()[None].numpy() if sequence is None else sequence.poses
     rotations = joint_quaternions(poses)  # (F, J, 4)
     bones = bone_offsets(avatar)
@@ -94,13 +102,22 @@ def write_glb(
         ],
         "skins": [_skin(buffer, avatar)],
     }
+    if mesh.picture is not None:
+        # No smaller copies of the picture, which would mix triangles that are neighbours in it alone.
+        content["samplers"] = [{"magFilter": LINEAR, "minFilter": LINEAR}]
+        content["images"] = [{"mimeType": "image/png", "bufferView": buffer.add_bytes(png(mesh.picture))}]
+        content["textures"] = [{"sampler": 0, "source": 0}]
+        content["materials"][0]["pbrMetallicRoughness"] = {
+            "baseColorTexture": {"index": 0},
+            "metallicFactor": 0,
+        }
     if sequence is not None and len(poses) > 1:
         times = np.arange(len(poses)) / sequence.playback_fps
         content["animations"] = [_animation(buffer, times.astype(np.float32), rotations, pelvis)]
     content |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
     content["buffers"] = [{"byteLength": len(buffer.data)}]
     with atomic_write(path) as file:
-        file.write(_binary(content, bytes(buffer.data)))
+        file.write(glb_bytes(content, bytes(buffer.data)))
 
 
 def joint_quaternions(poses: np.ndarray) -> np.ndarray:
@@ -145,22 +162,38 @@ def linear_colors(colors: np.ndarray) -> np.ndarray:
     return (np.pad(linear, ((0, 0), (0, 1)), constant_values=1) * 65535).round().astype(np.uint16)
 
 
-def _primitive(buffer: _Buffer, mesh: SkinnedMesh) -> dict:
+def png(picture: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 RGB -> a PNG file."""
+    done, content = cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
+    if not done:
+        raise OSError("OpenCV could not write a PNG picture")
+    return content.tobytes()
+
+
+def _primitive(buffer: GlbBuffer, mesh: SkinnedMesh) -> dict:
+    """With a texture each triangle has its corners for itself: in the picture nobody shares them."""
     vertices = mesh.vertices.cpu().numpy()
     normals = trimesh.Trimesh(vertices, mesh.faces, process=False).vertex_normals.astype(np.float32)
     joints, weights = strongest_weights(mesh.lbs_weights.cpu().numpy())
+    faces = mesh.faces
+    corners = slice(None) if mesh.uv is None else faces.reshape(-1)
     attributes = {
-        "POSITION": buffer.add_bounded(vertices, VERTEX_DATA),
-        "NORMAL": buffer.add(normals, VERTEX_DATA),
-        "COLOR_0": buffer.add(linear_colors(mesh.colors.cpu().numpy()), VERTEX_DATA, normalized=True),
-        "JOINTS_0": buffer.add(joints, VERTEX_DATA),
-        "WEIGHTS_0": buffer.add(weights, VERTEX_DATA),
+        "POSITION": buffer.add_bounded(vertices[corners], VERTEX_DATA),
+        "NORMAL": buffer.add(normals[corners], VERTEX_DATA),
+        "JOINTS_0": buffer.add(joints[corners], VERTEX_DATA),
+        "WEIGHTS_0": buffer.add(weights[corners], VERTEX_DATA),
     }
-    indices = buffer.add(mesh.faces.astype(np.uint32).reshape(-1), TRIANGLE_DATA)
+    if mesh.uv is None:
+        colors = linear_colors(mesh.colors.cpu().numpy())
+        attributes["COLOR_0"] = buffer.add(colors, VERTEX_DATA, normalized=True)
+    else:
+        attributes["TEXCOORD_0"] = buffer.add(mesh.uv.reshape(-1, 2), VERTEX_DATA)
+        faces = np.arange(faces.size)
+    indices = buffer.add(faces.astype(np.uint32).reshape(-1), TRIANGLE_DATA)
     return {"attributes": attributes, "indices": indices, "material": 0}
 
 
-def _skin(buffer: _Buffer, avatar: Avatar) -> dict:
+def _skin(buffer: GlbBuffer, avatar: Avatar) -> dict:
     matrices = inverse_bind_matrices(avatar).astype(np.float32).transpose(0, 2, 1)  # glTF: column by column
     return {
         "inverseBindMatrices": buffer.add(matrices),
@@ -186,7 +219,7 @@ def _nodes(
     return [*nodes, {"name": "avatar", "mesh": 0, "skin": 0}]
 
 
-def _animation(buffer: _Buffer, times: np.ndarray, rotations: np.ndarray, pelvis: np.ndarray) -> dict:
+def _animation(buffer: GlbBuffer, times: np.ndarray, rotations: np.ndarray, pelvis: np.ndarray) -> dict:
     """times (F,) seconds, rotations (F, J, 4), pelvis (F, 3). Joints that never move are left to their nodes."""
     clock = buffer.add_bounded(times)
     tracks = [(1, "translation", pelvis.astype(np.float32))]
@@ -201,7 +234,7 @@ def _animation(buffer: _Buffer, times: np.ndarray, rotations: np.ndarray, pelvis
     return {"name": "poses", "channels": channels, "samplers": samplers}
 
 
-def _binary(content: dict, data: bytes) -> bytes:
+def glb_bytes(content: dict, data: bytes) -> bytes:
     """The GLB container: a header, the JSON chunk padded with spaces, the binary chunk padded with zeros."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
     chunks = b""

@@ -1,7 +1,7 @@
 """A mesh of the avatar for tools without Gaussians: the canonical template, coloured and skinned by the Gaussians.
 
-Data path: template mesh + TrainedAvatar -> AttachedMesh -> (what the MLPs see) SkinnedMesh -> (pose) PLY, or
-gltf. A preview: it has the avatar's coarse shape and matt colours, not its hair-thin detail.
+Data path: template mesh + TrainedAvatar -> AttachedMesh -> (what the MLPs see) SkinnedMesh -> (pose) PLY; with a
+texture (texture.bake) -> gltf. A preview: it has the avatar's coarse shape and matt colours, not its hair-thin detail.
 Shape letters: P vertices, T triangles, N Gaussians, J joints.
 """
 
@@ -21,11 +21,13 @@ from mmlphuman.avatar.build import read_template_mesh
 from mmlphuman.avatar.neighbours import Interpolation, interpolation
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import apply_transforms, blend_transforms
+from mmlphuman.export.texture import bake, make_atlas
 from mmlphuman.files import atomic_write
 from mmlphuman.model_folder import TEMPLATE_NAME, folder_of, is_compact
 from mmlphuman.types import SH_DEGREE_0, Pose
 
 TRIANGLES_WANTED = 1.0  # a Gaussian: a mesh coarser than that would lose the pattern of clothes
+TRIANGLES_OF_TEXTURE = 0.1  # a Gaussian: texture.NEAR are looked at for a triangle, of which it holds ten
 NEIGHBOURS = 4  # Gaussians that give a vertex its colour and skinning weights
 MIN_OPACITY = 1e-4  # keeps the colour of a vertex among transparent Gaussians a mean, not 0 / 0
 
@@ -42,12 +44,15 @@ class AttachedMesh:
 
 @dataclass(frozen=True)
 class SkinnedMesh:
-    """The mesh as it looks in one pose, still standing in the canonical pose."""
+    """The mesh as it looks in one pose, still standing in the canonical pose. With a texture, triangles have its places
+    `uv` (T, 3, 2), a corner's in each, and `picture` (S, S, 3) has their colours."""
 
     vertices: Tensor  # (P, 3)
     faces: np.ndarray  # (T, 3)
     colors: Tensor  # (P, 3) RGB in [0, 1]
     lbs_weights: Tensor  # (P, J) rows sum to one
+    uv: np.ndarray | None = None
+    picture: np.ndarray | None = None
 
 
 def template_of(model: Path) -> trimesh.Trimesh:
@@ -73,9 +78,11 @@ def read_template(path: Path) -> trimesh.Trimesh:
     return read_template_mesh(path)
 
 
-def attach_mesh(template: trimesh.Trimesh, avatar: Avatar) -> AttachedMesh:
-    """Binds a canonical mesh to the Gaussians, its triangles split in four until they can carry the colours."""
-    while len(template.faces) < TRIANGLES_WANTED * len(avatar.xyz):
+def attach_mesh(template: trimesh.Trimesh, avatar: Avatar, textured: bool = False) -> AttachedMesh:
+    """Binds a canonical mesh to the Gaussians, its triangles split in four until they can carry the colours; with a
+    texture fewer can."""
+    wanted = TRIANGLES_OF_TEXTURE if textured else TRIANGLES_WANTED
+    while len(template.faces) < wanted * len(avatar.xyz):
         template = template.subdivide()
     vertices = torch.as_tensor(np.asarray(template.vertices), dtype=torch.float32).to(avatar.xyz.device)
     near = interpolation(vertices, avatar.xyz, NEIGHBOURS)
@@ -83,7 +90,9 @@ def attach_mesh(template: trimesh.Trimesh, avatar: Avatar) -> AttachedMesh:
     return AttachedMesh(vertices, np.asarray(template.faces), near, weights / weights.sum(1, keepdim=True))
 
 
-def dress_mesh(attached: AttachedMesh, trained: TrainedAvatar, features: Tensor) -> SkinnedMesh:
+def dress_mesh(
+    attached: AttachedMesh, trained: TrainedAvatar, features: Tensor, textured: bool = False
+) -> SkinnedMesh:
     """The mesh as the MLPs shape and colour it where they see `features` (175,).
 
     Vertices follow the control points; colours are the degree-0 colours of the Gaussians near by, weighted by
@@ -98,11 +107,18 @@ def dress_mesh(attached: AttachedMesh, trained: TrainedAvatar, features: Tensor)
     beside = interpolation(vertices, gaussians.xyz, NEIGHBOURS)
     visible = beside.weight * gaussians.opacities.clamp_min(MIN_OPACITY)[beside.index]
     blend = Interpolation(beside.index, visible / visible.sum(1, keepdim=True))
+    uv, picture = None, None
+    if textured:
+        atlas = make_atlas(len(attached.faces), len(avatar.xyz))
+        faces = torch.from_numpy(np.array(attached.faces)).to(vertices.device)
+        uv, picture = atlas.uv, bake(vertices[faces], gaussians, atlas)
     return SkinnedMesh(
         vertices=vertices,
         faces=attached.faces,
         colors=(SH_DEGREE_0 * blend(gaussians.sh[:, 0]) + 0.5).clamp(0, 1),
         lbs_weights=attached.lbs_weights,
+        uv=uv,
+        picture=picture,
     )
 
 

@@ -1,7 +1,8 @@
-"""Which Gaussians need their offset bases, and an avatar without the others'.
+"""Which Gaussians need their offset bases, and an avatar without the others'; how much pictures depend on each number.
 
 Data path: TrainedAvatar -> visible change of every Gaussian over the training poses -> Selection -> pruned avatar,
-Gaussians reordered: those with bases of properties and degree-1 colour, those with bases of properties, the rest.
+Gaussians reordered: those with bases of properties and degree-1 colour, those with bases of properties, the rest; each
+kind, and the control points, along a curve through space, so that what is near is near in the file too.
 
 Shape letters: N Gaussians, P of them keep their property bases, Q of these those of degree-1 colour, F poses.
 """
@@ -12,12 +13,15 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmlphuman.avatar.avatar import COLOR, LOG_SCALE, OPACITY, QUAT, Avatar, PropertyOffsets
+from mmlphuman.avatar.neighbours import places_of
+from mmlphuman.avatar.state import PROPERTIES
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
 from mmlphuman.pose_layout import BODY_POSE, POSE_DIM
@@ -37,6 +41,8 @@ MIN_PSNR = 48.0  # dB on the person, pruned against full; costs 0.1 dB of an ava
 # demo avatar lose 3.6 to 4.1 times what the Gaussians do one by one, for 30% to 80% of them kept.
 COHERENCE = 4.0
 
+CURVE_BITS = 16  # an axis, of the curve's cells
+
 PER_GAUSSIAN = ("sh0", "sh1", "log_scales", "quats", "opacity_logits", "xyz_offsets")
 
 
@@ -55,6 +61,15 @@ class VisibleChange:
 
     properties: Tensor  # (N,)
     sh1: Tensor  # (N,)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Mean squared error of the person's pixels and channels for an error of 1 in one number of one Gaussian, to first
+    order: of its properties before the activations."""
+
+    properties: Tensor  # (N, 11)
+    sh1: Tensor  # (N, 9)
 
 
 @dataclass(frozen=True)
@@ -86,11 +101,12 @@ def probes(trained: TrainedAvatar, count: int) -> Iterator[Probe]:
         low, high = xyz.amin(0), xyz.amax(0)
         elevation = MAX_ELEVATION * math.sin(GOLDEN_ANGLE * index * index)
         yield Probe(
-            pose, _camera((low + high) / 2, float((high - low).max()), GOLDEN_ANGLE * index, elevation)
+            pose,
+            camera_in_front((low + high) / 2, float((high - low).max()), GOLDEN_ANGLE * index, elevation),
         )
 
 
-def _camera(center: Tensor, height: float, azimuth: float, elevation: float) -> Cameras:
+def camera_in_front(center: Tensor, height: float, azimuth: float, elevation: float) -> Cameras:
     """A camera with y up that looks at `center` (3,) and shows `height` metres."""
     forward = -torch.tensor(
         [
@@ -124,18 +140,25 @@ def mean_offsets(trained: TrainedAvatar) -> PropertyOffsets | None:
 
 
 def visible_change(trained: TrainedAvatar, count: int = PROBES, quiet: bool = False) -> VisibleChange:
-    """Measures what the offsets' deviation from their mean does to pictures of the training poses.
+    """What the offsets' deviation from their mean does to pictures of the training poses."""
+    return look(trained, count, quiet)[0]
+
+
+def look(
+    trained: TrainedAvatar, count: int = PROBES, quiet: bool = False
+) -> tuple[VisibleChange, Sensitivity]:
+    """Measures in pictures of the training poses what each Gaussian's numbers do.
 
     A Gaussian's share of the squared change of a picture I is the sum over pixels of (dI/doffsets . deviation)^2.
     It is the expectation of (d(v . I)/doffsets . deviation)^2 over random signs v of all pixels, so one backward
     pass a picture gives an unbiased estimate for all Gaussians at once: colour, shape, opacity and what hides them
-    included.
+    included. Of one number alone it is its derivative's square.
     """
     avatar, active, mean = trained.avatar, trained.active, mean_offsets(trained)
-    change = torch.zeros(2, len(avatar.xyz), device=trained.device)
-    if mean is None:
-        return VisibleChange(*change)
-    backend = choose_backend(trained.config.rasterizer, trained.config.kernels, trained.device)
+    points, device = len(avatar.xyz), trained.device
+    change = torch.zeros(2, points, device=device)
+    of_properties, of_sh1 = (torch.zeros(points, numbers, device=device) for numbers in (PROPERTIES, 9))
+    backend = choose_backend(trained.config.rasterizer, trained.config.kernels, device)
     generator = torch.Generator().manual_seed(trained.config.seed)
     covered = 0.0
     for probe in tqdm(probes(trained, count), total=count, desc="looking at the bases", disable=quiet):
@@ -143,31 +166,39 @@ def visible_change(trained: TrainedAvatar, count: int = PROBES, quiet: bool = Fa
             coefficients = avatar.coefficients(probe.pose.features, active)
             control_offsets = avatar.offset_control_points(coefficients, active)
             offsets = avatar.property_offsets(coefficients, active)
-        assert offsets is not None, "the bases are switched on: they have a mean"
         leaves = PropertyOffsets(
-            _leaf(offsets.properties), None if offsets.sh1 is None else _leaf(offsets.sh1)
+            _leaf(None if offsets is None else offsets.properties, change.new_zeros(points, PROPERTIES)),
+            _leaf(None if offsets is None else offsets.sh1, change.new_zeros(points, 3, 3)),
         )
-        background = torch.rand(3, generator=generator).to(trained.device)
+        background = torch.rand(3, generator=generator).to(device)
         with torch.enable_grad():
             canonical = avatar.apply_offsets(leaves, control_offsets, active)
             posed = avatar.pose_gaussians(canonical, avatar.skinning_transforms(probe.pose), probe.pose)
             render = rasterize(posed, probe.cameras, background, backend)
-            signs = torch.randint(0, 2, render.colors.shape, generator=generator).to(trained.device) * 2.0 - 1
+            signs = torch.randint(0, 2, render.colors.shape, generator=generator).to(device) * 2.0 - 1
             (signs * render.colors).sum().backward()
-        for share, leaf, middle in (
-            (change[0], leaves.properties, mean.properties),
-            (change[1], leaves.sh1, mean.sh1),
+        assert leaves.sh1 is not None
+        for share, numbers, leaf, middle in (
+            (change[0], of_properties, leaves.properties, mean and mean.properties),
+            (change[1], of_sh1, leaves.sh1, mean and mean.sh1),
         ):
-            if leaf is not None:
-                assert leaf.grad is not None and middle is not None, "the mean has what the poses have"
-                effect = leaf.grad * (leaf.detach() - middle)
+            assert leaf.grad is not None
+            numbers += leaf.grad.flatten(1).square()
+            if middle is not None:
+                deviation = leaf.detach()[: len(middle)] - middle
+                effect = leaf.grad[: len(middle)] * deviation
                 share[: len(effect)] += effect.flatten(1).sum(1).square()
         covered += float(render.alphas.detach().sum()) * 3
-    return VisibleChange(*(change / max(covered, 1.0)))
+    covered = max(covered, 1.0)
+    return VisibleChange(*(change / covered)), Sensitivity(of_properties / covered, of_sh1 / covered)
 
 
-def _leaf(offsets: Tensor) -> Tensor:
-    return offsets.clone().requires_grad_(True)
+def _leaf(offsets: Tensor | None, of_all: Tensor) -> Tensor:
+    """The first Gaussians' offsets and zeros for the others, of which gradients are wanted."""
+    leaf = of_all.clone()
+    if offsets is not None:
+        leaf[: len(offsets)] = offsets
+    return leaf.requires_grad_(True)
 
 
 def select(change: VisibleChange, keep: float | None = None, min_psnr: float = MIN_PSNR) -> Selection:
@@ -196,6 +227,44 @@ def select(change: VisibleChange, keep: float | None = None, min_psnr: float = M
         num_sh1=int(keeps_sh1.sum()),
         psnr=-10 * math.log10(error) if error > 0 else math.inf,
     )
+
+
+def along_curve(selection: Selection, avatar: Avatar) -> Selection:
+    """The same, each kind of Gaussians in the order of a curve through space."""
+    bounds = (0, selection.num_sh1, selection.num_properties, len(selection.order))
+    parts = [selection.order[begin:end] for begin, end in pairwise(bounds)]
+    order = torch.cat([part[curve_order(avatar.xyz[part])] for part in parts])
+    return replace(selection, order=order)
+
+
+def curve_order(xyz: Tensor) -> Tensor:
+    """(N,) indices of points (N, 3) along a Morton curve: the bits of x, y and z in turn, from the highest."""
+    if not len(xyz):
+        return torch.zeros(0, dtype=torch.long, device=xyz.device)
+    low, high = xyz.amin(0), xyz.amax(0)
+    steps = ((xyz - low) / (high - low).max().clamp_min(1e-9) * (2**CURVE_BITS - 1)).long()
+    code = torch.zeros(len(xyz), dtype=torch.long, device=xyz.device)
+    for bit in range(CURVE_BITS):
+        for axis in range(3):
+            code |= ((steps[:, axis] >> bit) & 1) << (3 * bit + axis)
+    return code.argsort(stable=True)
+
+
+@torch.no_grad()
+def in_curve_order(trained: TrainedAvatar) -> TrainedAvatar:
+    """A copy whose control points follow a curve through space, by the mean place of the Gaussians that they move."""
+    avatar = copy.deepcopy(trained.avatar).requires_grad_(False).eval()
+    table, of_controls = avatar.gaussian_to_control, avatar.control_to_anchor
+    order = curve_order(places_of(table, avatar.xyz, len(avatar.control_offsets)))
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    table.index = rank[table.index]
+    of_controls.index, of_controls.weight = of_controls.index[order], of_controls.weight[order]
+    avatar.control_offsets.data = avatar.control_offsets[order]
+    avatar.position_bases.data = avatar.position_bases[order]
+    if len(avatar.control_neighbours):
+        avatar.control_neighbours = rank[avatar.control_neighbours][order]
+    return replace(trained, avatar=avatar)
 
 
 @torch.no_grad()

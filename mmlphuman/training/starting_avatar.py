@@ -29,7 +29,7 @@ from mmlphuman.avatar.build import (
     read_template_mesh,
 )
 from mmlphuman.avatar.light import SceneLight
-from mmlphuman.avatar.neighbours import InterpolationTable, interpolation, nearest
+from mmlphuman.avatar.neighbours import interpolation, nearest, places_of
 from mmlphuman.body.smplx_model import Body
 from mmlphuman.config import Config
 from mmlphuman.model_folder import FURTHEST_MOVE, TEMPLATE_NAME, is_compact, load_model
@@ -134,20 +134,6 @@ def trainable_state(avatar: Avatar) -> dict[str, Tensor]:
         bases = state[name]
         state[name] = torch.cat([bases, bases.new_zeros(count - len(bases), *bases.shape[1:])])
     return state
-
-
-def places_of(table: InterpolationTable, points: Tensor, count: int) -> Tensor:
-    """(count, 3) where the values of a table live: the mean of the points (P, 3) that take from each, by their weights.
-
-    Points take from their 3 nearest, so that this is the middle of a place's surroundings. One that nobody takes from
-    lies in the middle of all.
-    """
-    weights, sums = points.new_zeros(count), points.new_zeros(count, 3)
-    for index, weight in zip(table.index.T, table.weight.T, strict=True):
-        weights.index_add_(0, index, weight)
-        sums.index_add_(0, index, weight[:, None] * points)
-    found = sums / weights[:, None].clamp_min(1e-12)
-    return torch.where((weights > 0)[:, None], found, points.mean(0))
 
 
 def _word(value: object) -> str:

@@ -160,7 +160,7 @@ def test_mistakes_are_one_line_and_write_nothing(export, model, poses, tmp_path)
         (("--out", tmp_path / "new" / "a.glb", "--format", "ply"), "--format ply is written as .ply"),
         (
             ("--out", tmp_path / "new" / "a.obj"),
-            "no format ends in .obj; name a .ply or .glb file, or a folder",
+            "no format ends in .obj; name a .ply, .spz, .sog, .glb or .usd file, or a folder",
         ),
         (("--out", tmp_path / "new" / "a.txt"), "no format ends in .txt"),
         (("--out", tmp_path / "new", *several, "--begin", 50), "50"),
@@ -173,3 +173,31 @@ def test_mistakes_are_one_line_and_write_nothing(export, model, poses, tmp_path)
         assert status == 1 and expected in err, (words, err)
         assert err.startswith("error: ") and err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "file").read_text() == "kept"
+
+
+def test_other_formats_are_told_by_their_endings_and_a_sequence_is_a_folder(export, model, poses, tmp_path):
+    """What is in them: tests/export/test_splat_files.py."""
+    heads = {"a.spz": b"\x1f\x8b", "a.sog": b"PK", "a.glb": b"glTF"}
+    for name, head in heads.items():
+        kind = ("--format", "splat_glb") if name == "a.glb" else ()
+        status, _, error = export("--model_dir", model, "--out", tmp_path / name, *kind)
+        assert status == 0, error
+        assert (tmp_path / name).read_bytes().startswith(head)
+    folder = tmp_path / "frames"
+    words = ("--model_dir", model, "--pose_path", poses, "--count", 2)
+    assert export(*words, "--out", folder, "--format", "spz")[0] == 0
+    assert {path.name for path in folder.glob("*.spz")} == {"frame00000000.spz", "frame00000001.spz"}
+    status, _, error = export(*words, "--out", tmp_path / "b.spz")
+    assert status == 1 and "is one file, but there are 2 frames" in error
+    status, _, error = export("--model_dir", model, "--out", tmp_path / "b.glb", "--ply_up", "y")
+    assert status != 0 and "--ply_up is of ply, sog, spz" in error
+
+
+def test_a_sequence_is_one_usd_file(export, model, poses, tmp_path):
+    usd = pytest.importorskip("pxr.Usd", reason="no usd-core: pip install usd-core")
+    out = tmp_path / "a.usdc"
+    status, _, error = export("--model_dir", model, "--pose_path", poses, "--out", out)
+    assert status == 0, error
+    stage = usd.Stage.Open(str(out))
+    assert stage.GetEndTimeCode() == FRAMES - 1 and stage.GetTimeCodesPerSecond() == 60
+    assert len(stage.GetDefaultPrim().GetAttribute("positions").Get(3)) == 600

@@ -25,16 +25,17 @@ from mmlphuman.export.compact import (
     load_carried,
     load_compact,
     pack,
-    quantise,
     strongest_joints,
 )
 from mmlphuman.export.compact_report import compare, full_tensors, part_sizes
+from mmlphuman.export.packing import packed
 from mmlphuman.export.pruning import Selection, VisibleChange, mean_offsets, prune, select, visible_change
 from mmlphuman.model_folder import load_model
 from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.run_setup import Scene
 from tests.builders import canonical_of, random_pose, random_poses, randomise, small_avatar, small_trained
+from tests.export.former_compact import former_file
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = {
@@ -68,7 +69,7 @@ def trained(synthetic_body):
     )
     config = replace(config, iteration_gsparam_basis=0)
     poses = PoseSpace.fit(random_poses(30), 5)
-    return TrainedAvatar(avatar, poses, config, iteration=40)
+    return few_joints(TrainedAvatar(avatar, poses, config, iteration=40))
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +77,20 @@ def change(trained):
     return visible_change(trained, 8, quiet=True)
 
 
+def few_joints(trained: TrainedAvatar) -> TrainedAvatar:
+    """Moved by no more joints than a file holds, as bodies are; the small body's coarse volume mixes more."""
+    joints, weights = strongest_joints(trained.avatar.lbs_weights)
+    trained.avatar.lbs_weights = torch.zeros(len(joints), 55).scatter_add_(1, joints, weights)
+    return trained
+
+
 def write(path: Path, trained: TrainedAvatar, carried: Carried | None = None) -> Path:
     path.write_bytes(pack(encode(trained, carried), trained, {}))
+    return path
+
+
+def write_former(path: Path, trained: TrainedAvatar, carried: Carried | None = None) -> Path:
+    path.write_bytes(former_file(trained, carried))
     return path
 
 
@@ -114,23 +127,32 @@ def test_keeping_everything_is_the_full_avatar_but_for_rounding(trained, tmp_pat
         pose = random_pose(seed)
         ours, truth = loaded.avatar(pose).posed, trained.avatar(pose).posed
         off = (ours.xyz - truth.xyz).norm(dim=1)
-        assert off.max() < 1e-3 and off.median() < 1e-4  # metres
+        # Metres: weights in 8 bits move a point by 1/510 of how far apart its joints would carry it.
+        assert off.max() < 5e-3 and off.median() < 3e-4
         assert (ours.opacities - truth.opacities).abs().max() < 5e-3
         assert (ours.sh - truth.sh).abs().max() < 1e-2
-    assert compare(trained, loaded, torch.arange(GAUSSIANS), 2).psnr > 60
+    assert compare(trained, loaded, torch.arange(GAUSSIANS), 2).psnr > 52
     for name, value in trained.pose_space.state_dict().items():
-        assert torch.equal(value, loaded.pose_space.state_dict()[name]), name
+        assert (value - loaded.pose_space.state_dict()[name]).abs().max() <= 2**-14, name
 
 
 @pytest.mark.parametrize("name, light", [("normal", 8), ("place", 20)])
 def test_what_mlps_see_and_the_light_are_kept(name, light, synthetic_body, tmp_path):
-    trained = small_trained(synthetic_body, FINISHED, light=name)
+    trained = few_joints(small_trained(synthetic_body, FINISHED, light=name))
     loaded = load_compact(write(tmp_path / "a.safetensors", trained))
     assert trained.avatar.mlp_inputs.dim() == 2 and trained.avatar.light.coefficients.shape == (light, 3)
     for part in ("mlp_inputs", "light.coefficients", "light.lowest", "light.highest"):
         assert torch.equal(loaded.avatar.state_dict()[part], trained.avatar.state_dict()[part]), part
-    assert (loaded.avatar.normals - trained.avatar.normals).abs().max() < 5e-4
-    assert compare(trained, loaded, torch.arange(GAUSSIANS), 2).psnr > 60
+    assert (loaded.avatar.normals - trained.avatar.normals).abs().max() < 0.51 / 127
+    joints = loaded.avatar.lbs_weights
+    assert (
+        joints - trained.avatar.lbs_weights
+    ).abs().max() < 3.1 / 510  # the first weight has the three others' errors
+    loaded.avatar.lbs_weights = (
+        trained.avatar.lbs_weights
+    )  # which this body's coarse volume makes count too much
+    assert compare(trained, loaded, torch.arange(GAUSSIANS), 2).psnr > 55
+    loaded.avatar.lbs_weights = joints
     pose = random_pose(2)
     lit, unlit = trained.avatar(pose).posed, small_trained(synthetic_body, light="none").avatar(pose).posed
     assert (lit.sh - unlit.sh).abs().max() > 0.1  # there is something to lose
@@ -142,10 +164,14 @@ def test_what_is_carried_comes_back_and_the_avatar_is_as_without(trained, tmp_pa
     path = write(tmp_path / "a.safetensors", trained, given)
     carried = load_carried(path)
     assert carried.frames is not None and carried.template is not None
-    for name in ("poses", "translations", "frames", "expressions", "rotation"):
-        assert np.array_equal(getattr(carried.frames, name), getattr(given.frames, name)), name
+    for name in ("poses", "translations", "expressions"):  # to 2^-14 radians or metres
+        assert np.allclose(getattr(carried.frames, name), getattr(given.frames, name), atol=6.2e-5, rtol=0), (
+            name
+        )
+    assert np.array_equal(carried.frames.frames, given.frames.frames)
+    assert np.array_equal(carried.frames.rotation, given.frames.rotation)
     assert np.array_equal(carried.template.faces, given.template.faces)
-    assert np.array_equal(carried.template.vertices, given.template.vertices.astype(np.float32))
+    assert np.allclose(carried.template.vertices, given.template.vertices, atol=6.2e-5, rtol=0)
     with_it, without = load_compact(path), load_compact(write(tmp_path / "b.safetensors", trained))
     for name, value in without.avatar.state_dict().items():
         assert torch.equal(with_it.avatar.state_dict()[name], value), name
@@ -162,7 +188,7 @@ def test_a_template_of_many_vertices_keeps_its_triangles(trained, tmp_path):
 
 
 def test_a_file_of_the_third_version_poses_as_it_did_and_carries_nothing(trained, tmp_path):
-    now = write(tmp_path / "now.safetensors", trained, some_carried(trained))
+    now = write_former(tmp_path / "now.safetensors", trained, some_carried(trained))
     tensors, metadata = contents(now)
     former = {name: value for name, value in tensors.items() if not name.startswith(("frames", "template"))}
     then = tmp_path / "then.safetensors"
@@ -192,7 +218,7 @@ def as_version_1(path: Path) -> None:
 
 def test_a_file_of_the_first_version_poses_as_it_did(synthetic_body, tmp_path):
     trained = small_trained(synthetic_body, FINISHED, **PUBLISHED)
-    now, then = (write(tmp_path / f"{name}.safetensors", trained) for name in ("now", "then"))
+    now, then = (write_former(tmp_path / f"{name}.safetensors", trained) for name in ("now", "then"))
     as_version_1(then)
     now, then = load_compact(now), load_compact(then)
     assert then.config == now.config and then.config.novel_poses == "pca" and then.avatar.light is None
@@ -205,15 +231,15 @@ def test_a_file_of_the_first_version_poses_as_it_did(synthetic_body, tmp_path):
     poses = then.pose_space.training_poses
     assert poses.shape == (30, 175) and not poses[:, :3].any() and not poses[:, 66:].any()
     assert torch.equal(poses[:, 3:66], now.pose_space.training_poses[:, 3:66])
-    again = load_compact(write(tmp_path / "again.safetensors", then))  # as the present version
+    again = load_compact(write(tmp_path / "again.safetensors", few_joints(then)))  # as the present version
     off = again.avatar(random_pose(3)).posed.xyz - then.avatar(random_pose(3)).posed.xyz
-    assert off.norm(dim=1).max() < 1e-3  # metres
+    assert off.norm(dim=1).max() < 5e-3  # metres
 
 
 def test_a_file_of_the_second_version_poses_as_it_did(synthetic_body, tmp_path):
     """It kept no expression, and its inputs end with the zero."""
     trained, path = small_trained(synthetic_body, FINISHED), tmp_path / "then.safetensors"
-    now, then = load_compact(write(path, trained)), tmp_path / "then.safetensors"
+    now, then = load_compact(write_former(path, trained)), tmp_path / "then.safetensors"
     tensors = safetensors.torch.load_file(then)
     with safetensors.safe_open(then, "pt") as file:
         metadata = file.metadata() | {"format_version": "2"}
@@ -244,7 +270,7 @@ def test_what_mlps_see_of_the_face_is_kept(synthetic_body, tmp_path):
 
 
 def test_a_first_version_with_other_inputs_is_one_clear_line(synthetic_body, tmp_path):
-    path = write(tmp_path / "a.safetensors", small_trained(synthetic_body, FINISHED, **PUBLISHED))
+    path = write_former(tmp_path / "a.safetensors", small_trained(synthetic_body, FINISHED, **PUBLISHED))
     as_version_1(path)
     tensors = safetensors.torch.load_file(path)
     with safetensors.safe_open(path, "pt") as file:
@@ -263,8 +289,7 @@ def test_a_saved_model_saved_again_is_the_same(trained, tmp_path):
     twice = load_compact(write(tmp_path / "twice.safetensors", once))
     for name, value in once.avatar.state_dict().items():
         again = twice.avatar.state_dict()[name]
-        step = 1e-3 if name == "lbs_weights" else 1e-6  # a joint at the limit of what is kept
-        assert torch.allclose(again, value, atol=step, rtol=2e-3), name
+        assert torch.allclose(again, value, atol=0.51 / 255, rtol=0), name  # half the longest step
 
 
 def test_only_gaussians_that_vary_are_kept(change):
@@ -352,15 +377,6 @@ def test_bases_that_training_never_switched_on_are_all_dropped(trained):
     torch.testing.assert_close(ours.posed.sh, truth.posed.sh)
 
 
-def test_rows_keep_seven_bits_each_at_its_own_size():
-    values = torch.randn(5, 40, generator=torch.Generator().manual_seed(1)) * torch.tensor(
-        [[1e3], [1], [1e-2], [1e-4], [0]]
-    )
-    steps, scale = quantise(values, -1)
-    error = (steps.float() * scale.float() - values).abs().amax(1)
-    assert (error <= values.abs().amax(1) / 127 * 0.52 + 1e-7).all()
-
-
 def test_skinning_keeps_every_joint_that_matters():
     weights = torch.zeros(3, 55)
     weights[0, 7] = 1
@@ -368,20 +384,25 @@ def test_skinning_keeps_every_joint_that_matters():
     weights[2, [1, 2]] = torch.tensor([0.9995, 0.0005])
     joints, values = strongest_joints(weights)
     assert joints.shape == (3, 3) and set(joints[1].tolist()) == {3, 9, 50}
-    torch.testing.assert_close(values[1].sum(), torch.tensor(1.0))
+    torch.testing.assert_close(values.sum(1), torch.ones(3))
+    weights[1, 10:15] = 0.1
+    weights[1] /= weights[1].sum()
+    joints, values = strongest_joints(weights)
+    assert joints.shape == (3, 4) and {3, 9, 50} < set(joints[1].tolist())
+    torch.testing.assert_close(values.sum(1), torch.ones(3))
 
 
-def test_sizes_are_of_all_tensors_and_mlps_shrink_to_a_quarter(trained, change, synthetic_body):
+def test_sizes_are_of_all_tensors_and_add_up_to_the_file(trained, change, tmp_path):
     full = full_tensors(trained)
     before = part_sizes(full)
     assert sum(before.values()) == sum(tensor.nbytes for tensor in full.values())
-    after = part_sizes(encode(prune(trained, select(change, 0.1))))
-    # A scale a row, which counts the more the shorter the rows are.
-    assert after["MLPs"] / before["MLPs"] == pytest.approx(0.263, abs=0.002)
+    stored = encode(prune(trained, select(change, 0.1)))
+    after = part_sizes(stored)
+    assert after["MLPs"] < 0.26 * before["MLPs"]
     assert after["bases of Gaussians"] < 0.03 * before["bases of Gaussians"]
-    published = small_trained(synthetic_body, FINISHED, **PUBLISHED)
-    before, after = part_sizes(full_tensors(published)), part_sizes(encode(published))
-    assert after["MLPs"] / before["MLPs"] == pytest.approx(0.253, abs=0.002)
+    content = pack(stored, trained, {})
+    header = 8 + int.from_bytes(content[:8], "little")
+    assert len(content) == header + sum(after.values())
 
 
 def test_it_cannot_be_trained(trained, tmp_path):
@@ -392,11 +413,15 @@ def test_it_cannot_be_trained(trained, tmp_path):
         Trainer(loaded.config, Scene(None, None, loaded.avatar, loaded.pose_space), None, torch.device("cpu"))
 
 
-def test_numbers_beyond_half_precision_are_refused_when_written(trained):
+def test_numbers_that_no_steps_can_say_are_refused_when_written(trained):
     broken = prune(trained, everything(trained.avatar))
-    broken.avatar.sh0[5, 1] = 1e6
-    with pytest.raises(ValueError, match="sh0 holds numbers that are not finite, or too large"):
-        encode(broken)
+    for number, message in (
+        (1e12, "sh0 is too large for this format"),
+        (float("nan"), "sh0 holds numbers that are"),
+    ):
+        broken.avatar.sh0[5, 1] = number
+        with pytest.raises(ValueError, match=message):
+            encode(broken)
 
 
 def at(tensor, index, value):
@@ -477,10 +502,8 @@ SETTINGS = {
 
 @pytest.mark.parametrize("fault", [*FAULTS, *METADATA, *SETTINGS])
 def test_a_faulty_file_is_one_clear_line(fault, trained, tmp_path):
-    path = write(tmp_path / "a.safetensors", trained)
-    tensors = safetensors.torch.load_file(path)
-    with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata()
+    path = write_former(tmp_path / "a.safetensors", trained)
+    tensors, metadata = contents(path)
     if fault in FAULTS:
         change_it, message = FAULTS[fault]
         change_it(tensors)
@@ -539,7 +562,7 @@ CARRIED_FAULTS = {
 
 @pytest.mark.parametrize("fault", CARRIED_FAULTS)
 def test_what_is_carried_is_held_to_its_shape(fault, trained, tmp_path):
-    path = write(tmp_path / "a.safetensors", trained, some_carried(trained))
+    path = write_former(tmp_path / "a.safetensors", trained, some_carried(trained))
     tensors, metadata = contents(path)
     change_it, message = CARRIED_FAULTS[fault]
     change_it(tensors)
@@ -566,6 +589,82 @@ def test_a_truncated_file_is_one_clear_line(length, trained, tmp_path):
     path.write_bytes(content[: length if length >= 1 else int(len(content) * length)])
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         load_compact(path)
+
+
+def with_entry(metadata: dict[str, str], name: str, **changes) -> None:
+    entries = json.loads(metadata["tensors"])
+    entries[name] |= changes
+    metadata["tensors"] = json.dumps(entries)
+
+
+def exchange(tensors, metadata, name: str, array: np.ndarray) -> None:
+    """Another array in place of the one that is there."""
+    new = packed(array)
+    tensors[name] = torch.frombuffer(bytearray(new.data), dtype=torch.uint8)
+    entries = json.loads(metadata["tensors"])
+    metadata["tensors"] = json.dumps(entries | {name: new.entry() | {"shifted": entries[name]["shifted"]}})
+
+
+NEW_FAULTS = {
+    "missing": (lambda t, m: t.pop("quats"), "tensor quats is missing"),
+    "no scale": (lambda t, m: t.pop("quats.scale"), "tensor quats.scale is missing"),
+    "unknown": (lambda t, m: t.update(extra=t["quats"].clone()), "tensor extra is unknown"),
+    "plain": (lambda t, m: t.update(sh0=torch.ones(600, 3)), "tensor sh0 is .*expected a stream"),
+    "damaged": (lambda t, m: t.update(sh0=at(t["sh0"], slice(5, 50), 7)), "tensor sh0: its stream is"),
+    "cut": (lambda t, m: t.update(sh0=t["sh0"][:-9].clone()), "tensor sh0: its stream is"),
+    "longer": (lambda t, m: t.update(sh0=torch.cat([t["sh0"], t["sh0"]])), "tensor sh0: its stream is"),
+    "no entries": (lambda t, m: m.pop("tensors"), "`tensors` are no JSON"),
+    "a list": (lambda t, m: m.update(tensors="[1]"), "`tensors` are no JSON object"),
+    "deep": (lambda t, m: m.update(tensors="[" * 100_000), "`tensors` are no JSON"),
+    "entry": (lambda t, m: m.update(tensors="{}"), "tensor shift: it is described by no entry"),
+    "type": (lambda t, m: with_entry(m, "sh0", type="u64"), "tensor sh0: it is described by no entry"),
+    "another type": (lambda t, m: with_entry(m, "joints", type="i32"), "tensor joints is of type i32"),
+    "shape": (lambda t, m: with_entry(m, "sh0", shape=[599, 3]), "tensor sh0: its stream is not of"),
+    "huge": (lambda t, m: with_entry(m, "sh0", shape=[2**30, 2**30]), "tensor sh0: .*larger than any"),
+    "negative": (lambda t, m: with_entry(m, "sh0", shape=[-600, -3]), "tensor sh0: .*no list of sizes"),
+    "delta": (lambda t, m: with_entry(m, "sh0", delta=1), "tensor sh0: .*must be true or false"),
+    "unshifted": (lambda t, m: with_entry(m, "sh0", shifted=False), "tensor sh0: .*shifted must be true"),
+    "scale": (lambda t, m: exchange(t, m, "sh0.scale", np.ones((2, 3), np.float32)), "sh0.scale is .* does not fit"),
+    "infinite": (
+        lambda t, m: exchange(t, m, "sh0.scale", np.full((1, 3), np.inf, np.float32)), "sh0 holds numbers that are not"
+    ),
+    "whole scale": (lambda t, m: exchange(t, m, "sh0.scale", np.ones((1, 3), int)), "sh0.scale is of type u8"),
+    "shift": (lambda t, m: exchange(t, m, "shift", np.full(600, 9)), "shift points outside 0..4"),
+    "shifts": (lambda t, m: exchange(t, m, "shift", np.zeros(599, int)), "sh1?0?.* more Gaussians than there are"),
+    "joint": (
+        lambda t, m: exchange(t, m, "lbs_weights.index", np.full((600, 4), 55)), "index points outside 0..54"
+    ),
+    "joints": (
+        lambda t, m: exchange(t, m, "lbs_weights.index", np.zeros((600, 3), int)), "must have a column less"
+    ),
+    "weights": (
+        lambda t, m: exchange(t, m, "lbs_weights.weight", np.full((600, 3), 255)), "lbs_weights.weight holds negative"
+    ),
+    "skeleton": (lambda t, m: exchange(t, m, "parents", np.arange(55)), "no skeleton"),
+    "frames": (lambda t, m: exchange(t, m, "frames.numbers", np.arange(29)), "frames.numbers is .*expected .*30"),
+    "corner": (
+        lambda t, m: exchange(t, m, "template.faces", np.full((12, 3), 8)), "template.faces points outside 0..7"
+    ),
+    "far away": (
+        lambda t, m: exchange(t, m, "frames.translations.scale", np.full((1, 1), 1e6, np.float32)), "more than 1000 m"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", NEW_FAULTS)
+def test_a_faulty_file_of_streams_is_one_clear_line(fault, trained, tmp_path):
+    path = write(tmp_path / "a.safetensors", trained, some_carried(trained))
+    tensors, metadata = contents(path)
+    change_it, message = NEW_FAULTS[fault]
+    change_it(tensors, metadata)
+    safetensors.torch.save_file(tensors, path, metadata)
+    loads = [load_compact]
+    if fault in ("frames", "corner", "far away", "no entries", "deep"):
+        loads.append(load_carried)
+    for load in loads:
+        with pytest.raises(ValueError, match=message) as error:
+            load(path)
+        assert "\n" not in str(error.value) and str(error.value).startswith(str(path))
 
 
 @pytest.fixture
@@ -608,8 +707,8 @@ def test_scores_stand_beside_each_other(command, synthetic_body, tiny_capture, t
     config.test.cam_ids, config.test.num_frame = [3], 1
     save_config(config, tmp_path / "config.yaml")
     avatar, poses = small_avatar(synthetic_body), PoseSpace.fit(random_poses(30), 5)
-    save_checkpoint(tmp_path / "model", TrainedAvatar(avatar, poses, config, 1), {}, keep=1)
+    save_checkpoint(tmp_path / "model", few_joints(TrainedAvatar(avatar, poses, config, 1)), {}, keep=1)
     options = ("--model_dir", tmp_path / "model", "--device", "cpu", "--out", tmp_path / "a.safetensors")
     command(*options, "--data_dir", tiny_capture, "--config", tmp_path / "config.yaml")
     rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.strip()}
-    assert abs(float(rows["full"][2]) - float(rows["compact"][2])) < 0.02  # PSNR
+    assert abs(float(rows["full"][2]) - float(rows["high"][2])) < 0.02  # PSNR

@@ -8,7 +8,8 @@ import torch
 from plyfile import PlyData, PlyElement
 from scipy.spatial.transform import Rotation
 
-from mmlphuman.export.ply import TURNS, properties, rotation_quaternions, world_sh, write_gaussian_ply
+from mmlphuman.export.ply import properties, write_gaussian_ply
+from mmlphuman.export.splats import TURNS, rotation_quaternions, splats_of, world_sh
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import view_colors
 from mmlphuman.types import Cameras, Pose, PosedGaussians, symmetric_matrices, upper_triangles
@@ -18,6 +19,10 @@ from tests.export.gaussian_ply_reader import read_gaussian_ply
 ENOUGH = 45  # dB
 SAME = 90  # dB: rounding
 PROPERTIES = properties(1)
+
+
+def write_ply(path, posed: PosedGaussians, up: str = "-y", degree: int = 3) -> None:
+    write_gaussian_ply(path, splats_of(posed, up), degree)
 
 
 def posed_avatar(body_path, light: str) -> PosedGaussians:
@@ -88,7 +93,7 @@ def viewer_colors(vertex, centers: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("up", TURNS)
 def test_the_file_drawn_again_is_the_native_picture_from_all_sides(up, posed, tmp_path):
     """Positions, shapes and the colours that change with the view turn together, whichever axis is up."""
-    write_gaussian_ply(tmp_path / "a.ply", posed, up)
+    write_ply(tmp_path / "a.ply", posed, up)
     cameras, background = cameras_around(), torch.tensor([0.2, 0.9, 0.4])
     native = rasterize(posed, cameras, background)
     back = rasterize(read_gaussian_ply(tmp_path / "a.ply"), turned_along(cameras, up), background)
@@ -96,7 +101,7 @@ def test_the_file_drawn_again_is_the_native_picture_from_all_sides(up, posed, tm
     scores = psnr(native.colors, back.colors)
     assert (scores > ENOUGH).all(), scores
     # What is lost is lost by the fit of view dependence, not by turning.
-    write_gaussian_ply(tmp_path / "b.ply", posed, "y")
+    write_ply(tmp_path / "b.ply", posed, "y")
     unturned = rasterize(read_gaussian_ply(tmp_path / "b.ply"), cameras, background)
     assert (psnr(unturned.colors, back.colors) > SAME).all()
 
@@ -106,7 +111,7 @@ def test_viewers_that_turn_a_file_see_the_person_upright_and_from_the_front(synt
     """SuperSplat and its relatives turn every file by half a turn about z; there y is up, and z towards the camera."""
     avatar = small_avatar(synthetic_body)
     posed = avatar(Pose(torch.zeros(165), torch.zeros(3), torch.eye(3))).posed
-    write_gaussian_ply(tmp_path / "a.ply", posed)
+    write_ply(tmp_path / "a.ply", posed)
     shown = read_gaussian_ply(tmp_path / "a.ply").xyz * torch.tensor([-1.0, -1, 1])
     torch.testing.assert_close(shown, posed.xyz)
     head, feet = avatar.joints[15], avatar.joints[10:12].mean(0)
@@ -117,7 +122,7 @@ def test_viewers_that_turn_a_file_see_the_person_upright_and_from_the_front(synt
 def test_degree_1_says_the_same_in_less_space(posed, tmp_path):
     files = {degree: tmp_path / f"{degree}.ply" for degree in (1, 3)}
     for degree, path in files.items():
-        write_gaussian_ply(path, posed, degree=degree)
+        write_ply(path, posed, degree=degree)
     assert (files[1].stat().st_size / files[3].stat().st_size) == pytest.approx(104 / 248, abs=0.02)
     one, other = (vars(read_gaussian_ply(path)) for path in files.values())
     assert all(torch.equal(one[name], other[name]) for name in ("xyz", "covariances", "opacities", "sh"))
@@ -126,7 +131,7 @@ def test_degree_1_says_the_same_in_less_space(posed, tmp_path):
 def test_the_file_is_in_the_scenes_light(posed, synthetic_body, tmp_path):
     unlit, cameras, background = posed_avatar(synthetic_body, "none"), cameras_around(), torch.ones(3)
     torch.testing.assert_close(posed.xyz, unlit.xyz)
-    write_gaussian_ply(tmp_path / "a.ply", posed)
+    write_ply(tmp_path / "a.ply", posed)
     back = rasterize(read_gaussian_ply(tmp_path / "a.ply"), turned_along(cameras, "-y"), background).colors
     lit, dark = (rasterize(scene, cameras, background).colors for scene in (posed, unlit))
     assert (psnr(lit, dark) < ENOUGH - 10).all()  # there is something to lose
@@ -134,7 +139,7 @@ def test_the_file_is_in_the_scenes_light(posed, synthetic_body, tmp_path):
 
 
 def test_a_viewers_colours_are_ours(posed, tmp_path):
-    write_gaussian_ply(tmp_path / "a.ply", posed)
+    write_ply(tmp_path / "a.ply", posed)
     cameras = cameras_around()
     vertex = PlyData.read(tmp_path / "a.ply")["vertex"].data
     centers = turned_along(cameras, "-y").centers.numpy()
@@ -149,7 +154,7 @@ def test_a_viewers_colours_are_ours(posed, tmp_path):
 def test_colours_are_exact_where_posing_is_a_scaled_rotation(posed, tmp_path):
     turns = torch.from_numpy(Rotation.random(len(posed), random_state=0).as_matrix()).float()
     rigid = PosedGaussians(posed.xyz, posed.covariances, posed.opacities, posed.sh, 1.3 * turns)
-    write_gaussian_ply(tmp_path / "a.ply", rigid)
+    write_ply(tmp_path / "a.ply", rigid)
     vertex = PlyData.read(tmp_path / "a.ply")["vertex"].data
     cameras = cameras_around()
     theirs = viewer_colors(vertex, turned_along(cameras, "-y").centers.numpy())
@@ -176,7 +181,7 @@ def test_world_colours_are_the_least_squares_fit(posed):
 
 
 def test_shapes_and_opacities_in_the_file(posed, tmp_path):
-    write_gaussian_ply(tmp_path / "a.ply", posed, "y")
+    write_ply(tmp_path / "a.ply", posed, "y")
     vertex = PlyData.read(tmp_path / "a.ply")["vertex"].data
     quats = np.stack([vertex[f"rot_{i}"] for i in range(4)], 1)
     np.testing.assert_allclose(np.linalg.norm(quats, axis=1), 1, atol=1e-5)
@@ -190,7 +195,7 @@ def test_shapes_and_opacities_in_the_file(posed, tmp_path):
 
 
 def test_layout_is_what_viewers_expect(posed, tmp_path):
-    write_gaussian_ply(tmp_path / "a.ply", posed)
+    write_ply(tmp_path / "a.ply", posed)
     header = (tmp_path / "a.ply").read_bytes().split(b"end_header\n")[0].decode().splitlines()
     floats = [line.removeprefix("property float ") for line in header[3:]]
     assert header[:3] == ["ply", "format binary_little_endian 1.0", f"element vertex {len(posed)}"]
@@ -227,7 +232,7 @@ def test_degenerate_gaussians_stay_finite(tmp_path):
     gaussians = PosedGaussians(
         torch.zeros(4, 3), covariances, torch.tensor([0.0, 1, 0.5, 1]), torch.ones(4, 4, 3), linear
     )
-    write_gaussian_ply(tmp_path / "a.ply", gaussians)
+    write_ply(tmp_path / "a.ply", gaussians)
     vertex = PlyData.read(tmp_path / "a.ply")["vertex"].data
     numbers = np.stack([vertex[name] for name in PROPERTIES])
     assert np.isfinite(numbers).all()
@@ -240,8 +245,8 @@ def test_gaussians_that_are_not_finite_are_refused_and_nothing_is_written(posed,
     for name in ("xyz", "covariances", "opacities", "sh", "linear"):
         parts = {**vars(posed), name: getattr(posed, name).clone()}
         parts[name].view(len(posed), -1)[7] = torch.nan
-        with pytest.raises(ValueError, match=r"a\.ply: 1 of 600 Gaussians are not finite"):
-            write_gaussian_ply(tmp_path / "a.ply", PosedGaussians(**parts))
+        with pytest.raises(ValueError, match=r"1 of 600 Gaussians are not finite"):
+            write_ply(tmp_path / "a.ply", PosedGaussians(**parts))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -294,7 +299,7 @@ def test_files_that_are_no_ply(posed, tmp_path):
     path = tmp_path / "a.ply"
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_gaussian_ply(path)
-    write_gaussian_ply(path, posed)
+    write_ply(path, posed)
     whole = path.read_bytes()
     for content in (
         b"",

@@ -1,5 +1,6 @@
 """The mesh preview: colours and weights from the Gaussians, and a GLB that any glTF reader poses as we do."""
 
+import copy
 import json
 import struct
 from dataclasses import replace
@@ -194,6 +195,30 @@ def test_other_readers_find_a_rigged_mesh(trained, mesh, sequence, tmp_path):
     assert used.max() < 55 and (used[weights == 0] == 0).all()
     np.testing.assert_allclose(np.linalg.norm(gltf.attribute("NORMAL"), axis=1), 1, atol=1e-4)
     assert gltf.json["accessors"][gltf.json["meshes"][0]["primitives"][0]["indices"]]["type"] == "SCALAR"
+
+
+@torch.no_grad()
+def test_other_readers_find_the_texture(trained, template, tmp_path):
+    """trimesh's uv has its origin at the bottom left."""
+    trained = replace(trained, avatar=copy.deepcopy(trained.avatar))
+    trained.avatar.sh0.copy_(1.5 * trained.avatar.xyz)  # colours that tell the place
+    attached = attach_mesh(template, trained.avatar, textured=True)
+    assert (
+        len(attached.faces) < len(attach_mesh(template, trained.avatar).faces) or len(template.faces) >= 600
+    )
+    mesh = dress_mesh(attached, trained, trained.pose_space.training_poses.mean(0), textured=True)
+    write_glb(tmp_path / "a.glb", mesh, trained.avatar)
+    loaded = trimesh.load(tmp_path / "a.glb", force="mesh", process=False)
+    assert loaded.visual.kind == "texture" and len(loaded.vertices) == 3 * len(mesh.faces)
+    assert np.array_equal(np.asarray(loaded.visual.material.baseColorTexture), mesh.picture)
+    assert np.allclose(loaded.visual.uv, mesh.uv.reshape(-1, 2) * [1, -1] + [0, 1], atol=1e-6)
+    corners = mesh.vertices.numpy()[mesh.faces].reshape(-1, 3)
+    assert np.allclose(loaded.vertices, corners, atol=1e-6)
+    # In the triangles' middles it has the colours that vertices would have: of Gaussians near by.
+    texels = (mesh.uv.mean(1) * len(mesh.picture)).astype(int)
+    found = mesh.picture[texels[:, 1], texels[:, 0]] / 255
+    of_vertices = mesh.colors.numpy()[mesh.faces].mean(1)
+    assert np.abs(found - of_vertices).mean() < 0.04 < 0.5 * np.abs(found[::-1] - of_vertices).mean()
 
 
 def test_vertex_colours_are_linear():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmlphuman.avatar.neighbours import places_of
 from mmlphuman.avatar.trained import active_parts
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.config import Config, default_config, save_config
@@ -19,7 +20,7 @@ from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.resume import RecordedRun, check_same_run, lengthened, update_record
 from mmlphuman.training.run_setup import build_scene, write_run_record
-from mmlphuman.training.starting_avatar import StartingAvatar, places_of, trainable_state, with_switched_on
+from mmlphuman.training.starting_avatar import StartingAvatar, trainable_state, with_switched_on
 from tests.builders import random_pose, small_trained
 
 SETTINGS = {
