@@ -69,19 +69,18 @@ def check_arguments(args: argparse.Namespace) -> None:
 if __name__ == "__main__":  # wrong words end here, before torch is loaded, which takes seconds
     ARGUMENTS = run_command(parse_arguments)
 
-from mmlphuman.animation.camera_file import camera_list_of, cameras_of_list
-from mmlphuman.avatar.build import read_template_mesh
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
 from mmlphuman.capture.dataset import CaptureDataset, test_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
-from mmlphuman.command import choose_device, versions
+from mmlphuman.command import choose_device
 from mmlphuman.config import Config
 from mmlphuman.evaluation.metrics import score_picture
 from mmlphuman.evaluation.render_to_files import rendered_pictures
 from mmlphuman.evaluation.score_table import ScoreTable, comparison
-from mmlphuman.export.compact import Carried, encode, load_compact, pack
+from mmlphuman.export.compact import load_compact
+from mmlphuman.export.compact_model import make_compact
 from mmlphuman.export.compact_report import (
     MEGABYTE,
     compare,
@@ -89,14 +88,11 @@ from mmlphuman.export.compact_report import (
     part_sizes,
     size_table,
 )
-from mmlphuman.export.pruning import Selection, prune, select, visible_change
+from mmlphuman.export.pruning import Selection
 from mmlphuman.files import atomic_write
 from mmlphuman.model_folder import (
-    TEMPLATE_NAME,
-    folder_of,
     load_model,
     poses_to_score,
-    training_frames,
     with_settings,
 )
 
@@ -128,27 +124,6 @@ def open_test(args: argparse.Namespace, trained: TrainedAvatar) -> Test:
     return Test(test_dataset(config, layout, poses), config, args.test)
 
 
-def read_cameras(model_dir: Path) -> list[dict] | None:
-    """The content of cameras.json, once it is seen to be sound; None where there is none."""
-    content = camera_list_of(model_dir)
-    if content is None:
-        return None
-    cameras_of_list(content, str(model_dir))
-    assert isinstance(content, list)
-    return content
-
-
-def carried_of(model_dir: Path, trained: TrainedAvatar) -> Carried:
-    """What there is of it in the model folder."""
-    frames, template = training_frames(model_dir, trained.config), folder_of(model_dir) / TEMPLATE_NAME
-    kept = trained.pose_space.training_poses  # the file's; former versions kept the body's numbers alone
-    if frames is not None and (
-        len(frames) != len(kept) or (frames.poses[:, :3].any() and not kept[:, :3].any())
-    ):
-        frames = None
-    return Carried(frames, read_template_mesh(template) if template.is_file() else None)
-
-
 def describe(selection: Selection) -> str:
     total, kept, of_sh1 = len(selection.order), selection.num_properties, selection.num_sh1
     return (
@@ -163,17 +138,13 @@ def main(args: argparse.Namespace) -> None:
     if full.avatar.is_compact:
         raise ValueError(f"--model_dir {args.model_dir}: is a compact model already; give the model folder")
     test = open_test(args, full) if args.data_dir else None
-    cameras, carried = read_cameras(args.model_dir), carried_of(args.model_dir, full)
     with atomic_write(args.out) as file:  # opened now: a folder that cannot be written to is no late surprise
-        selection = select(visible_change(full), args.keep)
-        pruned = prune(full, selection)
-        stored = encode(pruned, carried)
-        record = {"bases": selection.num_properties, "sh1_bases": selection.num_sh1, **versions()}
-        file.write(pack(stored, pruned, record, cameras))
-    print(describe(selection))
-    print(size_table(part_sizes(full_tensors(full)), part_sizes(stored)))
+        made = make_compact(args.model_dir, full, args.keep)
+        file.write(made.content)
+    print(describe(made.selection))
+    print(size_table(part_sizes(full_tensors(full)), part_sizes(made.stored)))
     compact = load_compact(args.out).to(device)  # what was written, not what was meant
-    print(compare(full, compact, selection.order).text())
+    print(compare(full, compact, made.selection.order).text())
     if test:
         print(comparison({"full": test.score(full), "compact": test.score(compact)}))
     print(f"written  {args.out}, {args.out.stat().st_size / MEGABYTE:.2f} MB")

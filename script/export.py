@@ -1,12 +1,14 @@
-"""Take a trained avatar into other tools: Gaussians for splatting viewers, a mesh, or a rigged and animated mesh.
+"""Take a trained avatar into other tools: Gaussians for splatting viewers, meshes, or a page that any browser plays.
 
     python script/export.py --model_dir MODEL --out avatar.ply
     python script/export.py --model_dir MODEL --out FOLDER --pose_path POSES.npz [--begin 10 --count 50] [--test]
     python script/export.py --model_dir MODEL --out avatar.glb --pose_path POSES.npz
+    python script/export.py --model_dir MODEL --out FOLDER --format web [--pose_path POSES.npz] [--test]
 
 ply       3D Gaussian splatting PLY (SuperSplat and others), one file a frame
 mesh_ply  the template mesh, coloured and posed, one file a frame
 glb       the template mesh with its skeleton of 55 SMPL-X joints, one file, animated if there are several frames
+web       a folder for any web server: a page that poses and draws the avatar in the browser, see docs/web_player.md
 
 Without --pose_path the avatar stands in the canonical pose and looks as in the mean of the training poses. Several
 frames of ply or mesh_ply go to FOLDER/frame00000012.ply, numbered as in the pose file. An existing file is replaced; a
@@ -23,7 +25,7 @@ from mmlphuman.animation.arguments import add_pose_arguments, read_poses, tell_p
 from mmlphuman.command import choose_device, require_writable, run_command
 
 PLY_UP, PLY_DEGREES = ("-y", "y", "z"), (1, 3)
-SUFFIXES = {"ply": ".ply", "mesh_ply": ".ply", "glb": ".glb"}
+SUFFIXES = {"ply": ".ply", "mesh_ply": ".ply", "glb": ".glb", "web": ""}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
         "--test",
         action="store_true",
         help="bring novel poses into training's range before the MLPs see them, as novel_poses of the model's "
-        "settings says",
+        "settings says; of web: the page begins so",
     )
     parser.add_argument(
         "--ply_up",
@@ -86,6 +88,7 @@ from tqdm import tqdm
 from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import canonical_pose
+from mmlphuman.export.compact_model import make_compact
 from mmlphuman.export.gltf import write_glb
 from mmlphuman.export.mesh import (
     attach_mesh,
@@ -96,7 +99,8 @@ from mmlphuman.export.mesh import (
     write_mesh_ply,
 )
 from mmlphuman.export.ply import write_gaussian_ply
-from mmlphuman.model_folder import load_model
+from mmlphuman.export.web import web_names, write_web
+from mmlphuman.model_folder import is_compact, load_model
 from mmlphuman.output_folder import begin_output, require_output
 from mmlphuman.types import Pose
 
@@ -106,6 +110,10 @@ PROGRAM = "export.py"  # whose folders are whose: output_folder
 def choose_outputs(out: Path, kind: str, sequence: PoseSequence | None) -> list[Path]:
     """A file for each frame (one in all for glb); refuses what cannot be meant, before any work is done."""
     suffix = SUFFIXES[kind]
+    if kind == "web":
+        if out.suffix.lower() in (".ply", ".glb") or (out.exists() and not out.is_dir()):
+            raise ValueError(f"--out {out}: --format web is written as a folder; name a new one")
+        return [out / name for name in web_names(sequence)]
     frames = ["canonical"] if sequence is None else [f"frame{frame:08d}" for frame in sequence.frames]
     if out.suffix.lower() == suffix:  # a file
         if out.is_dir():
@@ -138,6 +146,18 @@ def posed_frame(trained: TrainedAvatar, sequence: PoseSequence | None, index: in
     return pose, trained.features(pose, project)
 
 
+def export_web(
+    args: argparse.Namespace, trained: TrainedAvatar, sequence: PoseSequence | None, paths: list[Path]
+) -> None:
+    """A compact file is taken as it is; of a model folder one is made, as script/compact.py does by default."""
+    if sequence is not None:
+        tell_poses(sequence)
+    compact = is_compact(args.model_dir)
+    avatar = args.model_dir.read_bytes() if compact else make_compact(args.model_dir, trained).content
+    begin_output(args.out, PROGRAM, [path.name for path in paths])
+    write_web(args.out, avatar, sequence, args.model_dir.resolve().stem, args.test)
+
+
 @torch.inference_mode()
 def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
@@ -147,6 +167,11 @@ def main(args: argparse.Namespace) -> None:
         pelvis = trained.avatar.joints[0].cpu().numpy()
         sequence = read_poses(args, trained.config.smpl_pkl_path, pelvis, trained.config.face)
     paths = choose_outputs(args.out, args.format, sequence)
+    if args.format == "web":
+        require_output(args.out, PROGRAM, "--out")
+        export_web(args, trained.to(device), sequence, paths)
+        tell_written(args, paths)
+        return
     template = None
     if args.format != "ply":
         template = read_template(args.template) if args.template else template_of(args.model_dir)
@@ -173,9 +198,15 @@ def main(args: argparse.Namespace) -> None:
             mesh = dress_mesh(attached, trained, mean_pose(trained) if several else features)
             write_glb(path, mesh, trained.avatar, sequence)
 
+    tell_written(args, paths)
+
+
+def tell_written(args: argparse.Namespace, paths: list[Path]) -> None:
     size = sum(path.stat().st_size for path in paths) / 1e6
     written = paths[0] if len(paths) == 1 else f"{len(paths)} files in {args.out}"
     print(f"written  {written}  ({size:.1f} MB)")
+    if args.format == "web":
+        print(f"to see it: python -m http.server --directory {args.out}, then http://localhost:8000")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,9 @@ ANY_ADDRESS = ("", "0.0.0.0", "::")
 SCHEME_PORTS = {"http": 80, "https": 443}
 HOST_HEADER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 PAGE_FOLDER = Path(__file__).parent / "page"
-PLAYER_FOLDER = Path(__file__).parent / "player"  # the page that draws by itself; it shares modules with the other
+PLAYER_FOLDER = (
+    Path(__file__).parent / "player"
+)  # the page that draws by itself; it shares modules with the other
 INDEX = "index.html"
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",

@@ -35,7 +35,7 @@ def run_node(script: str, *arguments: object) -> object:
         const args = {json.dumps(arguments)};
         const load = (name) => import("file://{PLAYER_FOLDER}/" + name);
         const read = (path) => new Uint8Array(readFileSync(path)).buffer;
-        const write = (path, array) => writeFileSync(path, new Uint8Array(array.buffer, array.byteOffset, array.byteLength));
+        const write = (path, array) => writeFileSync(path, new Uint8Array(array.buffer));
         const answer = await (async () => {{ {script} }})();
         console.log(JSON.stringify(answer ?? null));
     """

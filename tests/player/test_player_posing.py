@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.export import pruning
 from mmlphuman.export.compact import encode, load_compact, pack
 from mmlphuman.export.pruning import Selection, prune
 from mmlphuman.types import Pose
@@ -35,7 +34,9 @@ POSE = """
 def compact_file(path: Path, trained: TrainedAvatar, kept: int = 400, of_sh1: int = 150) -> Path:
     """With bases of the first Gaussians only."""
     points = len(trained.avatar.xyz)
-    selection = Selection(torch.randperm(points, generator=torch.Generator().manual_seed(1)), kept, of_sh1, 50.0)
+    selection = Selection(
+        torch.randperm(points, generator=torch.Generator().manual_seed(1)), kept, of_sh1, 50.0
+    )
     pruned = prune(trained, selection)
     path.write_bytes(pack(encode(pruned), pruned, {}))
     return path
@@ -66,7 +67,9 @@ def test_gaussians_are_posed_as_the_package_poses_them(name, synthetic_body, tmp
         ours = np.fromfile(tmp_path / str(i), np.float32).reshape(-1, 32)
         posed = compact.pose(pose, project)
         parts = (posed.xyz, posed.opacities, posed.covariances, posed.sh[:, 0], posed.linear, posed.sh[:, 1:])
-        theirs = torch.cat([part.flatten(1) if part.dim() > 1 else part[:, None] for part in parts], 1).numpy()
+        theirs = torch.cat(
+            [part.flatten(1) if part.dim() > 1 else part[:, None] for part in parts], 1
+        ).numpy()
         wanted = np.concatenate([theirs, np.zeros_like(theirs[:, :1])], 1)
         np.testing.assert_allclose(ours, wanted, rtol=2e-4, atol=2e-5)
         assert np.abs(wanted[:, 22:31]).max() > 1e-3  # something depends on the view
