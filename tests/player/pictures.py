@@ -34,11 +34,12 @@ from tests.streaming.browser import OPTIONS, Browser, decode_png
 DIRECTIONS, POSES, FAR, NEAR = 8, 5, 9.0, 2.8  # metres
 FOVX = 30.0
 BACKGROUND = (0.2, 0.5, 0.9)
-# Chromium's own software renderers.
+# Chromium's own software renderers; a WebGPU canvas needs them in its compositor, too.
 WEBGPU = tuple(option for option in OPTIONS if option != "--disable-gpu") + (
-    "--enable-unsafe-webgpu",
-    "--use-webgpu-adapter=swiftshader",
-)
+    "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--use-angle=swiftshader",
+    "--enable-features=Vulkan", "--use-vulkan=swiftshader", "--disable-vulkan-surface",
+    "--ignore-gpu-blocklist", "--disable-gpu-sandbox",
+)  # fmt: skip
 PICTURE = """
     const { player } = await import("/player.js");
     await player.ready;

@@ -14,6 +14,7 @@ import { readPoseFile } from "./pose_file.js";
 import { AvatarScene } from "./scene.js";
 import { Timeline } from "./timeline.js";
 import { WebGLRenderer } from "./webgl_renderer.js";
+import { WebGPURenderer } from "./webgpu_renderer.js";
 
 const SETTINGS = "player.json";
 const MAX_SIDE = 4096, MIN_SIDE = 16; // pixels of a picture
@@ -323,7 +324,15 @@ class Player {
 /* The better of the two that the browser has, or the one that is asked for. */
 async function makeRenderer(wanted, avatar, bytes) {
   const canvas = at("picture");
-  const made = WebGLRenderer.create(canvas, avatar, bytes);
+  if (wanted !== "webgl") {
+    try {
+      const made = await WebGPURenderer.create(canvas, avatar);
+      if (made) return made;
+    } catch (error) {
+      console.warn(`not drawn with WebGPU: ${error.message}`);
+    }
+  }
+  const made = wanted !== "webgpu" && WebGLRenderer.create(canvas, avatar, bytes);
   if (made) return made;
   throw new Error(`This browser has neither WebGPU nor WebGL2, one of which draws the avatar; ${ELSEWHERE}`);
 }

@@ -14,10 +14,11 @@ export class Sorter {
     this.places = new Uint32Array(DIGITS);
   }
 
-  /* centers: (N, 4) x y z opacity. axis: (4,) depth = axis . (x, y, z, 1). -> indices, a new array. */
-  order(centers, [a, b, c, d]) {
+  /* centers: (N, 4) x y z opacity. axis: (4,) depth = axis . (x, y, z, 1). -> how many are drawn; their indices stand first in
+  `visible`, (N,) or longer. */
+  order(centers, [a, b, c, d], visible) {
     const { depths, keys, first, places } = this;
-    const count = depths.length, visible = new Uint32Array(count);
+    const count = depths.length;
     let seen = 0;
     for (let n = 0; n < count; n += 1) {
       const at = 4 * n;
@@ -45,6 +46,6 @@ export class Sorter {
     };
     pass(visible, first, (key) => key & 0xffff);
     pass(first, visible, (key) => key >>> 16);
-    return visible.subarray(0, seen);
+    return seen;
   }
 }

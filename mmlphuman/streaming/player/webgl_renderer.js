@@ -1,7 +1,8 @@
 /* Draws with WebGL2: a worker poses and sorts, the graphics card projects and blends.
 
-Frame {pose, poseKey, project, view, background} -> worker -> texture of posed Gaussians, order -> a square of two
-triangles for each Gaussian, farthest first, into a half-float picture -> over the background, onto the canvas.
+Frame {pose, poseKey, project, view, background} -> worker -> textures of posed Gaussians and of their order -> a square
+of two triangles for each Gaussian, farthest first, into a half-float picture -> over the background, onto the canvas.
+All squares are one mesh: instances of four corners are slow on many graphics cards, and very slow in software.
 Projection, blur and alpha follow render/projection.py and render/torch_rasterizer.py. */
 
 import { STRIDE } from "./posing.js";
@@ -14,12 +15,13 @@ parallelogram, from the covariance's Cholesky factor: as small, and without the 
 const SPLAT_VERTEX = `#version 300 es
 precision highp float;
 precision highp sampler2D;
+precision highp usampler2D;
 uniform sampler2D gaussians;
+uniform usampler2D order;
 uniform mat3 rotation; // world to camera
 uniform vec3 translation, eye;
 uniform vec4 lens; // fx, fy, cx, cy
 uniform vec2 size;
-layout(location = 0) in uint index;
 out vec2 place; // standard deviations
 flat out vec4 color; // and opacity
 
@@ -27,7 +29,9 @@ const float BLUR = 0.3, MAX_EXTENT = 3.33, FRUSTUM_MARGIN = 0.3, MIN_ALPHA = 1.0
 const float SH_DEGREE_0 = 0.28209479177387814, SH_DEGREE_1 = 0.4886025119029199;
 
 void main() {
-  ivec2 at = ivec2(int(index) % ${ROW} * ${TEXELS}, int(index) / ${ROW});
+  int rank = gl_VertexID >> 2;
+  int index = int(texelFetch(order, ivec2(rank % ${ROW}, rank / ${ROW}), 0).x);
+  ivec2 at = ivec2(index % ${ROW} * ${TEXELS}, index / ${ROW});
   vec4 t[${TEXELS}];
   for (int i = 0; i < ${TEXELS}; i += 1) t[i] = texelFetch(gaussians, at + ivec2(i, 0), 0);
   vec3 xyz = t[0].xyz;
@@ -46,7 +50,7 @@ void main() {
   float yy = dot(down, covariance * down) + BLUR;
   float determinant = xx * yy - xy * xy;
 
-  vec2 corner = vec2(float(gl_VertexID & 1), float(gl_VertexID >> 1)) * 2.0 - 1.0;
+  vec2 corner = vec2(float(gl_VertexID & 1), float(gl_VertexID >> 1 & 1)) * 2.0 - 1.0;
   float reach = min(sqrt(2.0 * log(max(opacity / MIN_ALPHA, 1.0))), MAX_EXTENT);
   place = corner * reach;
   float root = sqrt(xx);
@@ -95,7 +99,7 @@ export class WebGLRenderer {
   name = "WebGL2";
   lost = null; // told when the graphics card goes away
   poseKey = null; // of what is in the texture
-  spare = null;
+  spare = {}; // buffers that the worker gets back
   waiting = new Map(); // id -> resolve
   lastId = 0;
 
@@ -118,13 +122,12 @@ export class WebGLRenderer {
     gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA32F, ROW * TEXELS, this.rows);
     this.picture = null;
     this.target = gl.createFramebuffer();
-    this.order = gl.createBuffer();
+    this.order = texture(gl);
+    gl.texStorage2D(gl.TEXTURE_2D, 1, gl.R32UI, ROW, this.rows);
     this.squares = gl.createVertexArray();
     gl.bindVertexArray(this.squares);
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.order);
-    gl.enableVertexAttribArray(0);
-    gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, 0);
-    gl.vertexAttribDivisor(0, 1);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, squareCorners(sizes.N), gl.STATIC_DRAW);
 
     this.worker = new Worker(new URL("posing_worker.js", import.meta.url), { type: "module" });
     this.worker.onmessage = ({ data }) => this.answered(data.id, (promise) => promise.resolve(data));
@@ -132,7 +135,7 @@ export class WebGLRenderer {
       event.preventDefault();
       for (const id of [...this.waiting.keys()]) this.answered(id, (promise) => promise.reject(new Error(event.message ?? "posing failed")));
     };
-    this.worker.postMessage({ bytes });
+    this.worker.postMessage({ bytes, places: this.rows * ROW });
   }
 
   answered(id, act) {
@@ -142,32 +145,30 @@ export class WebGLRenderer {
 
   ask(message) {
     this.lastId += 1;
-    const id = this.lastId;
+    const id = this.lastId, { posed, ...others } = this.spare;
+    const spare = message.pose && posed ? { posed, ...others } : others;
+    this.spare = posed && !message.pose ? { posed } : {};
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject });
-      this.worker.postMessage({ ...message, id }, message.spare ? [message.spare] : []);
+      this.worker.postMessage({ ...message, id, spare }, Object.values(spare));
     });
   }
 
   /* One at a time. seen(): called at once when the picture is on the canvas. -> milliseconds that posing and sorting took */
   async draw({ pose, poseKey, project, view, background }, seen = () => {}) {
-    const { gl, spare } = this;
-    const known = poseKey === this.poseKey;
-    if (!known) this.spare = null;
-    const { posed, order, milliseconds } = await this.ask({
-      pose: known ? null : pose, project, axis: view.w2c.slice(8, 12), spare: known ? null : spare,
-      floats: this.rows * ROW * STRIDE,
-    });
+    const { gl } = this, changed = poseKey !== this.poseKey;
+    const answer = await this.ask({ pose: changed ? pose : null, project, axis: view.w2c.slice(8, 12) });
+    const { posed, order, count, milliseconds } = answer;
     if (posed) {
       gl.bindTexture(gl.TEXTURE_2D, this.gaussians);
       gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, ROW * TEXELS, this.rows, gl.RGBA, gl.FLOAT, posed);
-      this.spare = posed.buffer;
       this.poseKey = poseKey;
     }
     this.resize(view);
-    this.blend(view, order);
+    this.blend(view, order, count);
     this.show(background);
     seen();
+    this.spare = { ...this.spare, order: order.buffer, ...(posed && { posed: posed.buffer }) };
     await this.finished();
     return milliseconds;
   }
@@ -184,7 +185,7 @@ export class WebGLRenderer {
     gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, this.picture, 0);
   }
 
-  blend(view, order) {
+  blend(view, order, count) {
     const { gl, splats: { use, at } } = this;
     const { rotation, translation, eye, lens } = cameraNumbers(view);
     gl.bindFramebuffer(gl.FRAMEBUFFER, this.target);
@@ -197,13 +198,16 @@ export class WebGLRenderer {
     gl.uniform3fv(at.eye, eye);
     gl.uniform4fv(at.lens, lens);
     gl.uniform2f(at.size, view.width, view.height);
+    gl.activeTexture(gl.TEXTURE1);
+    gl.bindTexture(gl.TEXTURE_2D, this.order);
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, ROW, Math.ceil(count / ROW), gl.RED_INTEGER, gl.UNSIGNED_INT, order);
+    gl.uniform1i(at.order, 1);
+    gl.activeTexture(gl.TEXTURE0);
     gl.bindTexture(gl.TEXTURE_2D, this.gaussians);
     gl.bindVertexArray(this.squares);
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.order);
-    gl.bufferData(gl.ARRAY_BUFFER, order, gl.STREAM_DRAW);
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, order.length);
+    gl.drawElements(gl.TRIANGLES, 6 * count, gl.UNSIGNED_INT, 0);
     gl.disable(gl.BLEND);
   }
 
@@ -241,6 +245,13 @@ export function cameraNumbers({ w2c, fovx, width, height }) {
   const eye = [0, 1, 2].map((axis) => -rows.reduce((sum, row, i) => sum + row[axis] * translation[i], 0));
   const focal = width / (2 * Math.tan(fovx * Math.PI / 360));
   return { rotation: rows.flat(), translation, eye, lens: [focal, focal, width / 2, height / 2] };
+}
+
+/* Corners of `count` squares, four each, as two triangles. */
+export function squareCorners(count) {
+  const corners = new Uint32Array(6 * count);
+  for (let i = 0; i < count; i += 1) [0, 1, 2, 2, 1, 3].forEach((corner, k) => { corners[6 * i + k] = 4 * i + corner; });
+  return corners;
 }
 
 function texture(gl) {
