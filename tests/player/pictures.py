@@ -47,6 +47,11 @@ PICTURE = """
     const bytes = new Uint8Array(await blob.arrayBuffer());
     return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 """
+STEPS = """
+    const { player } = await import("/player.js");
+    player.stepped ??= player.step;
+    player.step = args[0] ? player.stepped : () => {}; // whether the page draws by itself
+"""
 STATE = """
     const { player } = await import("/player.js");
     return player.ready.then(() => player.renderer.name, (error) => `failed: ${error.message}`);
@@ -169,10 +174,12 @@ def main() -> None:
         try:
             with served(site) as (address, seen):
                 browser.go(f"{address}/index.html?renderer={args.renderer}")
-                print(f"renderer: {browser.run(STATE)}; files asked for: {len(seen)}")
+                print(f"renderer: {browser.run(STATE)}; files asked for: {len(seen)}", flush=True)
+                browser.run(STEPS, False)
                 scores = compare(browser, trained, [sequence.pose(i) for i in chosen], tuple(args.size))
                 report(scores)
                 print(json.dumps(pace(browser, args.size)))
+                browser.run(STEPS, True)
                 if args.out:
                     screenshots(browser, args.out, args.renderer)
                 print("console:", browser.log("browser"))
@@ -194,8 +201,6 @@ PACE = """
     const { player } = await import("/player.js");
     const [width, height, seconds, still] = args;
     while (player.busy) await player.busy;
-    let over;
-    player.busy = new Promise((resolve) => { over = resolve; }); // the page draws nothing meanwhile
     let count = 0, posing = 0;
     const began = performance.now();
     while (performance.now() - began < 1000 * seconds) {
@@ -205,8 +210,6 @@ PACE = """
         count += 1;
     }
     const took = performance.now() - began;
-    player.busy = null;
-    over();
     return [count * 1000 / took, posing / count];
 """
 

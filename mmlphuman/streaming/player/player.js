@@ -33,6 +33,8 @@ class Player {
   live = null; // the stream of poses, where there is one
   drawn = ""; // what the picture on the canvas shows
   busy = null; // the picture under way
+  replacing = null; // the renderer that takes over from a lost one, on its way
+  failed = false; // told on the page, and over
   times = []; // of the last pictures
 
   /* Settled when the first picture is there, or rejected with what was told on the page. */
@@ -42,7 +44,7 @@ class Player {
     try {
       await this.load();
     } catch (error) {
-      this.fail(error.message);
+      if (!this.failed) this.fail(error.message);
       throw error;
     }
   }
@@ -62,8 +64,8 @@ class Player {
       const poses = await this.bytes(settings.poses);
       await aboutLater(settings.poses, async () => { this.timeline.poses = await readPoseFile(new Blob([poses])); });
     }
-    this.renderer = await makeRenderer(query.get("renderer"), avatar, bytes);
-    this.renderer.lost = () => this.fail("The graphics card went away; load the page again");
+    this.sources = [avatar, bytes];
+    await this.makeRenderer(query.get("renderer"));
 
     const title = settings.title || "Avatar";
     write("title", title);
@@ -123,6 +125,41 @@ class Player {
       throw new Error(`${name} came only in part (${megabytes(size)} MB); load the page again`);
     }
     return new Blob(parts).arrayBuffer();
+  }
+
+  /* The better of the two that the browser has, or the one that is asked for. */
+  async makeRenderer(wanted) {
+    let made = null;
+    if (wanted !== "webgl") {
+      try {
+        made = await WebGPURenderer.create(at("picture"), ...this.sources);
+      } catch (error) {
+        console.warn(`not drawn with WebGPU: ${error.message}`);
+      }
+    }
+    if (!made && wanted !== "webgpu") made = WebGLRenderer.create(at("picture"), ...this.sources);
+    if (!made) throw new Error(`This browser has neither WebGPU nor WebGL2, one of which draws the avatar; ${ELSEWHERE}`);
+    made.lost = () => this.replace(made);
+    this.renderer = made;
+  }
+
+  /* The graphics card went away, which browsers and drivers do under WebGPU now and then: WebGL2 goes on, on a canvas of its
+  own, since one keeps its kind for ever. */
+  replace(lost) {
+    if (this.renderer === lost) this.replacing ??= this.makeAnother(lost).finally(() => { this.replacing = null; });
+    return this.replacing;
+  }
+
+  async makeAnother(lost) {
+    try {
+      if (!(lost instanceof WebGPURenderer)) throw new Error("The graphics card went away; load the page again");
+      console.warn("WebGPU was lost; WebGL2 goes on");
+      at("picture").replaceWith(at("picture").cloneNode());
+      await this.makeRenderer("webgl");
+      this.drawn = "";
+    } catch (error) {
+      this.fail(error.message);
+    }
   }
 
   fail(text) {
@@ -201,17 +238,21 @@ class Player {
   /* One after the other. seen: as the renderers take it. */
   async draw(frame, seen) {
     while (this.busy) await this.busy.catch(() => {});
-    const began = performance.now();
-    this.busy = this.renderer.draw(frame, seen);
+    const began = performance.now(), { renderer } = this;
+    this.busy = renderer.draw(frame, seen);
     try {
       await this.busy;
-    } finally {
+    } catch (error) {
       this.busy = null;
+      await this.replace(renderer);
+      if (this.failed || this.renderer === renderer) throw error;
+      return this.draw(frame, seen);
     }
+    this.busy = null;
     const now = performance.now();
     this.pace.note(now - began, frame.share ?? 1);
     this.times = [...this.times.filter((time) => time > now - RATE_MS), now];
-    write("size", `${frame.view.width} x ${frame.view.height}`);
+    return write("size", `${frame.view.width} x ${frame.view.height}`);
   }
 
   /* PNG of any view of any pose: {pose, project, view, background} as `frame` gives it. */
@@ -233,12 +274,12 @@ class Player {
     if (this.failed) return;
     this.timeline.step(now);
     this.showControls(now);
-    if (this.busy) return;
+    if (this.busy || this.replacing) return;
     const frame = this.frame(this.moving && at("auto-resolution").checked ? this.pace.share : 1);
     const drawn = JSON.stringify([frame.poseKey, frame.view, frame.background]);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
-    this.draw(frame).catch((error) => this.fail(error.message));
+    this.draw(frame).catch((error) => this.failed || this.fail(error.message));
   }
 
   showControls(now) {
@@ -319,22 +360,6 @@ class Player {
     event.preventDefault();
     keys[pressed]();
   }
-}
-
-/* The better of the two that the browser has, or the one that is asked for. */
-async function makeRenderer(wanted, avatar, bytes) {
-  const canvas = at("picture");
-  if (wanted !== "webgl") {
-    try {
-      const made = await WebGPURenderer.create(canvas, avatar);
-      if (made) return made;
-    } catch (error) {
-      console.warn(`not drawn with WebGPU: ${error.message}`);
-    }
-  }
-  const made = wanted !== "webgpu" && WebGLRenderer.create(canvas, avatar, bytes);
-  if (made) return made;
-  throw new Error(`This browser has neither WebGPU nor WebGL2, one of which draws the avatar; ${ELSEWHERE}`);
 }
 
 /* What `act` gives; of its errors the name of the file comes first. */
