@@ -7,6 +7,7 @@ with the page of streamed pictures, the camera that the mouse moves, the timelin
 
 import { readAvatar } from "./avatar_file.js";
 import { at, grouped, number, openFiles, remember, save, set, timestamp, write } from "./dom.js";
+import { LivePoses } from "./live_poses.js";
 import { watchMouse } from "./mouse.js";
 import { OrbitCamera } from "./orbit_camera.js";
 import { Pace } from "./pace.js";
@@ -72,6 +73,11 @@ class Player {
     document.title = title;
     at("project").checked = settings.project;
     at("pose").value = settings.poses ? "given" : "training";
+    if (query.has("poses")) {
+      this.live = new LivePoses(query.get("poses"));
+      at("pose").querySelector("[value=live]").hidden = false;
+      at("pose").value = "live";
+    }
     this.timeline.setScene(this.scene);
     const cameras = this.scene.cameras.map(
       ({ id, trained }, place) => new Option(`camera ${id}${trained === false ? ", held out" : ""}`, place));
