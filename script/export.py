@@ -150,6 +150,7 @@ def export_web(
     args: argparse.Namespace, trained: TrainedAvatar, sequence: PoseSequence | None, paths: list[Path]
 ) -> None:
     """A compact file is taken as it is; of a model folder one is made, as script/compact.py does by default."""
+    require_output(args.out, PROGRAM, "--out")
     if sequence is not None:
         tell_poses(sequence)
     compact = is_compact(args.model_dir)
@@ -158,7 +159,6 @@ def export_web(
     write_web(args.out, avatar, sequence, args.model_dir.resolve().stem, args.test)
 
 
-@torch.inference_mode()
 def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     trained = load_model(args.model_dir)
@@ -168,14 +168,24 @@ def main(args: argparse.Namespace) -> None:
         sequence = read_poses(args, trained.config.smpl_pkl_path, pelvis, trained.config.face)
     paths = choose_outputs(args.out, args.format, sequence)
     if args.format == "web":
-        require_output(args.out, PROGRAM, "--out")
         export_web(args, trained.to(device), sequence, paths)
-        tell_written(args, paths)
-        return
+    else:
+        export_frames(args, trained.to(device), sequence, paths)
+    size = sum(path.stat().st_size for path in paths) / 1e6
+    written = paths[0] if len(paths) == 1 else f"{len(paths)} files in {args.out}"
+    print(f"written  {written}  ({size:.1f} MB)")
+    if args.format == "web":
+        print(f"to see it: python -m http.server --directory {args.out}, then http://localhost:8000")
+
+
+@torch.inference_mode()
+def export_frames(
+    args: argparse.Namespace, trained: TrainedAvatar, sequence: PoseSequence | None, paths: list[Path]
+) -> None:
+    """All formats but web."""
     template = None
     if args.format != "ply":
         template = read_template(args.template) if args.template else template_of(args.model_dir)
-    trained = trained.to(device)
     attached = None if template is None else attach_mesh(template, trained.avatar)
     if paths == [args.out]:
         require_writable(args.out.parent, "--out")
@@ -197,16 +207,6 @@ def main(args: argparse.Namespace) -> None:
             several = sequence is not None and len(sequence.frames) > 1
             mesh = dress_mesh(attached, trained, mean_pose(trained) if several else features)
             write_glb(path, mesh, trained.avatar, sequence)
-
-    tell_written(args, paths)
-
-
-def tell_written(args: argparse.Namespace, paths: list[Path]) -> None:
-    size = sum(path.stat().st_size for path in paths) / 1e6
-    written = paths[0] if len(paths) == 1 else f"{len(paths)} files in {args.out}"
-    print(f"written  {written}  ({size:.1f} MB)")
-    if args.format == "web":
-        print(f"to see it: python -m http.server --directory {args.out}, then http://localhost:8000")
 
 
 if __name__ == "__main__":

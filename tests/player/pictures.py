@@ -148,6 +148,9 @@ def compare(
             person = (np.abs(native - empty).max(-1) > 2) | (np.abs(ours - empty).max(-1) > 2)
             assert person.mean() > 0.002, "nobody is seen"
             scores[i, k] = psnr(ours, native), psnr(ours[person], native[person])
+            print(
+                f"pose {i}, direction {k}: {scores[i, k][0]:.1f} dB, person {scores[i, k][1]:.1f}", flush=True
+            )
     return scores
 
 
@@ -188,9 +191,6 @@ def main() -> None:
 
 
 def report(scores: dict) -> None:
-    for pose in sorted({pose for pose, _ in scores}):
-        rows = [scores[pose, k] for k in range(DIRECTIONS)]
-        print(f"pose {pose}: " + " ".join(f"{whole:.1f}/{person:.1f}" for whole, person in rows))
     whole, person = np.array(list(scores.values())).T
     print(
         f"whole picture {whole.min():.1f} to {whole.max():.1f} dB, person {person.min():.1f} to {person.max():.1f} dB"
