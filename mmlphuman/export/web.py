@@ -36,17 +36,23 @@ def web_names(sequence: PoseSequence | None) -> list[str]:
 def write_web(
     folder: Path, avatar: bytes, sequence: PoseSequence | None, title: str = "", project: bool = False
 ) -> None:
-    """avatar: the content of a compact file. sequence: about the pelvis (PoseSequence.about_pelvis); None: the page has
-    the training frames alone. project: whether the page begins in test mode."""
+    """Everything of `web_contents` into a folder."""
+    for name, content in web_contents(avatar, sequence, title, project).items():
+        with atomic_write(folder / name) as file:
+            file.write(content)
+
+
+def web_contents(
+    avatar: bytes, sequence: PoseSequence | None, title: str = "", project: bool = False
+) -> dict[str, bytes]:
+    """Name in the folder -> content. avatar: the content of a compact file. sequence: about the pelvis
+    (PoseSequence.about_pelvis); None: the page has the training frames alone. project: it begins in test mode."""
     contents = {AVATAR: avatar}
     if sequence is not None:
         contents[POSES] = pose_archive(sequence)
     settings = {"title": title, "avatar": AVATAR, "poses": POSES if sequence is not None else None}
     contents[SETTINGS] = json.dumps(settings | {"project": project}, indent=1).encode()
-    contents |= {name: file.read_bytes() for name, file in page_files().items()}
-    for name, content in contents.items():
-        with atomic_write(folder / name) as file:
-            file.write(content)
+    return contents | {name: file.read_bytes() for name, file in page_files().items()}
 
 
 def pose_archive(sequence: PoseSequence) -> bytes:
