@@ -1,6 +1,6 @@
 """Shows a trained avatar to viewers: a browser at the address that it prints, or viewer/net_viewer.py.
 
-python visualize.py --model_dir MODEL [--data_dir CAPTURE] [--ip IP] [--port PORT] [--token TOKEN]
+python visualize.py --model_dir MODEL [--data_dir CAPTURE] [--player] [--ip IP] [--port PORT] [--token TOKEN]
 
 It runs until it is interrupted (Ctrl-C).
 """
@@ -25,6 +25,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--data_dir", type=Path, help="the model's capture: its photographs can be seen beside the renders"
     )
+    parser.add_argument(
+        "--player",
+        action="store_true",
+        help="serve the page that draws the avatar in the browser itself, too (docs/web_player.md); for a model folder "
+        "a compact file is made first",
+    )
     add_viewer_arguments(parser)
     parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:N")
     parser.add_argument("--rasterizer", default="auto", choices=("auto", "gsplat", "torch"))
@@ -36,7 +42,9 @@ if __name__ == "__main__":  # wrong words end here, before torch is loaded, whic
 
 from mmlphuman.backend import choose_backend
 from mmlphuman.capture.formats import open_capture
-from mmlphuman.model_folder import load_model
+from mmlphuman.export.compact_model import ModelToCompact
+from mmlphuman.export.web import web_contents
+from mmlphuman.model_folder import is_compact, load_model
 from mmlphuman.streaming.live_scene import Answers, scene_of_model
 from mmlphuman.streaming.photographs import Photographs
 
@@ -46,9 +54,19 @@ def main(args: argparse.Namespace) -> None:
     backend = choose_backend(args.rasterizer, "auto", device)
     viewer_address(args).check()
     photographs = None if args.data_dir is None else Photographs(open_capture(args.data_dir))
-    trained = load_model(args.model_dir).prepared(device, backend)
+    trained = load_model(args.model_dir)
+    player = None
+    if args.player:
+        compact = is_compact(args.model_dir)
+        avatar = (
+            args.model_dir.read_bytes()
+            if compact
+            else ModelToCompact(args.model_dir, trained.to(device)).at("high").content
+        )
+        player = web_contents(avatar, None, args.model_dir.resolve().stem)
+    trained = trained.prepared(device, backend)
     scene = scene_of_model(args.model_dir, trained, backend, photographs)
-    server = viewer_address(args).serve(scene.welcome(training=False))
+    server = viewer_address(args).serve(scene.welcome(training=False), player)
     answers = Answers(server, scene)
     try:
         while True:

@@ -103,20 +103,18 @@ if __name__ == "__main__":  # wrong words end here, before torch is loaded, whic
 
 import torch
 
-from mmlphuman.animation.camera_file import camera_list_of, cameras_of_list
-from mmlphuman.avatar.build import read_template_mesh
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.backend import choose_backend
-from mmlphuman.body.kinematics import canonical_pose, rotation_matrices
 from mmlphuman.capture.dataset import CaptureDataset, test_dataset
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
-from mmlphuman.command import choose_device, require_writable, versions
+from mmlphuman.command import choose_device, require_writable
 from mmlphuman.config import Config
 from mmlphuman.evaluation.metrics import score_picture
 from mmlphuman.evaluation.render_to_files import rendered_pictures
 from mmlphuman.evaluation.score_table import ScoreTable, comparison
-from mmlphuman.export.compact import Carried, encode, load_compact, pack
+from mmlphuman.export.compact import load_compact
+from mmlphuman.export.compact_model import ModelToCompact
 from mmlphuman.export.compact_report import (
     MEGABYTE,
     compare,
@@ -124,18 +122,13 @@ from mmlphuman.export.compact_report import (
     part_sizes,
     size_table,
 )
-from mmlphuman.export.precision import LEVELS, Looked
-from mmlphuman.export.pruning import Selection, camera_in_front
+from mmlphuman.export.pruning import Selection
 from mmlphuman.files import atomic_write
 from mmlphuman.model_folder import (
-    TEMPLATE_NAME,
-    folder_of,
     load_model,
     poses_to_score,
-    training_frames,
     with_settings,
 )
-from mmlphuman.types import Pose
 
 DECIDING = ("test", "background", "novel_poses", "pca_sigmas")  # settings that decide what is scored
 
@@ -175,63 +168,12 @@ def open_tests(args: argparse.Namespace, trained: TrainedAvatar) -> dict[str, Te
     return tests
 
 
-def read_cameras(model_dir: Path) -> list[dict] | None:
-    """The content of cameras.json, once it is seen to be sound; None where there is none."""
-    content = camera_list_of(model_dir)
-    if content is None:
-        return None
-    cameras_of_list(content, str(model_dir))
-    assert isinstance(content, list)
-    return content
-
-
-def carried_of(model_dir: Path, trained: TrainedAvatar) -> Carried:
-    """What there is of it in the model folder."""
-    frames, template = training_frames(model_dir, trained.config), folder_of(model_dir) / TEMPLATE_NAME
-    kept = trained.pose_space.training_poses  # the file's; former versions kept the body's numbers alone
-    if frames is not None and (
-        len(frames) != len(kept) or (frames.poses[:, :3].any() and not kept[:, :3].any())
-    ):
-        frames = None
-    return Carried(frames, read_template_mesh(template) if template.is_file() else None)
-
-
 def describe(selection: Selection) -> str:
     total, kept, of_sh1 = len(selection.order), selection.num_properties, selection.num_sh1
     return (
         f"{kept:,} of {total:,} Gaussians keep their bases ({kept / total:.0%}), {of_sh1:,} of them those of view "
         f"dependence; estimated for this pruning: {selection.psnr:.1f} dB on the person"
     )
-
-
-def first_view(trained: TrainedAvatar, cameras: list[dict] | None, carried: Carried) -> dict:
-    """The first of the capture's cameras, or one in front of the body; and the world's direction up, which is the
-    body's mean one."""
-    pose, up = canonical_pose(), torch.tensor([0.0, 1.0, 0.0])
-    translation = torch.zeros(3)
-    if carried.frames is not None:
-        roots = rotation_matrices(torch.from_numpy(carried.frames.poses[:, :3]))
-        up = torch.nn.functional.normalize(roots[:, :, 1].mean(0), dim=0)
-        pose = torch.from_numpy(carried.frames.poses[0])
-        translation = torch.from_numpy(carried.frames.translations[0])
-    if cameras:
-        return {name: cameras[0][name] for name in ("w2c", "K", "width", "height")} | {"up": up.tolist()}
-    posed = Pose(pose, translation, torch.eye(3)).to(trained.device)
-    xyz = trained.avatar(posed, trained.active).posed.xyz.cpu()
-    root = rotation_matrices(pose[:3])
-    # In the root's own axes the camera is in front and upright.
-    own = xyz @ root
-    low, high = own.amin(0), own.amax(0)
-    camera = camera_in_front((low + high) / 2, float((high - low).max()), 0.0, 0.0)
-    w2c = camera.w2c[0].clone()
-    w2c[:3, :3] = w2c[:3, :3] @ root.T
-    return {
-        "w2c": w2c.flatten().tolist(),
-        "K": camera.intrinsics[0].flatten().tolist(),
-        "width": camera.width,
-        "height": camera.height,
-        "up": up.tolist(),
-    }
 
 
 @torch.no_grad()
@@ -241,24 +183,18 @@ def main(args: argparse.Namespace) -> None:
     if full.avatar.is_compact:
         raise ValueError(f"--model_dir {args.model_dir}: is a compact model already; give the model folder")
     tests = open_tests(args, full)
-    cameras, carried = read_cameras(args.model_dir), carried_of(args.model_dir, full)
-    view = first_view(full, cameras, carried)
     files = files_of(args)
     require_writable(args.out.parent if len(files) == 1 else args.out, "--out")  # no late surprise
-    looked = Looked(full)
+    model = ModelToCompact(args.model_dir, full)
     scores = {name: {"full": test.score(full)} for name, test in tests.items()}
     levels = {}
     for name, path in files.items():
-        made = looked.compacted(LEVELS[name], args.keep)
+        made = model.at(name, args.keep)
         selection = made.selection
-        stored = encode(made.trained, carried, made.steps)
-        record = {
-            "level": name, "bases": selection.num_properties, "sh1_bases": selection.num_sh1, **versions()
-        }  # fmt: skip
         with atomic_write(path) as file:
-            file.write(pack(stored, made.trained, record, cameras, view))
+            file.write(made.content)
         print(f"level {name}: {describe(selection)}")
-        print(size_table(part_sizes(full_tensors(full)), part_sizes(stored)))
+        print(size_table(part_sizes(full_tensors(full)), part_sizes(made.stored)))
         compact = load_compact(path).to(device)  # what was written, not what was meant
         # In standard form Gaussians keep their order: the selection's is the full avatar's.
         against = compare(full, compact, selection.order)
@@ -268,7 +204,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"written  {path}, {path.stat().st_size / MEGABYTE:.2f} MB")
         levels[name] = {
             "bytes": path.stat().st_size,
-            "parts": part_sizes(stored),
+            "parts": part_sizes(made.stored),
             "gaussians": len(selection.order),
             "bases": selection.num_properties,
             "psnr_against_full": against.psnr,

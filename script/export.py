@@ -1,9 +1,10 @@
-"""Take a trained avatar into other tools: Gaussians for splatting viewers, a mesh, or a rigged and animated mesh.
+"""Take a trained avatar into other tools: Gaussians for splatting viewers, meshes, or a page that any browser plays.
 
     python script/export.py --model_dir MODEL --out avatar.ply
     python script/export.py --model_dir MODEL --out FOLDER --pose_path POSES.npz [--begin 10 --count 50] [--test]
     python script/export.py --model_dir MODEL --out avatar.glb --pose_path POSES.npz
     python script/export.py --model_dir MODEL --out avatar.usdc --pose_path POSES.npz
+    python script/export.py --model_dir MODEL --out FOLDER --format web [--pose_path POSES.npz] [--test]
 
 ply        3D Gaussian splatting PLY (SuperSplat and others), one file a frame
 spz, sog   the same in a tenth of the space: Niantic's format (version 3), PlayCanvas's (version 2), one file a frame
@@ -12,6 +13,7 @@ usd        Gaussians in .usd, .usda, .usdc or .usdz, one file, animated if there
 mesh_ply   the template mesh, coloured and posed, one file a frame
 glb        the template mesh with a texture and its skeleton of 55 SMPL-X joints, one file, animated if there are
            several frames
+web        a folder for any web server: a page that poses and draws the avatar in the browser, see docs/web_player.md
 
 Without --pose_path the avatar stands in the canonical pose and looks as in the mean of the training poses. Several
 frames of formats that hold one go to FOLDER/frame00000012.ply, numbered as in the pose file. An existing file is
@@ -37,9 +39,11 @@ SUFFIXES = {  # of each format the endings, the first for files in a folder
     "usd": USD,
     "mesh_ply": (".ply",),
     "glb": (".glb",),
+    "web": (),  # a folder of its own
 }
 ONE_FILE = ("glb", "usd")  # for all frames
 MESHES = ("mesh_ply", "glb")
+WEB_LEVEL = "high"  # of the compact file that a page carries
 # The file's axis that points up where nothing else is asked for; glTF and USD say y themselves.
 UP = {"ply": "-y", "sog": "-y", "spz": "y"}
 
@@ -65,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
         "--test",
         action="store_true",
         help="bring novel poses into training's range before the MLPs see them, as novel_poses of the model's "
-        "settings says",
+        "settings says; of web: the page begins so",
     )
     parser.add_argument(
         "--ply_up",
@@ -112,6 +116,7 @@ from tqdm import tqdm
 from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import canonical_pose
+from mmlphuman.export.compact_model import ModelToCompact
 from mmlphuman.export.gltf import write_glb
 from mmlphuman.export.mesh import (
     attach_mesh,
@@ -125,7 +130,8 @@ from mmlphuman.export.ply import write_gaussian_ply
 from mmlphuman.export.splat_files import write_sog, write_splat_glb, write_spz
 from mmlphuman.export.splats import Splats, splats_of
 from mmlphuman.export.usd import require_usd, write_usd
-from mmlphuman.model_folder import load_model
+from mmlphuman.export.web import web_names, write_web
+from mmlphuman.model_folder import is_compact, load_model
 from mmlphuman.output_folder import begin_output, require_output
 from mmlphuman.types import Pose
 
@@ -135,6 +141,11 @@ PROGRAM = "export.py"  # whose folders are whose: output_folder
 def choose_outputs(out: Path, kind: str, sequence: PoseSequence | None) -> list[Path]:
     """A file for each frame (one in all for some formats); refuses what cannot be meant, before any work is done."""
     suffixes = SUFFIXES[kind]
+    if kind == "web":
+        is_file = any(out.suffix.lower() in others for others in SUFFIXES.values())
+        if is_file or (out.exists() and not out.is_dir()):
+            raise ValueError(f"--out {out}: --format web is written as a folder; name a new one")
+        return [out / name for name in web_names(sequence)]
     frames = ["canonical"] if sequence is None else [f"frame{frame:08d}" for frame in sequence.frames]
     if out.suffix.lower() in suffixes:  # a file
         if out.is_dir():
@@ -187,7 +198,23 @@ def write_splats(path: Path, splats: Splats, args: argparse.Namespace) -> None:
         {"spz": write_spz, "sog": write_sog, "splat_glb": write_splat_glb}[args.format](path, splats)
 
 
-@torch.inference_mode()
+def export_web(
+    args: argparse.Namespace, trained: TrainedAvatar, sequence: PoseSequence | None, paths: list[Path]
+) -> None:
+    """A compact file is taken as it is; of a model folder one is made, as script/compact.py does by default."""
+    require_output(args.out, PROGRAM, "--out")
+    if sequence is not None:
+        tell_poses(sequence)
+    compact = is_compact(args.model_dir)
+    avatar = (
+        args.model_dir.read_bytes()
+        if compact
+        else ModelToCompact(args.model_dir, trained).at(WEB_LEVEL).content
+    )
+    begin_output(args.out, PROGRAM, [path.name for path in paths])
+    write_web(args.out, avatar, sequence, args.model_dir.resolve().stem, args.test)
+
+
 def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     if args.format == "usd":
@@ -198,10 +225,25 @@ def main(args: argparse.Namespace) -> None:
         pelvis = trained.avatar.joints[0].cpu().numpy()
         sequence = read_poses(args, trained.config.smpl_pkl_path, pelvis, trained.config.face)
     paths = choose_outputs(args.out, args.format, sequence)
+    if args.format == "web":
+        export_web(args, trained.to(device), sequence, paths)
+    else:
+        export_frames(args, trained.to(device), sequence, paths)
+    size = sum(path.stat().st_size for path in paths) / 1e6
+    written = paths[0] if len(paths) == 1 else f"{len(paths)} files in {args.out}"
+    print(f"written  {written}  ({size:.1f} MB)")
+    if args.format == "web":
+        print(f"to see it: python -m http.server --directory {args.out}, then http://localhost:8000")
+
+
+@torch.inference_mode()
+def export_frames(
+    args: argparse.Namespace, trained: TrainedAvatar, sequence: PoseSequence | None, paths: list[Path]
+) -> None:
+    """All formats but web."""
     template = None
     if args.format in MESHES:
         template = read_template(args.template) if args.template else template_of(args.model_dir)
-    trained = trained.to(device)
     attached = None if template is None else attach_mesh(template, trained.avatar, args.format == "glb")
     if paths == [args.out]:
         require_writable(args.out.parent, "--out")
@@ -230,10 +272,6 @@ def main(args: argparse.Namespace) -> None:
             pose, features = posed_frame(trained, sequence, index, args.test)
             mesh = dress_mesh(attached, trained, features)
             write_mesh_ply(paths[index], pose_vertices(mesh, trained.avatar, pose), mesh)
-
-    size = sum(path.stat().st_size for path in paths) / 1e6
-    written = paths[0] if len(paths) == 1 else f"{len(paths)} files in {args.out}"
-    print(f"written  {written}  ({size:.1f} MB)")
 
 
 if __name__ == "__main__":

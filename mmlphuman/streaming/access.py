@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -34,7 +35,10 @@ ANY_ADDRESS = ("", "0.0.0.0", "::")
 SCHEME_PORTS = {"http": 80, "https": 443}
 HOST_HEADER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 PAGE_FOLDER = Path(__file__).parent / "page"
-INDEX = "index.html"
+PLAYER_FOLDER = (
+    Path(__file__).parent / "player"
+)  # the page that draws by itself; it shares modules with the other
+INDEX, PLAYER_PATH = "index.html", "/player/"
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -42,6 +46,9 @@ CONTENT_TYPES = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
     ".ico": "image/x-icon",
+    ".json": "application/json",
+    ".npz": "application/octet-stream",
+    ".safetensors": "application/octet-stream",
 }
 PLAIN_TEXT = "text/plain; charset=utf-8"
 
@@ -73,6 +80,12 @@ def page_address(host: str, port: int, token: str) -> str:
     name = socket.gethostname() if host in ANY_ADDRESS else host
     name = f"[{name}]" if ":" in name else name
     return f"http://{name}:{port}/" + (f"#token={quote(token, safe='')}" if token else "")
+
+
+def player_path(token: str) -> str:
+    """Where the page that draws by itself lies. Its files are the avatar, and a browser asks for them without a token:
+    where one is needed, nobody can guess the path either."""
+    return f"/player-{secrets.token_urlsafe(TOKEN_BYTES)}/" if token else PLAYER_PATH
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -133,20 +146,26 @@ def refuse_headers(hosts: list[str], origins: list[str], has_token: bool) -> str
 
 
 class WebPage:
-    """The files of `folder` that a browser may ask for; those in folders below it, or of other kinds, it may not.
+    """The files of `folder` that a browser may ask for; those in folders below it, or of other kinds, it may not. And
+    other files by name, below the path `under`.
 
     Read once; paths are looked up in a table, never on the disk.
     """
 
-    def __init__(self, folder: Path = PAGE_FOLDER):
+    def __init__(
+        self, folder: Path = PAGE_FOLDER, others: Mapping[str, bytes] | None = None, under: str = PLAYER_PATH
+    ):
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         self._files = {  # path in the address -> type, content
             f"/{file.name}": (CONTENT_TYPES[file.suffix], file.read_bytes())
             for file in files
             if file.suffix in CONTENT_TYPES and file.is_file()
         }
-        if f"/{INDEX}" in self._files:
-            self._files["/"] = self._files[f"/{INDEX}"]
+        for name, content in (others or {}).items():
+            self._files[under + name] = (CONTENT_TYPES[Path(name).suffix], content)
+        for place in ("/", under):
+            if place + INDEX in self._files:
+                self._files[place] = self._files[place + INDEX]
 
     def answer(self, request: Request, has_token: bool) -> Response | None:
         """What a request gets; None: it asks for a websocket, and may have it."""

@@ -245,6 +245,17 @@ class PoseAnswer:
     pose: PoseRequest  # of kind "given", which says all
 
 
+@dataclass(frozen=True)
+class LivePose:
+    """A pose of a stream, for pages that draw the avatar themselves (streaming/pose_stream.py): 724 bytes. The newest
+    counts."""
+
+    number: int  # rises from pose to pose; 32 bits, going round
+    joints: np.ndarray  # (165,) float32 axis-angle
+    expression: np.ndarray  # (10,) float32
+    translation: np.ndarray  # (3,) float32 metres
+
+
 Request = RenderRequest | PhotographRequest | PointQuestion | PathQuestion | PoseQuestion
 Answer = PointAnswer | PathAnswer | PoseAnswer
 ClientMessage = Hello | Request

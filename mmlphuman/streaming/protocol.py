@@ -1,7 +1,9 @@
 """The wire protocol: messages.py as bytes, and bytes from anywhere checked and read back.
 
 Control messages are JSON objects in text frames of a websocket, `{"type": "hello", ...}`; a Frame is one binary
-frame: MAGIC | length of the header (uint32, little endian) | header (JSON) | picture. Nothing is ever unpickled.
+frame: MAGIC | length of the header (uint32, little endian) | header (JSON) | picture; a LivePose, on a websocket of its
+own, is another: POSE_MAGIC | version, number (uint32) | joints, expression, translation (float32), all little endian.
+Nothing is ever unpickled.
 Every field of every message is checked where it is read: msgspec holds it against the type and bounds in messages.py;
 here are sizes, names (no field may be missing or unknown), cameras and rotations. A message that fails raises
 ProtocolError with one line that can be shown to its sender.
@@ -28,6 +30,7 @@ from mmlphuman.streaming.messages import (
     ClientMessage,
     Frame,
     Hello,
+    LivePose,
     PathAnswer,
     PathQuestion,
     PhotographRequest,
@@ -47,6 +50,9 @@ from mmlphuman.text import one_line
 
 MAGIC = b"MMLF"
 HEADER_LENGTH = struct.Struct("<I")
+POSE_MAGIC, POSE_VERSION = b"MMLP", 1
+POSE_HEADER = struct.Struct("<4sII")  # magic, version, number
+POSE_NUMBERS = POSE_DIM + EXPRESSION_DIM + 3
 CLIENT_MESSAGES = {
     "hello": Hello,
     "render": RenderRequest,
@@ -104,6 +110,14 @@ def encode_frame(frame: Frame) -> bytes:
     return b"".join((MAGIC, HEADER_LENGTH.pack(len(text)), text, frame.picture))
 
 
+def encode_live_pose(pose: LivePose) -> bytes:
+    """The binary frame of a pose. ProtocolError for arrays of another size, or numbers that no reader takes."""
+    numbers = np.concatenate([np.ravel(part) for part in (pose.joints, pose.expression, pose.translation)])
+    data = POSE_HEADER.pack(POSE_MAGIC, POSE_VERSION, pose.number % 2**32) + numbers.astype("<f4").tobytes()
+    decode_live_pose(data)
+    return data
+
+
 def _plain(value: Any) -> Any:
     """Dataclasses, arrays and tuples -> what JSON has. A camera's K, which viewers do not ask for, stays here."""
     if is_dataclass(value):
@@ -146,6 +160,25 @@ def decode_frame(data: bytes) -> Frame:
             f"frame: {len(frame.picture)} bytes for {frame.width} x {frame.height} raw pixels"
         )
     return frame
+
+
+def decode_live_pose(data: bytes) -> LivePose:
+    """A binary frame of a stream of poses. Raises ProtocolError."""
+    if len(data) < POSE_HEADER.size or data[: len(POSE_MAGIC)] != POSE_MAGIC:
+        raise ProtocolError("not a pose of this protocol")
+    _, version, number = POSE_HEADER.unpack_from(data)
+    if version != POSE_VERSION:
+        raise ProtocolError(f"poses of version {version}, this program reads {POSE_VERSION}")
+    size = POSE_HEADER.size + 4 * POSE_NUMBERS
+    if len(data) != size:
+        raise ProtocolError(f"a pose of {len(data)} bytes, {size} are needed")
+    numbers = np.frombuffer(data, "<f4", offset=POSE_HEADER.size)
+    joints, expression, translation = np.split(numbers, [POSE_DIM, POSE_DIM + EXPRESSION_DIM])
+    for name, part in (("joints", joints), ("expression", expression), ("translation", translation)):
+        most = POSE_ARRAYS[name][1]
+        if not (np.abs(part) <= most).all():  # NaN compares false
+            raise ProtocolError(f"pose: {name} must be numbers from -{most:g} to {most:g}")
+    return LivePose(number, joints, expression, translation)
 
 
 def parse_object(text: str | bytes, limit: int) -> dict[str, Any]:

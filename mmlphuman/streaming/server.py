@@ -23,7 +23,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mmlphuman.streaming.access import PAGE_FOLDER, WebPage, choose_token, listen, page_address
+from mmlphuman.streaming.access import PAGE_FOLDER, WebPage, choose_token, listen, page_address, player_path
 from mmlphuman.streaming.handover import Job, JobQueue, LatestState
 from mmlphuman.streaming.hub import STOP_SECONDS, Hub, problem_text
 from mmlphuman.streaming.messages import (
@@ -58,7 +58,8 @@ class ViewerServer:
     """Serves `welcome` and the answers of whoever draws to all viewers. A context manager; started once.
 
     host: 127.0.0.1 is for this machine only; for any other address viewers must know `token`, which is made if none
-    is given. port: 0 takes any that is free. page: folder of the browser's page. ValueError for wrong settings.
+    is given. port: 0 takes any that is free. page: folder of the browser's page. player: files of the page that draws
+    by itself (export.web), served at `player_url`. ValueError for wrong settings.
     """
 
     def __init__(
@@ -68,11 +69,14 @@ class ViewerServer:
         port: int = DEFAULT_PORT,
         token: str | None = None,
         page: Path | None = None,
+        player: Mapping[str, bytes] | None = None,
     ):
         self.host, self.port = host, port
         self.token = choose_token(host, token)
+        self._player_path = player_path(self.token)
+        files = WebPage(page or PAGE_FOLDER, player, self._player_path)
         self._queue, self._latest_state = JobQueue(), LatestState()
-        self._hub = Hub(welcome, self._queue, self._latest_state, WebPage(page or PAGE_FOLDER), self.token)
+        self._hub = Hub(welcome, self._queue, self._latest_state, files, self.token)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -80,6 +84,11 @@ class ViewerServer:
     def url(self) -> str:
         """What a person opens in a browser, the token included."""
         return page_address(self.host, self.port, self.token)
+
+    @property
+    def player_url(self) -> str:
+        """Of the page that draws by itself, where its files are served."""
+        return page_address(self.host, self.port, "").removesuffix("/") + self._player_path
 
     @property
     def viewers(self) -> int:
@@ -246,14 +255,16 @@ class ListenAddress:
         """Before long work: ValueError, one line, if nobody can listen there now."""
         self._first_free().close()
 
-    def serve(self, welcome: Welcome) -> ViewerServer:
-        """Serves from now on, and says where. ValueError, one line, if it cannot."""
+    def serve(self, welcome: Welcome, player: Mapping[str, bytes] | None = None) -> ViewerServer:
+        """Serves from now on, and says where. player: as ViewerServer has it. ValueError, one line, if it cannot."""
         with self._first_free() as found:
             port = found.getsockname()[1]
-        server = ViewerServer(welcome, self.host, port, self.token).start()
+        server = ViewerServer(welcome, self.host, port, self.token, player=player).start()
         which = "" if server.port == DEFAULT_PORT else f" --port {server.port}"
         why = f" (port {self.port} is taken)" if self.port not in (0, server.port) else ""
         announce(f"watch: {server.url} or viewer/net_viewer.py{which}{why}")
+        if player is not None:
+            announce(f"drawn by the browser itself: {server.player_url}")
         return server
 
     def _first_free(self) -> socket.socket:

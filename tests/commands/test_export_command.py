@@ -1,5 +1,6 @@
 """script/export.py as a user runs it: canonical pose, one frame, sequences, rigged mesh; one line for mistakes."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -9,16 +10,21 @@ import pytest
 import torch
 import trimesh
 
+from mmlphuman.animation.pose_file import PoseOptions, read_pose_file
 from mmlphuman.avatar.pose_space import PoseSpace
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.config import default_config
+from mmlphuman.export import pruning
+from mmlphuman.export.compact import load_compact
+from mmlphuman.export.web import web_names
 from mmlphuman.model_folder import load_model
 from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.types import Pose
 from tests.builders import random_pose, randomise, small_avatar
 from tests.export.gaussian_ply_reader import read_gaussian_ply
+from tests.player.conftest import make_sequence
 
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "script" / "export.py"
 FRAMES = 5
@@ -201,3 +207,48 @@ def test_a_sequence_is_one_usd_file(export, model, poses, tmp_path):
     stage = usd.Stage.Open(str(out))
     assert stage.GetEndTimeCode() == FRAMES - 1 and stage.GetTimeCodesPerSecond() == 60
     assert len(stage.GetDefaultPrim().GetAttribute("positions").Get(3)) == 600
+
+
+def test_a_page_for_any_web_server(export, model, poses, tmp_path, monkeypatch):
+    monkeypatch.setattr(pruning, "PROBE_SIZE", 64)
+    monkeypatch.setattr(pruning, "PROBES", 4)
+    site = tmp_path / "site"
+    words = ("--model_dir", model, "--format", "web", "--out", site)
+    status, out, err = export(*words, "--pose_path", poses, "--begin", 1, "--count", 3, "--up", "z", "--test")
+    assert status == 0 and "http.server" in out, err
+    assert {file.name for file in site.iterdir()} == {*web_names(make_sequence()), "output.json"}
+    settings = json.loads((site / "player.json").read_text())
+    assert settings == {
+        "title": "model",
+        "avatar": "avatar.safetensors",
+        "poses": "poses.npz",
+        "project": True,
+    }
+
+    trained, full = load_compact(site / "avatar.safetensors"), load_model(model)
+    assert len(trained.avatar.xyz) == len(full.avatar.xyz)
+    asked = read_pose_file(poses, PoseOptions(begin=1, count=3, up="z")).about_pelvis(
+        full.avatar.joints[0].numpy()
+    )
+    written = read_pose_file(site / "poses.npz")
+    np.testing.assert_allclose(written.poses[:, :66], asked.poses[:, :66], atol=1e-6)
+    np.testing.assert_allclose(written.translations, asked.translations, atol=1e-6)
+    assert written.fps == asked.fps == 60
+
+    compact = tmp_path / "mine.safetensors"  # is taken as it is; and the folder's former files go
+    compact.write_bytes((site / "avatar.safetensors").read_bytes())
+    status, _, err = export("--model_dir", compact, "--format", "web", "--out", site)
+    assert status == 0, err
+    assert (site / "avatar.safetensors").read_bytes() == compact.read_bytes()
+    assert not (site / "poses.npz").exists()
+    assert json.loads((site / "player.json").read_text())["poses"] is None
+
+
+def test_a_page_is_a_folder(export, model, tmp_path):
+    (tmp_path / "file").write_text("somebody's")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "thesis.txt").write_text("somebody's")
+    for out in ("a.ply", "a.glb", "file", "others"):
+        status, _, err = export("--model_dir", model, "--format", "web", "--out", tmp_path / out)
+        assert status != 0 and err.count("\n") == 1 and "--out" in err, err
+    assert [file.name for file in (tmp_path / "others").iterdir()] == ["thesis.txt"]

@@ -4,6 +4,7 @@ import re
 import signal
 import socket
 import subprocess
+import urllib.request
 from contextlib import contextmanager
 
 import cv2
@@ -16,6 +17,8 @@ from mmlphuman.animation.pose_file import read_pose_file
 from mmlphuman.animation.render_sequence import Look, draw, to_cameras
 from mmlphuman.backend import PYTORCH
 from mmlphuman.capture.formats import open_capture
+from mmlphuman.export.compact import encode as encode_tensors
+from mmlphuman.export.compact import pack
 from mmlphuman.model_folder import load_model
 from mmlphuman.streaming.messages import (
     DEFAULT_HOST,
@@ -34,7 +37,7 @@ from mmlphuman.streaming.messages import (
     State,
     Welcome,
 )
-from mmlphuman.streaming.protocol import decode_frame, decode_server, encode
+from mmlphuman.streaming.protocol import decode_frame, decode_live_pose, decode_server, encode
 from tests.commands.runs import call, call_here, one_error_line, start
 
 SECONDS = 60  # for anything to happen on a busy machine
@@ -153,6 +156,36 @@ def test_visualize_shows_photographs_and_answers_questions(model, files):
         assert len(next_of(connection, PathAnswer).views) == 9
         connection.send(encode(PhotographRequest(8, camera, 0, 5000)))
         assert "position 5000" in next_of(connection, Problem).message
+
+
+def test_the_page_that_draws_by_itself_is_served_beside(model, tmp_path):
+    compact = tmp_path / "mine.safetensors"
+    trained = load_model(model)
+    compact.write_bytes(pack(encode_tensors(trained), trained, {}))
+    words = ("visualize.py", "--model_dir", compact, "--device", "cpu", "--player")
+    with running(*words) as (process, _):
+        told = process.stdout.readline()
+        address = re.fullmatch(r"drawn by the browser itself: (http://127\.0\.0\.1:\d+/player/)\n", told)[1]
+        with urllib.request.urlopen(f"{address}avatar.safetensors", timeout=SECONDS) as answer:
+            assert answer.read() == compact.read_bytes()
+
+
+def test_poses_of_a_file_are_sent(model):
+    words = ("script/stream_poses.py", "--model_dir", model, "--pose_path", model / "poses.npz", "--port", 0)
+    process = start(*words)
+    try:
+        lines = iter(process.stdout.readline, "")
+        address = next(found[1] for line in lines if (found := re.search(r"\?poses=(ws://\S+)", line)))
+        sequence = read_pose_file(model / "poses.npz")
+        with connect(address, proxy=None) as connection:
+            first, second = (decode_live_pose(connection.recv(SECONDS)) for _ in range(2))
+        assert second.number > first.number
+        np.testing.assert_allclose(first.joints, sequence.poses[first.number % len(sequence)], atol=1e-6)
+        status, out, err = interrupted(process)
+        assert (status, out) == (0, "stopped\n") and "Traceback" not in err
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_token_is_asked_for(model):

@@ -9,6 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -32,7 +33,7 @@ def missing_programs() -> list[str]:
 class Browser:
     """One window. `folder` (new, empty) takes the browser's own files and, in downloads/, what pages save."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, options: Sequence[str] = OPTIONS):
         self.downloads = folder / "downloads"
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
         port = free_port()
@@ -42,18 +43,18 @@ class Browser:
         )
         self._session = ""
         try:
-            self._start(folder)
+            self._start(folder, options)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, folder: Path) -> None:
+    def _start(self, folder: Path, options: Sequence[str]) -> None:
         wait_for(self._driver_answers, START_SECONDS)
         settings = {
             "browserName": "chrome",
             "goog:chromeOptions": {
                 "binary": shutil.which("chromium"),
-                "args": [*OPTIONS, f"--user-data-dir={folder / 'profile'}"],
+                "args": [*options, f"--user-data-dir={folder / 'profile'}"],
                 "prefs": {"download.default_directory": str(self.downloads)},
             },
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
