@@ -12,6 +12,7 @@ Prints what it saves and what it costs; with several levels FOLDER/levels.json h
 
 from __future__ import annotations
 
+import mmlphuman  # isort: skip  # noqa: F401  before torch: see there
 import argparse
 import json
 from dataclasses import dataclass, replace
