@@ -94,8 +94,9 @@ class Trainer:
             self.refinement,
             share_of_mean=torch.tensor(1 / self.poses_per_step, device=device),
         )
-        # What is learnt of poses and cameras is a row for each frame, which is chosen by the host.
-        recording = None if self.refinement.learns else self.backend.step_recorder()
+        # What is learnt of poses and cameras is a row for each frame, which the host chooses; anomalies it looks for.
+        by_host = self.refinement.learns or config.detect_anomaly
+        recording = None if by_host else self.backend.step_recorder()
         self.recorded_step = recording and recording(self.pose_step, self.optimisers.stepper)
         self.draws = torch.Generator().manual_seed(config.seed)  # backgrounds and patches
         sampler = EndlessSampler(scene.training.pairs, config.views_per_pose, config.seed)
