@@ -41,8 +41,8 @@ def test_painting_in_one_pass_equals_the_plain_one(device):
     assert (leaf.grad == 0).any() and (leaf.grad != 0).any()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="what it calls needs Triton on a GPU")
 @pytest.mark.parametrize("size", [63, 64, 400, 513, 1500, 2048])
+@pytest.mark.usefixtures("device")
 def test_sizes_are_rounded_up_by_a_quarter_at_most(size):
     from mmlphuman.gpu.recorded_step import SMALLEST_GRANULE, rounded
 
@@ -50,15 +50,54 @@ def test_sizes_are_rounded_up_by_a_quarter_at_most(size):
 
 
 @pytest.fixture(scope="module")
-def subject(synthetic_body, tmp_path_factory):
-    config = default_config(
-        init_num_gs=2000, num_verts=200, num_features=8, weight_volume_resolution=16, lambda_ssim=0.1,
-        edge_radius=1, random_background=False,
-    )  # fmt: skip
-    path = tmp_path_factory.mktemp("motion") / "smpl_params.npz"
-    joints = load_body(synthetic_body, BETAS[0]).joints.double().numpy()
-    np.savez(path, **make_motion(joints, 40, 0, 0))
-    return untrained_subject(config, synthetic_body, path, (384, 512), torch.device("cuda"))
+def make_subject(synthetic_body, tmp_path_factory):
+    def make(size: tuple[int, int], device: torch.device, **settings):
+        config = default_config(
+            num_verts=200, num_features=8, weight_volume_resolution=16, lambda_ssim=0.1, edge_radius=1,
+            random_background=False, **settings,
+        )  # fmt: skip
+        path = tmp_path_factory.mktemp("motion") / "smpl_params.npz"
+        joints = load_body(synthetic_body, BETAS[0]).joints.double().numpy()
+        np.savez(path, **make_motion(joints, 40, 0, 0))
+        return untrained_subject(config, synthetic_body, path, size, device)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def subject(make_subject):
+    return make_subject((384, 512), torch.device("cuda"), init_num_gs=2000)
+
+
+def test_a_sample_laid_into_a_larger_window_gives_the_same_gradients(make_subject, tmp_path, device):
+    """Without a graph: what a recording would do, by whatever poses and draws on this machine."""
+    from mmlphuman.gpu.pose_rows import PoseRow, pieces_of_row
+    from mmlphuman.gpu.recorded_step import Recording, Shape
+
+    small = make_subject((72, 96), device, init_num_gs=400, lambda_lpips=0.0)
+    trainer = make_trainer(small, training_capture(small, tmp_path, edge_radius=1), "plain", 2)
+    (sample,) = trainer.next_samples()
+    sample = sample.to(device)
+    crops = choose_crops(sample, False, torch.Generator().manual_seed(0))
+    background, active = torch.tensor([0.2, 0.5, 0.9], device=device), ActiveParts()
+    output, expected = trainer.pose_step(trainer.iteration, sample, crops, background, active)
+    parameters = dict(trainer.avatar.named_parameters())
+    plain = PoseRow.of(pieces_of_row(parameters, output.activations))
+    for parameter in parameters.values():
+        parameter.grad = None
+    cameras = sample.cameras
+    shape = Shape(len(cameras), cameras.height + 24, cameras.width + 40, exact=False)
+    recording = Recording(shape, trainer.pose_step, sample)
+    for _ in range(2):  # what the first leaves behind changes nothing
+        recording.take(sample, crops, background)
+        result = recording.run(trainer.iteration, active)
+        assert result.row.layout == plain.layout
+        found = dict(zip(result.names, result.terms.tolist(), strict=True))
+        assert found == pytest.approx({name: float(term) for name, term in expected.items()}, rel=1e-5)
+        assert found["ssim"] > 0 and found["l1"] > 0
+        difference = (result.row.numbers - plain.numbers).abs().max()
+        assert difference <= 1e-4 * plain.numbers.abs().max()
+    assert all(parameter.grad is None for parameter in parameters.values())
 
 
 def narrower(sample: Sample, columns: int) -> Sample:
