@@ -25,7 +25,7 @@ SETTINGS = {
 POSE = """
     const { readAvatar } = await load("avatar_file.js");
     const { poseAvatar } = await load("posing.js");
-    const avatar = readAvatar(read(args[0]));
+    const avatar = await readAvatar(read(args[0]));
     args[2].forEach(([pose, project], i) => write(`${args[1]}/${i}`, poseAvatar(avatar, pose, project)));
 """
 
@@ -56,9 +56,9 @@ def test_gaussians_are_posed_as_the_package_poses_them(name, synthetic_body, tmp
 
 READ = """
     const { readAvatar } = await load("avatar_file.js");
-    return args.map((path) => {
-        try { readAvatar(read(path)); return ""; } catch (error) { return error.message; }
-    });
+    return Promise.all(args.map(async (path) => {
+        try { await readAvatar(read(path)); return ""; } catch (error) { return error.message; }
+    }));
 """
 
 
