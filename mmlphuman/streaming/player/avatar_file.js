@@ -23,6 +23,7 @@ const TYPES = { u8: Uint8Array, i8: Int8Array, u16: Uint16Array, i16: Int16Array
 const FLOATS = ["f32"], WHOLE = ["u8", "i8", "u16", "i16", "i32"];
 const MAX_SHIFT = 4, MAX_DIMENSIONS = 4;
 const MAX_BYTES = 2 ** 30; // of an array
+const ROWS_AT_ONCE = 64;
 const BYTES = { F32: 4, F16: 2, I8: 1, U8: 1, I16: 2, U16: 2, I32: 4 };
 
 /* Steps times scales. MLPs (A, O, I): a scale a row (A, O). Bases (P, K, 11): a scale a property (P, 11), and offsets that all
@@ -313,14 +314,14 @@ function narrow(values) {
 
 /* In single precision, rounded as the package rounds. */
 function numbersOf({ values, shape, scale, offset, shift }) {
-  const [rows, middle, last] = threefold(shape), { fround } = Math, numbers = new Float32Array(values.length);
+  const [rows, middle, last] = threefold(shape), { fround } = Math, numbers = new Float32Array(values); // of one type, for the loop's sake
   let i = 0;
   for (let r = 0; r < rows; r += 1) {
     const longer = 2 ** (shift?.[r] ?? 0);
     for (let m = 0; m < middle; m += 1) {
       for (let d = 0; d < last; d += 1) {
         const at = ({ stride }) => r * stride[0] + m * stride[1] + d * stride[2];
-        const number = fround(fround(values[i]) * scale.values[at(scale)]) * longer;
+        const number = fround(numbers[i] * scale.values[at(scale)]) * longer;
         numbers[i] = offset ? fround(number) + offset.values[at(offset)] : number;
         i += 1;
       }
@@ -344,21 +345,25 @@ async function inflated(name, bytes, count) {
   throw new Error(`has tensor ${name} whose stream is damaged or cut short; export both anew`);
 }
 
-/* Bytes of all numbers lie in planes, the lowest byte's first, each column by column; row by row comes out. */
+/* Bytes of all numbers lie in planes, the lowest byte's first, each column by column; row by row comes out. Some rows at a time:
+what is written stays in the processor's cache. As bytes: engines are slow where one line writes arrays of many types. */
 function fromPlanes(planes, Kind, shape, delta) {
-  const values = new Kind(product(shape)), size = Kind.BYTES_PER_ELEMENT, count = values.length;
-  const words = size === 4 ? new Uint32Array(values.buffer) : values;
-  const rows = shape[0], columns = rows ? count / rows : 0;
-  for (let column = 0; column < columns; column += 1) {
-    let before = 0;
-    for (let row = 0, at = column * rows, to = column; row < rows; row += 1, at += 1, to += columns) {
-      let word = planes[at];
-      for (let byte = 1; byte < size; byte += 1) word |= planes[byte * count + at] << (8 * byte);
-      if (delta) word = before = (before + word) | 0;
-      words[to] = word; // the type takes its bytes of it
+  const count = product(shape), size = Kind.BYTES_PER_ELEMENT, bytes = new Uint8Array(size * count);
+  const rows = shape[0], columns = rows ? count / rows : 0, before = new Int32Array(columns);
+  for (let first = 0; first < rows; first += ROWS_AT_ONCE) {
+    const beyond = Math.min(first + ROWS_AT_ONCE, rows);
+    for (let column = 0; column < columns; column += 1) {
+      let to = first * columns + column, sum = before[column];
+      for (let at = column * rows + first, end = column * rows + beyond; at < end; at += 1, to += columns) {
+        let word = planes[at];
+        for (let byte = 1; byte < size; byte += 1) word |= planes[byte * count + at] << (8 * byte);
+        if (delta) word = sum = (sum + word) | 0;
+        for (let byte = 0; byte < size; byte += 1) bytes[size * to + byte] = word >> (8 * byte);
+      }
+      before[column] = sum;
     }
   }
-  return values;
+  return new Kind(bytes.buffer);
 }
 
 /* Versions 1 to 4. A method for each kind of field. */
