@@ -164,15 +164,23 @@ def opened(browser, folder: Path, content: bytes) -> dict:
     with served(folder) as (address, _):
         assert open_page(browser, address, "?renderer=webgl") == "WebGL2"
         return browser.run(
-            FIRST + "const { camera, scene } = player; const chosen = document.querySelector('#camera').value;"
-            "return { view: camera.view(300, 400), center: camera.center, person: player.person(), up: camera.up, chosen }"
+            FIRST
+            + "const { camera, scene } = player; const chosen = document.querySelector('#camera').value;"
+            "const { center, up } = camera;"
+            "return { view: camera.view(300, 400), center, up, person: player.person(), chosen }"
         )
 
 
 def a_camera(center: np.ndarray, angle: float, number: int) -> dict:
     view = view_from(angle, center, NEAR, (300, 400))
     K = view.intrinsics
-    return {"id": number, "w2c": view.w2c.ravel().tolist(), "K": K.ravel().tolist(), "width": 300, "height": 400}
+    return {
+        "id": number,
+        "w2c": view.w2c.ravel().tolist(),
+        "K": K.ravel().tolist(),
+        "width": 300,
+        "height": 400,
+    }
 
 
 def test_the_first_camera_is_the_files_view(browser, copy, trained):

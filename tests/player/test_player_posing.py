@@ -84,9 +84,7 @@ def decoded(path, trained) -> dict[str, torch.Tensor]:
     """The file's tensors as the package has them."""
     stored, metadata = compact._read(path)
     fields = compact.fields_of(trained.config, names=stored)
-    state = compact._unpack(
-        stored, metadata, fields, compact._sizes(trained.config, compact.FORMAT_VERSION)
-    )
+    state = compact._unpack(stored, metadata, fields, compact._sizes(trained.config, compact.FORMAT_VERSION))
     state = compact._whole_weights(state)
     for name in ("lbs_weights", "gaussian_to_anchor", "gaussian_to_control", "control_to_anchor"):
         state[f"{name}.weight"] /= state[f"{name}.weight"].sum(1, keepdim=True)
@@ -165,7 +163,10 @@ def test_files_that_are_not_as_they_should_be(synthetic_body, tmp_path):
         "floats for steps": (with_entry(content, "xyz", type="f32"), "describes tensor xyz in no known way"),
         "huge": (with_entry(content, "xyz", shape=[2**30, 3]), "describes tensor xyz in no known way"),
         "other shape": (with_entry(content, "quats", shape=[7, 4]), "has tensor quats of shape (7,4)"),
-        "fewer bytes": (with_entry(content, "shift", type="i32"), "tensor shift whose stream is damaged or cut short"),
+        "fewer bytes": (
+            with_entry(content, "shift", type="i32"),
+            "tensor shift whose stream is damaged or cut short",
+        ),
         "more bytes": (with_stream(content, "xyz", zlib.compress(bytes(10**6))), f"xyz {DAMAGED}"),
         "cut stream": (with_stream(content, "xyz", lambda stream: stream[:-9]), f"xyz {DAMAGED}"),
         "flipped": (with_stream(content, "sh0", flipped), f"sh0 {DAMAGED}"),

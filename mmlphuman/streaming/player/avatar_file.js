@@ -335,7 +335,8 @@ async function inflated(name, bytes, count) {
   let size = 0;
   try {
     const found = new Uint8Array(count);
-    const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
+    const stream = new DecompressionStream("deflate"), reader = stream.readable.getReader(), writer = stream.writable.getWriter();
+    for (const done of [writer.write(bytes), writer.close()]) done.catch(() => {}); // which the reader is told, too
     for (let part = await reader.read(); !part.done; part = await reader.read()) {
       found.set(part.value, size); // a RangeError where there are more
       size += part.value.length;
