@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,9 +27,34 @@ def compact_file(path: Path, trained: TrainedAvatar, kept: int = 400, of_sh1: in
 
 def with_metadata(content: bytes, **changes: str) -> bytes:
     """A safetensors file's content with other metadata."""
-    (length,) = struct.unpack_from("<Q", content)
-    header = json.loads(content[8 : 8 + length])
+    header, data = parts(content)
     header["__metadata__"] |= changes
+    return whole(header, data)
+
+
+def with_entry(content: bytes, name: str, **changes: object) -> bytes:
+    """With another description of a tensor's stream."""
+    entries = json.loads(parts(content)[0]["__metadata__"]["tensors"])
+    entries[name] |= changes
+    return with_metadata(content, tensors=json.dumps(entries))
+
+
+def with_stream(content: bytes, name: str, stream: bytes | Callable[[bytes], bytes]) -> bytes:
+    """With another stream of a tensor, or what is made of its own."""
+    header, data = parts(content)
+    begin, end = header[name]["data_offsets"]
+    if callable(stream):
+        stream = stream(data[begin:end])
+    header[name] |= {"data_offsets": [len(data), len(data) + len(stream)], "shape": [len(stream)]}
+    return whole(header, data + stream)
+
+
+def parts(content: bytes) -> tuple[dict, bytes]:
+    (length,) = struct.unpack_from("<Q", content)
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def whole(header: dict, data: bytes) -> bytes:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + content[8 + length :]
+    return struct.pack("<Q", len(text)) + text + data

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mmlphuman.export.web import AVATAR, POSES, SETTINGS, page_files
+from mmlphuman.export.web import AVATAR, POSES, SETTINGS, page_files, pose_archive
 from tests.builders import random_pose
-from tests.player.files import with_metadata
+from tests.player.conftest import make_sequence
+from tests.player.files import with_metadata, with_stream
 from tests.player.pictures import (
     FAR,
     NEAR,
@@ -157,6 +159,60 @@ def test_a_phones_screen_is_enough(browser, address):
         browser.resize(1280, 720)
 
 
+def opened(browser, folder: Path, content: bytes) -> dict:
+    (folder / AVATAR).write_bytes(content)
+    with served(folder) as (address, _):
+        assert open_page(browser, address, "?renderer=webgl") == "WebGL2"
+        return browser.run(
+            FIRST
+            + "const { camera, scene } = player; const chosen = document.querySelector('#camera').value;"
+            "const { center, up } = camera;"
+            "return { view: camera.view(300, 400), center, up, person: player.person(), chosen }"
+        )
+
+
+def a_camera(center: np.ndarray, angle: float, number: int) -> dict:
+    view = view_from(angle, center, NEAR, (300, 400))
+    K = view.intrinsics
+    return {
+        "id": number,
+        "w2c": view.w2c.ravel().tolist(),
+        "K": K.ravel().tolist(),
+        "width": 300,
+        "height": 400,
+    }
+
+
+def test_the_first_camera_is_the_files_view(browser, copy, trained):
+    """As it is, of a field of view that its K says, turned about the person; the leaning body's up is an axis."""
+    content = (copy / AVATAR).read_bytes()
+    cameras = [a_camera(trained.avatar.joints[0].numpy(), angle, i) for i, angle in enumerate((1.0, 2.0))]
+    view = cameras[1] | {"up": [0.1, 0.97, 0.2]}
+    found = opened(browser, copy, with_metadata(content, cameras=json.dumps(cameras), view=json.dumps(view)))
+    np.testing.assert_allclose(found["view"]["w2c"], view["w2c"], atol=1e-6)
+    assert found["view"]["fovx"] == pytest.approx(30)
+    assert found["center"] == found["person"] and found["up"] == [0, 1, 0] and found["chosen"] == "1"
+
+
+def test_a_clip_that_stands_elsewhere_begins_in_the_middle(browser, copy, trained):
+    """The camera goes there with its angle, and says that it is none of the capture's."""
+    content = (copy / AVATAR).read_bytes()
+    root = trained.avatar.joints[0].numpy()
+    view = a_camera(root, 1.0, 7)
+    sequence = make_sequence()
+    away = np.array([4.0, 0.0, -3.0], np.float32)
+    moved = replace(sequence, translations=sequence.translations + away)
+    (copy / POSES).write_bytes(pose_archive(moved))
+    metadata = {"cameras": json.dumps([view]), "view": json.dumps(view | {"up": [0, 1, 0]})}
+    found = opened(browser, copy, with_metadata(content, **metadata))
+    expected = root + moved.translations[0]
+    np.testing.assert_allclose(found["center"], expected, atol=1e-5)
+    w2c = np.reshape(found["view"]["w2c"], (4, 4))
+    np.testing.assert_allclose(w2c @ [*expected, 1], [0, 0, NEAR, 1], atol=1e-5)
+    np.testing.assert_allclose(w2c[:3, :3], np.reshape(view["w2c"], (4, 4))[:3, :3], atol=1e-6)
+    assert found["chosen"] == ""
+
+
 @pytest.fixture
 def copy(site, tmp_path) -> Path:
     return Path(shutil.copytree(site, tmp_path / "site"))
@@ -170,6 +226,12 @@ def missing(folder: Path) -> str:
 def cut(folder: Path) -> str:
     (folder / AVATAR).write_bytes((folder / AVATAR).read_bytes()[:-1000])
     return f"{AVATAR} is cut short"
+
+
+def with_a_damaged_stream(folder: Path) -> str:
+    content = with_stream((folder / AVATAR).read_bytes(), "quats", lambda stream: stream[:-5])
+    (folder / AVATAR).write_bytes(content)
+    return f"{AVATAR} has tensor quats whose stream is damaged or cut short"
 
 
 def of_another_version(folder: Path) -> str:
@@ -188,7 +250,9 @@ def without_settings(folder: Path) -> str:
     return f"{SETTINGS} is damaged"
 
 
-@pytest.mark.parametrize("damage", [missing, cut, of_another_version, with_damaged_poses, without_settings])
+@pytest.mark.parametrize(
+    "damage", [missing, cut, with_a_damaged_stream, of_another_version, with_damaged_poses, without_settings]
+)
 def test_damage_is_told_in_one_line(damage, browser, copy):
     expected = damage(copy)
     with served(copy) as (address, _):

@@ -22,6 +22,7 @@ const MAX_SIDE = 4096, MIN_SIDE = 16; // pixels of a picture
 const MOVING_MS = 300; // after the last touch the full resolution is drawn again
 const MESSAGE_MS = 12000;
 const RATE_MS = 2000; // pictures a second are a mean over this long
+const OFF_CENTRE = 0.5; // of half the picture: where the person may be in the first one; or of the distance, nearer or farther
 const ELSEWHERE = "use a current Chrome, Edge, Firefox or Safari";
 
 class Player {
@@ -32,6 +33,7 @@ class Player {
   scene = null;
   renderer = null;
   live = null; // the stream of poses, where there is one
+  arrived = false; // whether the camera has looked where the stream's first pose is
   drawn = ""; // what the picture on the canvas shows
   busy = null; // the picture under way
   replacing = null; // the renderer that takes over from a lost one, on its way
@@ -57,15 +59,14 @@ class Player {
     const query = new URLSearchParams(location.search);
     const settings = await this.settings();
     const bytes = await this.bytes(settings.avatar);
-    const avatar = about(settings.avatar, () => readAvatar(bytes));
+    const avatar = await about(`${settings.avatar} `, () => readAvatar(bytes));
     this.scene = new AvatarScene(avatar);
     this.timeline = new Timeline();
     this.pace = new Pace();
     if (settings.poses) {
       const poses = await this.bytes(settings.poses);
-      await aboutLater(settings.poses, async () => { this.timeline.poses = await readPoseFile(new Blob([poses])); });
+      await about(`${settings.poses}: `, async () => { this.timeline.poses = await readPoseFile(new Blob([poses])); });
     }
-    this.sources = [avatar, bytes];
     await this.makeRenderer(query.get("renderer"));
 
     const title = settings.title || "Avatar";
@@ -96,7 +97,7 @@ class Player {
 
   async settings() {
     const text = new TextDecoder().decode(await this.bytes(SETTINGS));
-    const settings = about(SETTINGS, () => {
+    const settings = await about(`${SETTINGS} `, () => {
       try {
         return JSON.parse(text);
       } catch {
@@ -138,12 +139,12 @@ class Player {
     let made = null;
     if (wanted !== "webgl") {
       try {
-        made = await WebGPURenderer.create(at("picture"), ...this.sources);
+        made = await WebGPURenderer.create(at("picture"), this.scene.avatar);
       } catch (error) {
         console.warn(`not drawn with WebGPU: ${error.message}`);
       }
     }
-    if (!made && wanted !== "webgpu") made = WebGLRenderer.create(at("picture"), ...this.sources);
+    if (!made && wanted !== "webgpu") made = WebGLRenderer.create(at("picture"), this.scene.avatar);
     if (!made) throw new Error(`This browser has neither WebGPU nor WebGL2, one of which draws the avatar; ${ELSEWHERE}`);
     made.lost = () => this.replace(made);
     this.renderer = made;
@@ -191,19 +192,42 @@ class Player {
 
   /* Beyond the ends it goes round. */
   jumpToCamera(place) {
-    const { cameras, center, up } = this.scene;
+    const { cameras, up } = this.scene;
     if (!cameras.length) return;
     this.cameraPlace = (place + cameras.length) % cameras.length;
-    this.move(() => OrbitCamera.fromView(cameras[this.cameraPlace], center, up));
-    this.movedAt = -Infinity; // a jump is no movement
+    this.jump(OrbitCamera.fromView(cameras[this.cameraPlace], this.person(), up));
     at("camera").value = this.cameraPlace;
   }
 
+  /* The file's first view, or one in front; either with the person in it. */
   resetView() {
-    const { center, up } = this.scene;
-    this.move(() => new OrbitCamera({ center, up }));
+    const { cameras, center, firstView, up } = this.scene;
+    const first = firstView ? OrbitCamera.fromView(firstView, center, up) : new OrbitCamera({ center, up });
+    this.jump(this.withPerson(first));
+    const place = firstView ? cameras.findIndex(({ w2c }) => w2c.join() === firstView.w2c.join()) : -1;
+    this.cameraPlace = Math.max(place, 0);
+    if (place >= 0 && first.about(this.camera.center).target.join() === this.camera.target.join()) at("camera").value = place;
+  }
+
+  /* Which is no movement. */
+  jump(camera) {
+    this.move(() => camera);
     this.movedAt = -Infinity;
-    this.jumpToCamera(0);
+  }
+
+  /* Where the pose shown has the root. */
+  person() {
+    return this.scene.rootOf(this.pose().pose);
+  }
+
+  /* A camera that turns about the person; where that one stands elsewhere, it goes there itself. */
+  withPerson(camera) {
+    const center = this.person(), about = camera.about(center);
+    const [across, down, ahead] = about.target, wanted = Math.max(camera.target[2], 1e-3);
+    const slope = OFF_CENTRE * Math.tan(camera.fovx * Math.PI / 360);
+    const seen = ahead > OFF_CENTRE * wanted && ahead < wanted / OFF_CENTRE
+      && Math.abs(across) < slope * ahead && Math.abs(down) < slope / camera.aspect * ahead;
+    return seen ? about : camera.with({ center });
   }
 
   // --- poses -----------------------------------------------------------------------------------------------
@@ -280,6 +304,10 @@ class Player {
     if (this.failed) return;
     this.timeline.step(now);
     this.showControls(now);
+    if (!this.arrived && this.live?.pose && at("pose").value === "live") {
+      this.arrived = true;
+      this.jump(this.withPerson(this.camera));
+    }
     if (this.busy || this.replacing) return;
     const frame = this.frame(this.moving && at("auto-resolution").checked ? this.pace.share : 1);
     const drawn = JSON.stringify([frame.poseKey, frame.view, frame.background]);
@@ -336,6 +364,7 @@ class Player {
     openFiles("pose-file", async (file) => {
       say(`${file.name}: ${await this.timeline.load(file)} poses`);
       this.timeline.loaded = file.name + file.lastModified;
+      this.move((camera) => this.withPerson(camera));
     }, say);
     addEventListener("keydown", (event) => this.press(event));
   }
@@ -368,20 +397,12 @@ class Player {
   }
 }
 
-/* What `act` gives; of its errors the name of the file comes first. */
-function about(name, act) {
-  try {
-    return act();
-  } catch (error) {
-    throw new Error(`${name} ${error.message}`);
-  }
-}
-
-async function aboutLater(name, act) {
+/* What `act` gives; its errors begin with the name of the file. */
+async function about(beginning, act) {
   try {
     return await act();
   } catch (error) {
-    throw new Error(`${name}: ${error.message}`);
+    throw new Error(beginning + error.message);
   }
 }
 

@@ -259,8 +259,8 @@ export function poseGaussians(avatar, coefficients, offsets, transforms, shift, 
   return posed;
 }
 
-/* sum_k z_k B_nk of (rows, K, D) steps with scales (rows, 1, D), added to `out` (D,). */
-function blendQuantised({ values, scales }, n, z, out) {
+/* (D,) sum_k z_k B_nk into `out`, which holds zeros, of (rows, K, D) steps with scales (rows, D) and offsets (K, D). */
+function blendQuantised({ values, scales, offsets }, n, z, out) {
   const width = out.length;
   let from = n * z.length * width;
   for (let k = 0; k < z.length; k += 1) {
@@ -268,6 +268,9 @@ function blendQuantised({ values, scales }, n, z, out) {
     from += width;
   }
   for (let d = 0; d < width; d += 1) out[d] *= scales[n * width + d];
+  for (let k = 0, at = 0; k < z.length; k += 1) {
+    for (let d = 0; d < width; d += 1, at += 1) out[d] += z[k] * offsets[at];
+  }
 }
 
 /* (3,) the factor on a Gaussian's colour: avatar/light.py. */

@@ -1,18 +1,17 @@
 /* Beside the page, where there is no WebGPU: poses the avatar and sorts its Gaussians on the CPU.
 
-{bytes, places} once: of the avatar file, and for how many Gaussians the arrays have room; then {id, pose, project, axis,
+{avatar, places} once: what readAvatar gave, and for how many Gaussians the arrays have room; then {id, pose, project, axis,
 spare} -> {id, posed, order, count, milliseconds}. pose is null where it has not changed, and so is posed; spare: buffers that
 the page needs no more. */
 
-import { readAvatar } from "./avatar_file.js";
 import { OPACITY, STRIDE, poseAvatar } from "./posing.js";
 import { Sorter } from "./sorting.js";
 
 let avatar = null, centers = null, sorter = null, places = 0;
 
 onmessage = ({ data }) => {
-  if (data.bytes) {
-    avatar = readAvatar(data.bytes);
+  if (data.avatar) {
+    avatar = data.avatar;
     centers = new Float32Array(4 * avatar.sizes.N);
     sorter = new Sorter(avatar.sizes.N);
     places = data.places;

@@ -1,22 +1,24 @@
 /* What there is to look at: the avatar's poses of training, resting poses, where the person is, the capture's cameras.
 
-Avatar (avatar_file.js) -> cameras, frames, center, up; and the numbers of a pose by kind, as posing.js takes them. As
-streaming/live_scene.py has it. */
+Avatar (avatar_file.js) -> cameras, firstView, frames, center, up; and the numbers of a pose by kind, as posing.js takes them.
+As streaming/live_scene.py has it. */
 
 import { UP_ROTATIONS } from "./pose_file.js";
 import { IDENTITY, canonicalPose } from "./posing.js";
 
 const POSE_DIM = 165, EXPRESSION_DIM = 10, KEPT = POSE_DIM + EXPRESSION_DIM;
 const JAW_START = 66, JAW_END = 69;
+const MAX_LEAN = 30 * Math.PI / 180; // of a body whose mean tells which axis of the world points up
 
 export class AvatarScene {
   constructor(avatar) {
-    const { arrays, cameras, sizes } = avatar;
+    const { arrays, cameras, view, sizes } = avatar;
     this.avatar = avatar;
-    this.cameras = cameras.filter(isView).sort((a, b) => Number(b.trained !== false) - Number(a.trained !== false));
+    this.cameras = cameras.map(withField).filter(isView).sort((a, b) => Number(b.trained !== false) - Number(a.trained !== false));
+    this.firstView = [withField(view), ...this.cameras].find(isView) ?? null;
     this.frames = "frames.numbers" in arrays ? [...arrays["frames.numbers"]] : [];
-    this.up = worldUp(this.cameras);
-    const root = [...arrays.joints.subarray(0, 3)];
+    this.up = upOf(view?.up) ?? worldUp(this.cameras);
+    const root = this.root = [...arrays.joints.subarray(0, 3)];
     const mean = [0, 1, 2].map((axis) => {
       let sum = 0;
       for (let i = 0; i < this.frames.length; i += 1) sum += arrays["frames.translations"][3 * i + axis];
@@ -55,6 +57,11 @@ export class AvatarScene {
     return this.posed({ joints, translation: this.restTranslation, rotation: this.restRotation });
   }
 
+  /* Where a pose has the root. */
+  rootOf({ translation, rotation }) {
+    return turn(rotation, this.root).map((value, axis) => value + translation[axis]);
+  }
+
   /* Without what the avatar has not learnt. */
   posed({ joints, expression = null, translation, rotation = IDENTITY }) {
     const { face } = this.avatar.config;
@@ -63,22 +70,44 @@ export class AvatarScene {
   }
 }
 
+/* A camera with the field of view that its K says. */
+function withField(camera) {
+  const focal = camera?.K?.[0];
+  return focal > 0 ? { ...camera, fovx: 360 / Math.PI * Math.atan(camera.width / (2 * focal)) } : camera;
+}
+
 function isView(camera) {
   const numbers = [camera?.fovx, camera?.width, camera?.height, ...(camera?.w2c ?? [])];
   return numbers.length === 19 && numbers.every(Number.isFinite);
+}
+
+/* The axis next to a direction, which bodies' mean is not quite; the direction where no axis is near; null for none. */
+function upOf(direction) {
+  if (!Array.isArray(direction) || direction.length !== 3 || !direction.every(Number.isFinite)) return null;
+  const length = Math.hypot(...direction), axis = mainAxis(direction);
+  if (!length) return null;
+  return Math.abs(direction[axis]) > Math.cos(MAX_LEAN) * length ? alongAxis(direction, axis) : direction.map((value) => value / length);
+}
+
+function mainAxis(vector) {
+  const sizes = vector.map(Math.abs);
+  return sizes.indexOf(Math.max(...sizes));
+}
+
+function alongAxis(vector, axis) {
+  return [0, 1, 2].map((i) => (i === axis ? (vector[axis] >= 0 ? 1 : -1) : 0));
 }
 
 /* The world's axis that the cameras' upper edges point to in the mean. */
 function worldUp(cameras) {
   if (!cameras.length) return [0, 1, 0];
   const mean = [4, 5, 6].map((place) => -cameras.reduce((sum, { w2c }) => sum + w2c[place], 0));
-  const sizes = mean.map(Math.abs), axis = sizes.indexOf(Math.max(...sizes));
-  return [0, 1, 2].map((i) => (i === axis ? (mean[axis] >= 0 ? 1 : -1) : 0));
+  return alongAxis(mean, mainAxis(mean));
 }
 
 /* (9,) what stands a body, whose own head is at +y, up in the world. */
 function standing(up) {
-  const axis = up.findIndex((value) => value !== 0);
+  const axis = mainAxis(up);
   const rotation = UP_ROTATIONS[`${up[axis] > 0 ? "" : "-"}${"xyz"[axis]}`];
   return [0, 3, 6, 1, 4, 7, 2, 5, 8].map((place) => rotation[place]);
 }

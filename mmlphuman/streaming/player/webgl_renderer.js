@@ -103,13 +103,14 @@ export class WebGLRenderer {
   waiting = new Map(); // id -> resolve
   lastId = 0;
 
-  /* null where the browser has no WebGL2. bytes: of the avatar file. */
-  static create(canvas, avatar, bytes) {
+  /* null where the browser has no WebGL2. */
+  static create(canvas, avatar) {
     const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false, powerPreference: "high-performance" });
-    return gl && new WebGLRenderer(canvas, gl, avatar, bytes);
+    return gl && new WebGLRenderer(canvas, gl, avatar);
   }
 
-  constructor(canvas, gl, { sizes }, bytes) {
+  constructor(canvas, gl, avatar) {
+    const { sizes } = avatar;
     this.canvas = canvas;
     this.gl = gl;
     canvas.addEventListener("webglcontextlost", () => this.lost?.());
@@ -135,7 +136,7 @@ export class WebGLRenderer {
       event.preventDefault();
       for (const id of [...this.waiting.keys()]) this.answered(id, (promise) => promise.reject(new Error(event.message ?? "posing failed")));
     };
-    this.worker.postMessage({ bytes, places: this.rows * ROW });
+    this.worker.postMessage({ avatar, places: this.rows * ROW });
   }
 
   answered(id, act) {

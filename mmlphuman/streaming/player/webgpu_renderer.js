@@ -96,7 +96,7 @@ export class WebGPURenderer {
     for (let layer = 0; layer <= config.hidden_widths.length; layer += 1) {
       const fanOut = widthOf(config, sizes, layer), { values, scales } = arrays[`bank.weights.${layer}`];
       const outputs = this.buffer(4 * A * fanOut);
-      const code = layerShader(A, fanIn, fanOut, layer === config.hidden_widths.length);
+      const code = layerShader(A, fanIn, fanOut, values.BYTES_PER_ELEMENT, layer === config.hidden_widths.length);
       const buffers = [packed(values, fanIn), scales, arrays[`bank.biases.${layer}`]].map((content) => this.buffer(content));
       this.stages.push(await this.stage(code, A * fanOut, [...buffers, hidden, outputs]));
       hidden = outputs;
@@ -108,13 +108,15 @@ export class WebGPURenderer {
 
     this.pose = this.buffer(4 * (12 * sizes.J + 4 + LIGHT_FLOATS), GPUBufferUsage.UNIFORM);
     this.posed = this.buffer(4 * N * STRIDE);
+    const { property_bases: properties, sh1_bases: sh1 } = arrays;
+    const [first, second] = alike(properties.values, sh1.values);
     const gaussians = [
       neutralRows(avatar), tableRows(avatar), interpolation(arrays, "gaussian_to_anchor"),
-      joined(Uint32Array, packed(arrays.property_bases.values, 11 * K), packed(arrays.sh1_bases.values, 9 * K)),
-      joined(Float32Array, arrays.property_bases.scales, arrays.sh1_bases.scales),
+      joined(Uint32Array, packed(first, 11 * K), packed(second, 9 * K)),
+      joined(Float32Array, properties.scales, sh1.scales, properties.offsets, sh1.offsets),
     ];
     const functions = (arrays["light.coefficients"]?.length ?? 0) / 3;
-    this.stages.push(await this.stage(gaussianShader(sizes, active, functions), N, [
+    this.stages.push(await this.stage(gaussianShader(sizes, active, functions, first.BYTES_PER_ELEMENT), N, [
       this.pose, ...gaussians.map((content) => this.buffer(content)), hidden, offsets, this.posed,
     ]));
   }
@@ -241,13 +243,20 @@ function run(encoder, stages) {
   pass.end();
 }
 
-/* Rows of `width` bytes, each padded to whole words. */
+/* Rows of `width` numbers, each padded to whole words. */
 function packed(values, width) {
-  const padded = 4 * Math.ceil(width / 4), rows = values.length / width;
-  const bytes = new Int8Array(rows * padded);
-  if (padded === width) bytes.set(values);
-  else for (let row = 0; row < rows; row += 1) bytes.set(values.subarray(row * width, (row + 1) * width), row * padded);
-  return new Uint32Array(bytes.buffer);
+  const Kind = values.constructor, inWord = 4 / Kind.BYTES_PER_ELEMENT;
+  const padded = inWord * Math.ceil(width / inWord), rows = values.length / width;
+  const numbers = new Kind(rows * padded);
+  if (padded === width) numbers.set(values);
+  else for (let row = 0; row < rows; row += 1) numbers.set(values.subarray(row * width, (row + 1) * width), row * padded);
+  return new Uint32Array(numbers.buffer);
+}
+
+/* Both in the wider of their types. */
+function alike(first, second) {
+  const Kind = first.BYTES_PER_ELEMENT < second.BYTES_PER_ELEMENT ? second.constructor : first.constructor;
+  return [first, second].map((values) => (values instanceof Kind ? values : Kind.from(values)));
 }
 
 /* (rows, 6): three indices, and the bits of three weights. */
@@ -288,9 +297,12 @@ function tableRows({ arrays, sizes: { N, S } }) {
   return rows;
 }
 
-function joined(Kind, first, second) {
-  const both = new Kind(first.length + second.length);
-  both.set(first);
-  both.set(second, first.length);
-  return both;
+function joined(Kind, ...parts) {
+  const all = new Kind(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }

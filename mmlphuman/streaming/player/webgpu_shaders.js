@@ -11,8 +11,15 @@ export const SPLAT = 12; // floats of a projected Gaussian
 export const SORT_THREADS = 128, SORT_EACH = 8, SORT_BLOCK = SORT_THREADS * SORT_EACH;
 export const DIGIT_BITS = 4, DIGITS = 16, PASSES = 6; // of 24 bits of a depth
 
-/* One layer of all MLPs: a thread for each output. Rows of weights are padded to whole words. */
-export function layerShader(anchors, fanIn, fanOut, last) {
+/* Number `at` behind the first word of an array of words that hold numbers of 1 or 2 bytes with a sign, or floats. */
+function stepOf(array, bytes, word, at) {
+  if (bytes === 4) return `bitcast<f32>(${array}[${word} + ${at}])`;
+  const inWord = 4 / bytes, bits = 8 * bytes;
+  return `f32(extractBits(bitcast<i32>(${array}[${word} + (${at}) / ${inWord}u]), (${at}) % ${inWord}u * ${bits}u, ${bits}u))`;
+}
+
+/* One layer of all MLPs: a thread for each output. Rows of weights, of so many bytes each, are padded to whole words. */
+export function layerShader(anchors, fanIn, fanOut, bytes, last) {
   return `
 @group(0) @binding(0) var<storage, read> weights: array<u32>;
 @group(0) @binding(1) var<storage, read> scales: array<f32>;
@@ -25,11 +32,10 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let row = id.x + id.y * groups.x * ${GROUP}u;
   if (row >= ${anchors * fanOut}u) { return; }
   let begin = row / ${fanOut}u * ${fanIn}u;
-  let words = row * ${Math.ceil(fanIn / 4)}u;
+  let words = row * ${Math.ceil(fanIn * bytes / 4)}u;
   var sum = 0.0;
   for (var i = 0u; i < ${fanIn}u; i += 1u) {
-    let step = extractBits(bitcast<i32>(weights[words + i / 4u]), i % 4u * 8u, 8u);
-    sum += f32(step) * hidden[begin + i];
+    sum += ${stepOf("weights", bytes, "words", "i")} * hidden[begin + i];
   }
   sum = biases[row] + scales[row] * sum;
   outputs[row] = ${last ? "sum" : "max(sum, 0.0)"};
@@ -62,23 +68,24 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
 }`;
 }
 
-/* Posed Gaussians, as posing.js writes them. */
-export function gaussianShader({ N, P, Q, S, K, O, J }, active, lightFunctions) {
+/* Posed Gaussians, as posing.js writes them. stepBytes: of a number of the bases. */
+export function gaussianShader({ N, P, Q, S, K, O, J }, active, lightFunctions, stepBytes) {
   const row = NEUTRAL.weights + 3 + S;
-  const rowBytes = 4 * Math.ceil(11 * K / 4), sh1Bytes = 4 * Math.ceil(9 * K / 4);
+  const rowWords = Math.ceil(11 * K * stepBytes / 4), sh1Words = Math.ceil(9 * K * stepBytes / 4);
+  const sh1Scales = 11 * P, offsets = sh1Scales + 9 * Q, sh1Offsets = offsets + 11 * K;
   return `
 struct Pose { transforms: array<vec4f, ${3 * J}>, shift: vec4f, light: array<vec4f, 20> }
 @group(0) @binding(0) var<uniform> pose: Pose;
 @group(0) @binding(1) var<storage, read> neutral: array<f32>;
 @group(0) @binding(2) var<storage, read> tables: array<u32>; // 3 control points, S joints
 @group(0) @binding(3) var<storage, read> anchors: array<u32>; // 3 indices, 3 weights
-@group(0) @binding(4) var<storage, read> bases: array<u32>; // 8 bits a number: properties, then degree-1 colours
-@group(0) @binding(5) var<storage, read> scales: array<f32>;
+@group(0) @binding(4) var<storage, read> bases: array<u32>; // steps: of properties, then of degree-1 colours
+@group(0) @binding(5) var<storage, read> scales: array<f32>; // of both, then both offsets
 @group(0) @binding(6) var<storage, read> coefficients: array<f32>;
 @group(0) @binding(7) var<storage, read> offsets: array<f32>;
 @group(0) @binding(8) var<storage, read_write> posed: array<f32>;
 
-fn step(at: u32) -> f32 { return f32(extractBits(bitcast<i32>(bases[at / 4u]), at % 4u * 8u, 8u)); }
+fn step(word: u32, at: u32) -> f32 { return ${stepOf("bases", stepBytes, "word", "at")}; }
 
 @compute @workgroup_size(${GROUP})
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
@@ -93,14 +100,16 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
       for (var i = 0u; i < 3u; i += 1u) {
         z += bitcast<f32>(anchors[6u * n + 3u + i]) * coefficients[anchors[6u * n + i] * ${O}u + k];
       }
-      for (var d = 0u; d < 11u; d += 1u) { properties[d] += z * step(n * ${rowBytes}u + k * 11u + d); }
-      if (n < ${active.sh1 ? Q : 0}u) {
-        for (var d = 0u; d < 9u; d += 1u) { delta1[d] += z * step(${P * rowBytes}u + n * ${sh1Bytes}u + k * 9u + d); }
+      for (var d = 0u; d < 11u; d += 1u) {
+        let at = k * 11u + d;
+        properties[d] += z * (scales[11u * n + d] * step(n * ${rowWords}u, at) + scales[${offsets}u + at]);
       }
-    }
-    for (var d = 0u; d < 11u; d += 1u) { properties[d] *= scales[11u * n + d]; }
-    if (n < ${active.sh1 ? Q : 0}u) {
-      for (var d = 0u; d < 9u; d += 1u) { delta1[d] *= scales[${11 * P}u + 9u * n + d]; }
+      if (n < ${active.sh1 ? Q : 0}u) {
+        for (var d = 0u; d < 9u; d += 1u) {
+          let at = k * 9u + d;
+          delta1[d] += z * (scales[${sh1Scales}u + 9u * n + d] * step(${P * rowWords}u + n * ${sh1Words}u, at) + scales[${sh1Offsets}u + at]);
+        }
+      }
     }
   }
 
