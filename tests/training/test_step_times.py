@@ -37,7 +37,9 @@ def test_an_error_in_a_phase_is_counted_and_passed_on():
     assert times.phases["tests"] >= 0.002
 
 
-@pytest.mark.parametrize("steps, all_steps, first", [(5, 1000, SETTLED), (5, 20, 15), (30, 20, 0), (0, 20, 20)])
+@pytest.mark.parametrize(
+    "steps, all_steps, first", [(5, 1000, SETTLED), (5, 20, 15), (30, 20, 0), (0, 20, 20)]
+)
 def test_a_trace_begins_when_the_run_has_settled_or_in_time(steps, all_steps, first):
     trace = Trace(steps, all_steps)
     assert (trace.first, trace.last) == (first, first + steps)
