@@ -50,7 +50,12 @@ def parse_arguments() -> argparse.Namespace:
         default=ROOT / "smpl_model/smplx/SMPLX_NEUTRAL.npz",
         help="SMPL-X's file, or make_body.py's (default: %(default)s)",
     )
-    parser.add_argument("--frames", metavar="FIRST:LAST:STEP", default="", help="such as 0:99; default all")
+    parser.add_argument(
+        "--frames",
+        metavar="FIRST:LAST:STEP",
+        default="",
+        help="such as 0:99 for the first hundred; default all",
+    )
     parser.add_argument("--scale", type=float, default=1, help="of the pictures, such as 0.5 to halve them")
     parser.add_argument(
         "--unit",

@@ -10,6 +10,7 @@ Therefore the numeric arrays are copied to a temporary npz first, and smplx load
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import io
 import tempfile
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from mmlphuman.files import read_npz
 from mmlphuman.pose_layout import NUM_JOINTS
 from mmlphuman.types import MovableToDevice
 
+BODY_FILE = "SMPLX_NEUTRAL.npz"  # the smplx package knows a model by its name
 NUM_BETAS = 10  # shape components used, as the captures were fitted
 SUM_TOLERANCE = 0.01  # of a vertex's skinning weights
 WHERE_TO_GET_IT = (
@@ -61,6 +63,16 @@ class Body(MovableToDevice):
     joints: Tensor  # (J, 3) rest positions in the T-pose
     parents: tuple[int, ...]  # J, the root's is -1
     lbs_weights: Tensor  # (B, J) rows sum to one
+
+
+def other_body(capture: Path, used: Path) -> str | None:
+    """A line where a capture has a body file of its own, the person's surface, and another one is used."""
+    own = capture / BODY_FILE
+    if not (own.is_file() and used.is_file()) or filecmp.cmp(own, used, shallow=False):
+        return None
+    return (
+        f"{own} is the body that this capture was fitted with, and {used} is used: give smpl_pkl_path={own}"
+    )
 
 
 def load_body(path: str | Path, betas: np.ndarray | Tensor | Sequence[float]) -> Body:
@@ -156,7 +168,7 @@ def _smplx_model(arrays: dict[str, np.ndarray]) -> Any:
     # Pose blend shapes are not used by the method; one zero column stands for the 100 MB of them.
     safe["posedirs"] = np.zeros((*arrays["v_template"].shape, 1), np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "SMPLX_NEUTRAL.npz"
+        copy = Path(folder) / BODY_FILE
         np.savez(copy, allow_pickle=False, **safe)
         # smplx prints a warning about every model with fewer than 400 shape components.
         with contextlib.redirect_stdout(io.StringIO()):

@@ -77,7 +77,7 @@ class SmplParams:
             if not 0 <= frame < len(self):
                 raise ValueError(
                     f"frame {frame} does not exist: smpl_params.npz holds frames 0 to {len(self) - 1}; "
-                    "change the frame range"
+                    "lower num_train_frame, or test.num_frame"
                 )
 
 

@@ -161,7 +161,7 @@ def fit_silhouettes(
         if not (with_surface or keep_shape):
             leaves.append(variables.betas)
         reached = minimise(loss, leaves, ROUND_STEPS)
-        progress(f"body on masks, overlap so far {overlap:.3f}: {reached:.1f} a frame")
+        progress(f"body on masks, overlap so far {overlap:.3f} (loss {reached:.1f})")
     overlap = silhouettes.draw(variables)
     progress(f"overlap of body and masks {overlap:.3f}")
 

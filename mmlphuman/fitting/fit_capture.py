@@ -60,6 +60,7 @@ from mmlphuman.json_file import read_json
 FIT = "fit"  # the stages' folder in the capture
 FOOTAGE = "footage"  # there: the pictures, and what was asked for
 REQUEST_FILE = "request.json"
+FEWEST_CAMERAS = 4
 # Of a request, what may change until one of these results is there: who has been refused does not begin anew.
 FROM_LANDMARKS = ("rig.json", "points.npz", "body.npz")
 CHANGEABLE = {
@@ -130,6 +131,13 @@ def fit_capture(request: FitRequest, say: Say = print) -> FittedCapture:
         interpreter_in(request.networks)
     footage = take_footage(request, say)
     notes = list(footage.notes)
+    if len(footage.cameras) < FEWEST_CAMERAS:
+        notes.append(
+            f"{len(footage.cameras)} cameras: {FEWEST_CAMERAS} all round are the fewest for a whole avatar"
+        )
+    say(f"footage      {footage.frames} frames of {len(footage.cameras)} cameras")
+    for note in notes:  # now, not after the long part
+        say(f"note         {note}")
     given = given_masks(request, footage)  # what is wrong with them is said before the networks run
     landmarks, outlines, found = take_landmarks(request, footage, say)
     notes += found

@@ -237,9 +237,11 @@ def extract_footage(
         counts = [len(source.pictures) for source in sources]
         chosen = range(min(counts))[frames]
         if not chosen:
-            raise ValueError(f"--frames: the pictures are {min(counts)} frames, none of them is in the range")
+            raise ValueError(
+                f"--frames: the pictures are {min(counts)} frames, 0 to {min(counts) - 1}; none is in the range"
+            )
         wanted = [np.array(chosen)] * len(sources)
-        all_notes += _length_note(sources, counts)
+        all_notes += [*_length_note(sources, counts), *_range_note(frames, min(counts), len(chosen))]
     count = len(wanted[0])
     with atomic_folder(out) as folder:
         with tqdm(total=count * len(sources), desc="pictures", unit="picture", mininterval=2) as bar:
@@ -348,7 +350,10 @@ def _common_times(
         notes += _length_note(sources, [round(duration * rate) for duration in durations])
     chosen = range(count)[frames]
     if not chosen:
-        raise ValueError(f"--frames: the videos have {count} common frames, none of them is in the range")
+        raise ValueError(
+            f"--frames: the videos have {count} common frames, 0 to {count - 1}; none is in the range"
+        )
+    notes += _range_note(frames, count, len(chosen))
     times = np.array(chosen) / rate
     wanted = []
     for source, track in zip(sources, tracks, strict=True):
@@ -383,6 +388,12 @@ def _length_note(sources: Sequence[Source], counts: Sequence[int]) -> list[str]:
     return [
         f"lengths differ ({each} frames): the first {min(counts)} are used; do all recordings begin together?"
     ]
+
+
+def _range_note(asked: slice, count: int, taken: int) -> list[str]:
+    if asked.stop is None or asked.stop <= count:
+        return []
+    return [f"--frames asks for frames up to {asked.stop - 1}, there are 0 to {count - 1}: {taken} are taken"]
 
 
 class _Writer:

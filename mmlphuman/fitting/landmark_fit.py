@@ -422,7 +422,7 @@ def fit_points(body: FittedBody, points: Points, variables: Variables, progress:
             return prior_loss(variables, state, prior, smooth) + point_loss(state, places, weights, limit)
 
         reached = minimise(loss, leaves, POINT_STEPS)
-        progress(f"body on points, wrong from {limit:g} m on: {reached:.1f} a frame")
+        progress(f"body on points, wrong from {limit:g} m on (loss {reached:.1f})")
         variables.rebase()
         leaves = [*variables.motion(), variables.betas, variables.offsets]
 
@@ -443,4 +443,4 @@ def fit_landmarks(
     variables.rebase()
     leaves = [*variables.motion(), variables.betas, variables.offsets]
     reached = minimise(loss, leaves, LANDMARK_STEPS)
-    progress(f"body on landmarks: {reached:.1f} a frame")
+    progress(f"body on landmarks (loss {reached:.1f})")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmlphuman.body.smplx_model import NUM_BETAS
+from mmlphuman.body.smplx_model import BODY_FILE, NUM_BETAS
 from mmlphuman.capture import thuman4
 from mmlphuman.capture.calibration import calibration_content, read_json_calibration
 from mmlphuman.capture.poses import SmplParams, smpl_params_arrays
@@ -25,7 +25,6 @@ from mmlphuman.fitting.posed_body import read_fitted_body, vertex_normals
 from mmlphuman.json_file import numbers, read_json
 from mmlphuman.pose_layout import POSE_DIM
 
-BODY_FILE = "SMPLX_NEUTRAL.npz"  # the smplx package knows a model by its name
 POSE_FILE = "smpl_params.npz"
 TIME_OFFSET = "timeOffset"  # of a camera in calibration.json, frames; readers that do not know it ignore it
 

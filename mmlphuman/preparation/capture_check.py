@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mmlphuman.body.smplx_model import Body, load_body
+from mmlphuman.body.smplx_model import Body, load_body, other_body
 from mmlphuman.capture.formats import open_capture, what_of_videos
 from mmlphuman.capture.layout import CaptureLayout
 from mmlphuman.capture.poses import SmplParams, read_smpl_params
@@ -94,6 +94,8 @@ def check_capture(data_dir: Path, smpl_path: Path, frames: int, progress: bool =
     params = stages.run("pose file", lambda: read_smpl_params(pose_path, model_file=smpl_path))
     betas = params.betas if params else np.zeros(10, np.float32)
     body = stages.run("body file", lambda: load_body(smpl_path, betas))
+    if another := other_body(data_dir, smpl_path):
+        stages.findings.append(Finding("body file", WARNING, another))
     if layout:
         stages.findings.append(check_twin_cameras(layout))
     if params:

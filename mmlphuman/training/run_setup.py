@@ -27,7 +27,7 @@ from mmlphuman.animation.camera_file import camera_list
 from mmlphuman.avatar.avatar import Avatar
 from mmlphuman.avatar.build import build_avatar, build_layout, load_template
 from mmlphuman.avatar.pose_space import PoseSpace
-from mmlphuman.body.smplx_model import load_body
+from mmlphuman.body.smplx_model import load_body, other_body
 from mmlphuman.body.weight_volume import find_or_make_weight_volume
 from mmlphuman.capture.dataset import CaptureDataset, test_dataset, training_dataset
 from mmlphuman.capture.formats import open_capture
@@ -93,6 +93,8 @@ def build_scene(config: Config, data_dir: Path, say=print, start: StartingAvatar
     frames = training.seen_frames
     pose_space = PoseSpace.fit(torch.from_numpy(poses.features(frames)), config.pca_components)
     body = load_body(config.smpl_pkl_path, poses.betas)
+    if another := other_body(data_dir, Path(config.smpl_pkl_path)):
+        say(f"note: {another}")
     translations = torch.from_numpy(poses.translations[frames])
     if start is not None:
         start.check_body(body)

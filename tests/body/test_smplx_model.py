@@ -17,7 +17,7 @@ from mmlphuman.body.kinematics import (
     forward_kinematics,
     rigid_inverse,
 )
-from mmlphuman.body.smplx_model import GEOMETRY_KEYS, load_body
+from mmlphuman.body.smplx_model import BODY_FILE, GEOMETRY_KEYS, load_body, other_body
 
 VERTICES = 10475  # the smplx package looks up fixed vertex numbers when it poses
 # SMPL-X: body, jaw and eyes, then per hand five fingers of three joints from the wrist.
@@ -223,3 +223,16 @@ def test_a_missing_file_may_lie_elsewhere(tmp_path):
         FileNotFoundError, match=r"not found; say where it lies .*, or, if you have none: register"
     ):
         load_body(tmp_path / "SMPLX_NEUTRAL.npz", np.zeros(10))
+
+
+def test_a_capture_s_own_body_is_named_where_another_is_used(tmp_path):
+    used = tmp_path / "model" / BODY_FILE
+    used.parent.mkdir()
+    used.write_bytes(b"a body")
+    assert other_body(tmp_path, used) is None, "the capture has none"
+    own = tmp_path / BODY_FILE
+    own.write_bytes(b"a body")
+    assert other_body(tmp_path, used) is None and other_body(tmp_path, own) is None
+    own.write_bytes(b"fitted")
+    note = other_body(tmp_path, used)
+    assert note is not None and f"smpl_pkl_path={own}" in note and "\n" not in note

@@ -39,6 +39,7 @@ def test_a_range_and_a_scale(tmp_path):
     for name in ("cam01", "cam02"):
         write_video(tmp_path / "in" / f"{name}.mp4", EVEN)
     footage = extract(tmp_path / "in", tmp_path / "out", frames=frame_range("1:6:2"), scale=0.5)
+    assert not footage.notes
     assert frames_in(footage, 1) == [1, 3, 5]
     assert footage.cameras[0].image_size == (32, 24)
     ratio = footage.cameras[0].K[:2] / calibration().cameras[0].K[:2].clip(1e-9)
@@ -174,6 +175,14 @@ def test_names_that_hold_a_cameras_name_are_its_own_and_others_are_left_out(tmp_
     assert [source.place.name for source in sources] == ["walk_cam01_b.mp4", "walk_cam02_a.mp4"] and not notes
     sources, notes = find_footage(tmp_path / "in", calibration(3))
     assert len(sources) == 2 and "no recording of cam03" in notes[0]
+
+
+def test_frames_past_the_end_are_told(tmp_path):
+    for name in ("cam01", "cam02"):
+        write_video(tmp_path / "in" / f"{name}.mp4", EVEN)
+    footage = extract(tmp_path / "in", tmp_path / "out", frames=frame_range("5:90"))
+    assert footage.frames == 3
+    assert footage.notes == ("--frames asks for frames up to 90, there are 0 to 7: 3 are taken",)
 
 
 def test_pictures_are_linked_and_those_with_a_mark_are_turned(tmp_path):
