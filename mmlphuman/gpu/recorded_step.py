@@ -12,6 +12,7 @@ Shape letters: V views, H, W height and width of the window that the graph sees.
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ from mmlphuman.gpu.kernel_adam import KernelAdam
 from mmlphuman.gpu.pose_rows import PoseRow, pieces_of_row
 from mmlphuman.gpu.tile_pairs import PairFinder, find_pairs, room_for
 from mmlphuman.measures.comparison import PERCEPTUAL_SIZE
+from mmlphuman.resources import is_out_of_memory
+from mmlphuman.text import one_line
 from mmlphuman.types import Cameras, Pose, Sample
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 MOST_RECORDINGS = 24  # the oldest goes first
 SPARE = 2.0  # times the pixels that a sample needs: a graph of so many is taken, no new one recorded
 SMALLEST_GRANULE, GRANULES = 64, 8  # sizes are rounded up to an eighth of the power of two above, or more
+
+log = logging.getLogger(__name__)
 
 
 def rounded(size: int) -> int:
@@ -73,6 +78,7 @@ class RecordedStep:
         self.step, self.stepper = replace(step, pose_avatar=avatar.fused, loss=loss), stepper
         self.stage: tuple[ActiveParts, bool] | None = None  # of the schedule, that the next two are of
         self.recordings: dict[Shape, Recording] = {}
+        self.recordable = True
         self.written: StepResult | None = None  # by every recording
 
     def __call__(
@@ -86,24 +92,41 @@ class RecordedStep:
         exact = closely and all(square.size == PERCEPTUAL_SIZE for square in crops.squares)
         recording = self._recording(Shape(len(cameras), cameras.height, cameras.width, exact), sample)
         recording.take(sample, crops, background)
-        if self.written is None or not recording.compiled:
-            result = recording.run(iteration, active)
-            self.written = self.written or result
-        else:
-            if recording.graph is None or recording.outgrown():
-                recording.record(iteration, active, self.written, self.pool)
+        if self.written is not None and recording.compiled and self._recorded(recording, iteration, active):
+            assert recording.graph is not None
             recording.graph.replay()
             result = self.written
+        else:
+            result = recording.run(iteration, active)
+            self.written = self.written or result
         self.stepper.add_row(result.row, active)
         return dict(zip(result.names, result.terms.unbind(), strict=True))
 
+    def _recorded(self, recording: Recording, iteration: int, active: ActiveParts) -> bool:
+        """Records what is not recorded; False where this machine's libraries do something that cannot be."""
+        if self.recordable and (recording.graph is None or recording.outgrown()):
+            assert self.written is not None
+            try:
+                recording.record(iteration, active, self.written, self.pool)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                self.recordable = False
+                log.warning(
+                    "a training step cannot be recorded here (%s); its kernels are started one by one, which is slower",
+                    one_line(error),
+                )
+                for parameter in self.step.avatar.parameters():
+                    parameter.grad = None
+        return self.recordable
+
     def _recording(self, wanted: Shape, sample: Sample) -> Recording:
-        fitting = [shape for shape in self.recordings if shape.takes(wanted)]
+        shape = replace(wanted, height=rounded(wanted.height), width=rounded(wanted.width))
+        fitting = [other for other in self.recordings if other == shape or other.takes(wanted)]
         if fitting:
-            return self.recordings[min(fitting, key=lambda shape: shape.height * shape.width)]
+            return self.recordings[min(fitting, key=lambda other: other.height * other.width)]
         while len(self.recordings) >= MOST_RECORDINGS:
             self.recordings.pop(next(iter(self.recordings)))
-        shape = replace(wanted, height=rounded(wanted.height), width=rounded(wanted.width))
         made = self.recordings[shape] = Recording(shape, self.step, sample)
         return made
 

@@ -100,6 +100,36 @@ def test_a_sample_laid_into_a_larger_window_gives_the_same_gradients(make_subjec
     assert all(parameter.grad is None for parameter in parameters.values())
 
 
+def test_where_a_step_cannot_be_recorded_it_is_run(make_subject, tmp_path, device, monkeypatch, caplog):
+    """One line, and training goes on."""
+    from mmlphuman.gpu.fused_avatar import RecordedAvatar
+    from mmlphuman.gpu.recorded_step import RecordedStep, Recording
+
+    def refuse(*_):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
+
+    monkeypatch.setattr(Recording, "record", refuse)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    small = make_subject((72, 96), device, init_num_gs=150, lambda_lpips=0.0)
+    trainer = make_trainer(small, training_capture(small, tmp_path, edge_radius=1), "plain", 1)
+    step = replace(trainer.pose_step, pose_avatar=RecordedAvatar(trainer.avatar))
+    rows, background = [], torch.tensor([0.2, 0.5, 0.9], device=device)
+    stepper = type("Stepper", (), {"add_row": staticmethod(lambda row, active: rows.append(row))})()
+    recorded, generator = RecordedStep(step, stepper), torch.Generator().manual_seed(0)
+    sample = trainer.next_samples()[0].to(device)
+    for _ in range(3):
+        terms = recorded(
+            trainer.iteration, sample, choose_crops(sample, False, generator), background, ActiveParts()
+        )
+        assert terms["total"].isfinite()
+    assert len(rows) == 3 and rows[0].numbers.any()
+    torch.testing.assert_close(rows[2].numbers, rows[0].numbers, rtol=1e-3, atol=1e-6)
+    assert not recorded.recordable
+    (record,) = caplog.records
+    assert "cannot be recorded here (operation not permitted" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
 def narrower(sample: Sample, columns: int) -> Sample:
     """The same sample without its last columns."""
     cameras = replace(sample.cameras, width=sample.cameras.width - columns)
