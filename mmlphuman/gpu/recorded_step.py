@@ -12,10 +12,7 @@ Shape letters: V views, H, W height and width of the window that the graph sees.
 from __future__ import annotations
 
 import copy
-import gc
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -41,7 +38,6 @@ if TYPE_CHECKING:
 
 MOST_RECORDINGS = 24  # the oldest goes first
 SPARE = 2.0  # times the pixels that a sample needs: a graph of so many is taken, no new one recorded
-FULL = 0.4  # share of the card's memory; beyond it what is kept for later is given back before a recording
 SMALLEST_GRANULE, GRANULES = 64, 8  # sizes are rounded up to an eighth of the power of two above, or more
 
 log = logging.getLogger(__name__)
@@ -91,7 +87,7 @@ class RecordedStep:
         closely = self.step.loss.looks_closely(iteration)
         if (active, closely) != self.stage:
             self.stage, self.recordings, self.written = (active, closely), {}, None
-            self.graph_memory = GraphMemory()
+            self.pool = torch.cuda.graph_pool_handle()  # one memory for all: no graph needs what another left
         cameras = sample.cameras
         exact = closely and all(square.size == PERCEPTUAL_SIZE for square in crops.squares)
         recording = self._recording(Shape(len(cameras), cameras.height, cameras.width, exact), sample)
@@ -111,7 +107,7 @@ class RecordedStep:
         if self.recordable and (recording.graph is None or recording.outgrown()):
             assert self.written is not None
             try:
-                recording.record(iteration, active, self.written, self.graph_memory)
+                recording.record(iteration, active, self.written, self.pool)
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise
@@ -133,37 +129,6 @@ class RecordedStep:
             self.recordings.pop(next(iter(self.recordings)))
         made = self.recordings[shape] = Recording(shape, self.step, sample)
         return made
-
-
-class GraphMemory:
-    """One memory for all graphs of a stage, recorded on one stream: none needs what another left there.
-
-    In place of torch.cuda.graph, which at each recording collects Python's garbage, waits for the GPU and gives the
-    memory that it keeps back to the driver, to ask for it again: half a second each time.
-    """
-
-    def __init__(self):
-        self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
-
-    @contextmanager
-    def recording(self) -> Iterator[torch.cuda.CUDAGraph]:
-        graph, now, collects = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), gc.isenabled()
-        if torch.cuda.memory_reserved() > FULL * torch.cuda.get_device_properties(now.device).total_memory:
-            torch.cuda.empty_cache()  # nothing can be given back within a recording
-        gc.disable()  # what a collection gives back to the driver would end the recording
-        self.stream.wait_stream(now)
-        try:
-            with torch.cuda.stream(self.stream):
-                # Other threads fetch samples meanwhile, which would end a recording that minds what they do.
-                graph.capture_begin(self.pool, capture_error_mode="thread_local")
-                try:
-                    yield graph
-                finally:
-                    graph.capture_end()
-        finally:
-            if collects:
-                gc.enable()
-        now.wait_stream(self.stream)
 
 
 @dataclass(frozen=True)
@@ -227,14 +192,16 @@ class Recording:
         self.compiled = True
         return self._run(self.step, iteration, active)
 
-    def record(self, iteration: int, active: ActiveParts, result: StepResult, memory: GraphMemory) -> None:
+    def record(self, iteration: int, active: ActiveParts, result: StepResult, pool: tuple) -> None:
         """The graph writes into `result`, of a former run of any size."""
         step, finder = self.step, self.step.find_pairs
         if isinstance(finder, PairFinder):
             self.room = finder.room = max(finder.room, room_for(int(self.needed)))
             self.needed.zero_()
             step = replace(step, find_pairs=self._find_pairs)
-        with memory.recording() as graph:
+        graph = torch.cuda.CUDAGraph()
+        # Other threads fetch samples meanwhile, which would end a recording that minds what they do.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             self._run(step, iteration, active, result)
         self.graph = graph
 

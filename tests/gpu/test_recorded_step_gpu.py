@@ -102,7 +102,6 @@ def test_a_sample_laid_into_a_larger_window_gives_the_same_gradients(make_subjec
 
 def test_where_a_step_cannot_be_recorded_it_is_run(make_subject, tmp_path, device, monkeypatch, caplog):
     """One line, and training goes on."""
-    from mmlphuman.gpu import recorded_step
     from mmlphuman.gpu.fused_avatar import RecordedAvatar
     from mmlphuman.gpu.recorded_step import RecordedStep, Recording
 
@@ -110,7 +109,7 @@ def test_where_a_step_cannot_be_recorded_it_is_run(make_subject, tmp_path, devic
         raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
 
     monkeypatch.setattr(Recording, "record", refuse)
-    monkeypatch.setattr(recorded_step, "GraphMemory", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
     small = make_subject((72, 96), device, init_num_gs=150, lambda_lpips=0.0)
     trainer = make_trainer(small, training_capture(small, tmp_path, edge_radius=1), "plain", 1)
     step = replace(trainer.pose_step, pose_avatar=RecordedAvatar(trainer.avatar))
