@@ -25,7 +25,7 @@ TYPES = {
 }
 MAX_BYTES = 2**30  # of an array: far beyond any avatar's
 # Of zlib, the smaller result: what is stored repeats itself seldom, and a search for long repetitions (level 9 of its
-# default strategy) takes fifteen times as long for streams that are larger.
+# default strategy) takes fourteen times as long for streams that are larger.
 LEVEL, STRATEGIES = 6, (zlib.Z_FILTERED, zlib.Z_RLE)
 
 
