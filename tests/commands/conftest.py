@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mmlphuman.config import save_config
-from tests.commands.runs import train
+from tests.commands.runs import call, train
 from tests.tiny_run import tiny_settings
 
 
@@ -30,6 +30,6 @@ def files(tiny_capture, synthetic_body, tmp_path_factory):
 @pytest.fixture(scope="session")
 def model(files, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "model"
-    status, out, err = train(files, folder)
+    status, out, err = train(files, folder, run=call)
     assert status == 0, err
     return folder

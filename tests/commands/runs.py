@@ -1,15 +1,22 @@
-"""Running the commands as a user does: in a process of their own, or in this one, which saves the start of another."""
+"""Running the commands: as a user does, in a process of their own; in a fork of this one, which has loaded torch already;
+or in this one itself. One test of every command runs it as a user does."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import runpy
 import subprocess
 import sys
+import traceback
 from pathlib import Path
+from typing import NoReturn
 from unittest import mock
+
+import cv2
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -21,14 +28,62 @@ def start(*words, **options) -> subprocess.Popen:
                             env=environment, **{"cwd": ROOT, **options})  # fmt: skip
 
 
-def call(*words, **options) -> tuple[int, str, str]:
+def start_fork(*words, **options) -> subprocess.Popen:
+    """As `start`, in a fork of this process: memory, streams, signals and locks are its own, and torch is loaded, which
+    takes longer than what most runs do. Where there is a GPU torch refuses gradients in forks: `start`."""
+    if torch.cuda.is_available():
+        return start(*words, **options)
+    script, *others = (str(word) for word in words)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    return subprocess.Popen([script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            preexec_fn=lambda: _run_and_exit(script, others, environment),
+                            **{"cwd": ROOT, **options})  # fmt: skip
+
+
+def _run_and_exit(script: str, words: list[str], environment: dict[str, str]) -> NoReturn:
+    """What a fork does instead of becoming another program."""
+    status = 1
+    try:
+        gc.freeze()  # nothing of the test's is closed on the way: its numbers of files are ours now
+        gc.enable()
+        os.closerange(
+            3, os.sysconf("SC_OPEN_MAX")
+        )  # the test's, and the pipe by which Popen waits for a program
+        os.environ.clear()
+        os.environ.update(environment)
+        torch.set_num_threads(1)  # a fork has no other threads of the pools
+        cv2.setNumThreads(0)
+        sys.argv = [script, *words]
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            stream = open(number, "w", buffering=1, closefd=False)  # noqa: PTH123, SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+        runpy.run_path(script, run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def call(*words, start=start, **options) -> tuple[int, str, str]:
     process = start(*words, **options)
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
 
+def call_fork(*words, **options) -> tuple[int, str, str]:
+    return call(*words, start=start_fork, **options)
+
+
 def call_here(script, *words) -> tuple[int, str, str]:
-    """For commands that end by themselves and leave nothing behind: a run that trains keeps its folder locked."""
+    """For commands that end by themselves and leave nothing behind: a run that trains keeps its folder locked, which
+    `call_fork` is for."""
     out, err, status = io.StringIO(), io.StringIO(), 0
     with (
         contextlib.chdir(ROOT),
@@ -43,12 +98,12 @@ def call_here(script, *words) -> tuple[int, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
-def train(files, out_dir, *more, run=call):
+def train(files, out_dir, *more, run=call_fork):
     return run("train.py", "--config", files["short"], "--data_dir", files["data"], "--out_dir", out_dir,
                "--no_viewer", *more)  # fmt: skip
 
 
-def render(files, model_dir, out_dir, *more, run=call):
+def render(files, model_dir, out_dir, *more, run=call_here):
     return run("test.py", "--config", files["short"], "--model_dir", model_dir, "--out_dir", out_dir,
                "--data_dir", files["data"], *more)  # fmt: skip
 

@@ -14,7 +14,7 @@ import trimesh
 from mmlphuman.config import load_config
 from mmlphuman.model_folder import list_checkpoints, load_model
 from mmlphuman.picture_files import laid_on
-from tests.commands.runs import ROOT, call, call_here, one_error_line, train
+from tests.commands.runs import ROOT, call_fork, call_here, one_error_line, train
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_run_goes_on_and_becomes_longer_without_being_told_again(files, model_
     """From another folder, with nothing but the model folder; the finished run of 6 iterations gets 3 more."""
     options = ("--out_dir", model_copy.name, "--resume", "--no_viewer")
     words = (ROOT / "train.py", *options, "iterations=9", "log_every=1")
-    status, out, err = call(*words, cwd=model_copy.parent)
+    status, out, err = call_fork(*words, cwd=model_copy.parent)
     assert status == 0, err
     assert "made longer, from 6 to 9 iterations: learning rates go on as those of a run of 9" in out
     (line,) = [line for line in out.splitlines() if line.startswith("resuming")]

@@ -17,7 +17,7 @@ from mmlphuman.config import load_config
 from mmlphuman.model_folder import load_model
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.training.checkpoint import save_checkpoint
-from tests.commands.runs import ROOT, call, call_here, one_error_line, render, train
+from tests.commands.runs import ROOT, call_fork, call_here, one_error_line, render, train
 
 
 def test_a_run_records_itself(model):
@@ -46,7 +46,7 @@ def test_rendering_writes_pictures_scores_and_a_sheet(files, model, tmp_path):
 def test_projecting_poses_changes_the_picture_of_a_novel_pose(files, model, tmp_path):
     novel = ("test.begin_ith_frame=24", "test.num_frame=1", "test.cam_ids=[0]")
     for name, flags in (("plain", ()), ("projected", ("--test",))):
-        status, _, err = render(files, model, tmp_path / name, *flags, *novel, run=call_here)
+        status, _, err = render(files, model, tmp_path / name, *flags, *novel)
         assert status == 0, err
     images = [
         cv2.imread(str(next((tmp_path / name / "render").iterdir()))) for name in ("plain", "projected")
@@ -126,7 +126,7 @@ def test_a_run_with_the_face_is_drawn_with_it(files, tmp_path):
         for features in (sample.pose.features, replace(sample.pose, expression=torch.zeros(10)).features)
     ]
     assert not np.array_equal(*pictures)
-    status, _, err = render(files, tmp_path / "loud", tmp_path / "out", *settings, run=call_here)
+    status, _, err = render(files, tmp_path / "loud", tmp_path / "out", *settings)
     assert status == 0, err
     (path,) = (tmp_path / "out" / "render").iterdir()
     assert np.array_equal(cv2.imread(str(path))[..., ::-1], pictures[0])
@@ -146,7 +146,7 @@ def test_the_published_method_goes_over_a_subjects_settings(files, tmp_path):
     ]  # fmt: skip
     assert avatar.mlp_inputs.tolist() == list(range(3, 66)) and avatar.light.coefficients.shape == (8, 3)
     words = ("--config", published, "--config", files["short"], "--data_dir", files["data"], "--resume")
-    result = call("train.py", *words, "--out_dir", tmp_path / "model", "--no_viewer")
+    result = call_fork("train.py", *words, "--out_dir", tmp_path / "model", "--no_viewer")
     one_error_line(result, "pose_inputs", "body", "local")
     one_error_line(train(files, tmp_path / "none", "--config", "no.yaml", run=call_here), "no.yaml")
 
@@ -201,10 +201,10 @@ def test_missing_files_end_with_one_line(files, model, tmp_path):
         call_here("train.py", "--config", files["short"], "--data_dir", tmp_path / "none", "--out_dir", out),
         "none",
     )
-    one_error_line(render(files, tmp_path / "none", out, run=call_here), "none", "does not exist")
+    one_error_line(render(files, tmp_path / "none", out), "none", "does not exist")
     (tmp_path / "empty").mkdir()
-    one_error_line(render(files, tmp_path / "empty", out, run=call_here), "holds no checkpoint")
-    one_error_line(render(files, model, out, "test.cam_ids=[17]", run=call_here), "17")
+    one_error_line(render(files, tmp_path / "empty", out), "holds no checkpoint")
+    one_error_line(render(files, model, out, "test.cam_ids=[17]"), "17")
     assert not out.exists()
 
 
@@ -243,7 +243,9 @@ def test_a_faulty_capture_ends_with_one_line_and_nothing_written(files, tmp_path
 
 def test_another_run_is_never_overwritten(files, model):
     one_error_line(train(files, model, run=call_here), "not empty", "--resume")
-    one_error_line(train(files, model, "--resume", "init_num_gs=500"), "init_num_gs: 400", "now it is 500")
+    one_error_line(
+        train(files, model, "--resume", "init_num_gs=500", run=call_here), "init_num_gs: 400", "now it is 500"
+    )
 
 
 def test_a_damaged_checkpoint_is_named_by_rendering_and_passed_over_by_resuming(files, model, tmp_path):
@@ -251,7 +253,7 @@ def test_a_damaged_checkpoint_is_named_by_rendering_and_passed_over_by_resuming(
     newest = sorted((copy / "checkpoints").iterdir())[-1] / "avatar.pt"
     newest.write_bytes(newest.read_bytes()[:1000])
     one_error_line(
-        render(files, copy, tmp_path / "out", run=call_here),
+        render(files, copy, tmp_path / "out"),
         str(newest),
         "is damaged",
         "take an older one, --model_dir",
@@ -264,7 +266,8 @@ def test_a_damaged_checkpoint_is_named_by_rendering_and_passed_over_by_resuming(
 
 
 def test_resume_takes_auto_or_nothing(files, tmp_path):
-    one_error_line(train(files, tmp_path / "model", "--resume", "iteration_00000003"), "key=value")
+    result = train(files, tmp_path / "model", "--resume", "iteration_00000003", run=call_here)
+    one_error_line(result, "key=value")
     assert not (tmp_path / "model").exists()
 
 

@@ -38,13 +38,13 @@ from mmlphuman.streaming.messages import (
     Welcome,
 )
 from mmlphuman.streaming.protocol import decode_frame, decode_live_pose, decode_server, encode
-from tests.commands.runs import call, call_here, one_error_line, start
+from tests.commands.runs import call_fork, call_here, one_error_line, start, start_fork
 
 SECONDS = 60  # for anything to happen on a busy machine
 
 
 @contextmanager
-def running(*words):
+def running(*words, start=start_fork):
     """A command that serves at any free port; gives the process and its port."""
     process = start(*words, "--port", 0)
     try:
@@ -92,7 +92,7 @@ def interrupted(process: subprocess.Popen) -> tuple[int, str, str]:
 def test_visualize_shows_what_rendering_by_hand_gives(model):
     trained, sequence = load_model(model), read_pose_file(model / "poses.npz")
     with (
-        running("visualize.py", "--model_dir", model, "--device", "cpu") as (process, port),
+        running("visualize.py", "--model_dir", model, "--device", "cpu", start=start) as (process, port),
         entered(port) as (connection, welcome),
     ):
         assert isinstance(welcome, Welcome) and not welcome.training and welcome.gaussians == 400
@@ -233,7 +233,7 @@ def test_a_taken_port_ends_only_what_asked_for_it(files, tmp_path):
         one_error_line(call_here(*run, tmp_path / "asked", "--port", port), f"port {port}", "in use")
     assert not (tmp_path / "asked").exists()
     with taken(DEFAULT_HOST, DEFAULT_PORT):
-        status, out, err = call(*run, tmp_path / "default")
+        status, out, err = call_fork(*run, tmp_path / "default")
     assert status == 0, err
     assert f"(port {DEFAULT_PORT} is taken)" in out and "trained avatar" in out
 
