@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mmlphuman.config import save_config
-from tests.commands.runs import call, train
+from tests.commands.runs import call, make_compact, train
 from tests.tiny_run import tiny_settings
 
 
@@ -33,3 +35,9 @@ def model(files, tmp_path_factory):
     status, out, err = train(files, folder, run=call)
     assert status == 0, err
     return folder
+
+
+@pytest.fixture(scope="session")
+def compact(model, tmp_path_factory) -> Path:
+    """Of the model; alone in its folder, so that nothing is found beside it."""
+    return make_compact(model, tmp_path_factory.mktemp("alone") / "avatar.safetensors", "--keep", 1)[0]

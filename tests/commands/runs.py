@@ -1,5 +1,5 @@
-"""Running the commands: as a user does, in a process of their own; in a fork of this one, which has loaded torch already;
-or in this one itself. One test of every command runs it as a user does."""
+"""Running the commands: as a user does, in a process of their own; in a fork of this one, which has loaded torch; or in
+this one itself. One test of every command runs it as a user does."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from unittest import mock
 
 import cv2
 import torch
+
+from mmlphuman.export import pruning
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -106,6 +108,15 @@ def train(files, out_dir, *more, run=call_fork):
 def render(files, model_dir, out_dir, *more, run=call_here):
     return run("test.py", "--config", files["short"], "--model_dir", model_dir, "--out_dir", out_dir,
                "--data_dir", files["data"], *more)  # fmt: skip
+
+
+def make_compact(model: Path, out: Path, *more) -> tuple[Path, str]:
+    """A compact file of the model, and what was said."""
+    words = ("--model_dir", model, "--out", out, "--device", "cpu", *more)
+    with mock.patch.object(pruning, "PROBE_SIZE", 32):  # small pictures: what is kept counts for no test here
+        status, said, err = call_here("script/compact.py", *words)
+    assert status == 0, err
+    return out, said
 
 
 def one_error_line(result, *parts):

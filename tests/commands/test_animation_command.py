@@ -114,11 +114,8 @@ def test_a_training_camera_goes_by_its_id(animate, inputs, tmp_path):
     one_error_line(animate(cam_path=99, out_dir=tmp_path / "none"), "--cam_path 99", "has the cameras 0-3")
 
 
-def test_a_held_out_camera_is_known_to_the_model_and_to_its_compact_file(animate, files, model, tmp_path):
+def test_a_held_out_camera_is_known_to_the_model_and_to_its_compact_file(animate, files, compact, tmp_path):
     """Camera 3 was never trained on: by id of both, and as a camera of the capture's calibration, it is the same."""
-    compact = tmp_path / "avatar.safetensors"
-    status, _, err = call_here("script/compact.py", "--model_dir", model, "--out", compact, "--keep", 1)
-    assert status == 0, err
     name = "render/frame00000000.png"
     for out, flags in (("id", {"cam_path": 3}), ("capture", {"cam_path": f"{files['data']}#3"}),
                        ("compact", {"cam_path": 3, "model_dir": compact})):  # fmt: skip

@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import cv2
 import numpy as np
@@ -13,25 +12,11 @@ import torch
 import trimesh
 
 from mmlphuman.backend import PYTORCH
-from mmlphuman.export import pruning
 from mmlphuman.model_folder import REFINED_POSES, load_model, training_frames
 from mmlphuman.streaming.live_scene import scene_of_model
-from tests.commands.runs import call_here, one_error_line, render
+from tests.commands.runs import call_here, make_compact, one_error_line, render
 
 HELD_OUT = 3
-
-
-def make_compact(model: Path, out: Path) -> Path:
-    with mock.patch.object(pruning, "PROBE_SIZE", 32):  # what is kept is told
-        status, _, err = call_here("script/compact.py", "--model_dir", model, "--out", out, "--keep", 1)
-    assert status == 0, err
-    return out
-
-
-@pytest.fixture(scope="module")
-def compact(model, tmp_path_factory) -> Path:
-    """Alone in its folder, so that nothing is found beside it."""
-    return make_compact(model, tmp_path_factory.mktemp("alone") / "avatar.safetensors")
 
 
 def picture(path: Path) -> np.ndarray:
@@ -134,7 +119,7 @@ def refined(model, files, tmp_path_factory) -> Path:
 
 
 def test_refined_poses_are_shown_carried_and_scored(refined, model, files, tmp_path):
-    compact = make_compact(refined, tmp_path / "avatar.safetensors")
+    compact, _ = make_compact(refined, tmp_path / "avatar.safetensors", "--keep", 1)
     config = load_model(refined).config
     capture = training_frames(refined, replace(config, refine_poses=False))
     for path in (refined, next((refined / "checkpoints").iterdir()), compact):

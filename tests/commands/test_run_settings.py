@@ -14,7 +14,7 @@ import trimesh
 from mmlphuman.config import load_config
 from mmlphuman.model_folder import list_checkpoints, load_model
 from mmlphuman.picture_files import laid_on
-from tests.commands.runs import ROOT, call_fork, call_here, one_error_line, train
+from tests.commands.runs import ROOT, call_fork, call_here, make_compact, one_error_line, train
 
 
 @pytest.fixture
@@ -69,18 +69,9 @@ def test_eval_and_compact_score_by_the_model_s_own_settings(files, model, tmp_pa
         "script/eval.py", *given, "--out_dir", tmp_path / "scores", "test.num_frame=1"
     )
     assert status == 0 and "frames 0;" in told and "test.num_frame: 1 instead of 2" in told, err
-    avatar = tmp_path / "avatar.safetensors"
-    status, told, err = call_here(
-        "script/compact.py",
-        *given,
-        "--out",
-        avatar,
-        "--device",
-        "cpu",
-        "test.num_frame=1",
-        "test.cam_ids=[3]",
-    )
-    assert status == 0 and "test.cam_ids: [3] instead of [3, 1]" in told, err
+    less = ("--data_dir", files["data"], "test.num_frame=1", "test.cam_ids=[3]")
+    avatar, told = make_compact(model, tmp_path / "avatar.safetensors", *less)
+    assert "test.cam_ids: [3] instead of [3, 1]" in told
     status, told, err = score(files, avatar, tmp_path / "of_file", "test.num_frame=1")
     assert status == 0 and "test.num_frame: 1 instead of 2" in told, err
     assert len(pictures(tmp_path / "of_file" / "render")) == 2
