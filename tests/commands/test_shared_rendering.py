@@ -1,10 +1,8 @@
 """test.py and script/eval.py by several processes: the files and scores of one, and one line where one fails."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,12 +17,12 @@ from mmlphuman.config import default_config
 from mmlphuman.evaluation.fid import Inception
 from mmlphuman.training.checkpoint import save_checkpoint
 from tests.builders import look_at_origin, randomise, small_avatar
-from tests.commands.runs import ROOT, call
+from tests.commands.runs import call, start_fork
 from tests.local_processes import environment_of_rank, free_port
 
 WORLD = 2
 SETTINGS = "test: {cam_ids: [3, 1], begin_ith_frame: 22, num_frame: 3}\ndevice: cpu\nvgg_path: none.pth\n"
-# Several commands one after the other in each process, which starts only once: [["test.py", ...], ...], a port each.
+# Several commands one after the other in each process: [["test.py", ...], ...], a port each.
 COMMANDS_IN_ONE = """
 import json, os, runpy, sys
 for port, words in json.loads(sys.argv[1]):
@@ -46,6 +44,7 @@ def files(synthetic_body, tiny_capture, tmp_path_factory) -> dict[str, Path]:
     (folder / "settings.yaml").write_text(SETTINGS)
     for number, w2c in enumerate(look_at_origin(2.5, views=2).w2c.double().numpy()):
         write_camera_file(folder / f"camera{number}.json", CameraView(w2c, 40.0, 48, 40))
+    (folder / "commands.py").write_text(COMMANDS_IN_ONE)
     torch.save(Inception.with_random_weights(0).state_dict(), folder / "inception.pth")
     return {"folder": folder, "capture": tiny_capture}
 
@@ -68,15 +67,12 @@ def commands(files, out) -> list[list[str]]:
     return [[str(word) for word in words] for words in lists]
 
 
-def run_in_one(lists, rank=0, world=1) -> subprocess.Popen:
+def run_in_one(script, lists, rank=0, world=1) -> subprocess.Popen:
     """One process that runs the commands, as torchrun would start it if there are several."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if world > 1:
-        environment |= environment_of_rank(rank, world, port=0)  # each command sets its own
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMANDS_IN_ONE, json.dumps(lists)],
-        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    environment = (
+        environment_of_rank(rank, world, port=0) if world > 1 else {}
+    )  # each command sets its own port
+    return start_fork(script, json.dumps(lists), env=environment)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -93,7 +89,7 @@ def test_two_processes_write_and_say_what_one_does(files, tmp_path):
     def run(world, *more, status=0):
         out = tmp_path / "out"  # the same names, which stand in the scores
         lists = [(free_port(), words) for words in [*commands(files, out), *more]]
-        processes = [run_in_one(lists, rank, world) for rank in range(world)]
+        processes = [run_in_one(files["folder"] / "commands.py", lists, rank, world) for rank in range(world)]
         said = [process.communicate(timeout=120) for process in processes]
         assert [process.returncode for process in processes] == [status] * world, said
         written = contents(out)
