@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,12 +25,18 @@ def body(synthetic_body) -> Body:
     return load_body(synthetic_body, torch.zeros(10))
 
 
-@pytest.fixture
-def made(body, tmp_path):
+@pytest.fixture(scope="module")
+def first_made(body, tmp_path_factory):
     """Path of a volume made of the body, and what was said."""
-    path, said = tmp_path / "gaussian" / "lbs_weights_grid.npz", []
+    path, said = tmp_path_factory.mktemp("made") / "gaussian" / "lbs_weights_grid.npz", []
     find_or_make_weight_volume(path, body, RESOLUTION, said.append)
     return path, said
+
+
+@pytest.fixture
+def made(first_made, tmp_path):
+    """A copy of it that the test may change."""
+    return Path(shutil.copy(first_made[0], tmp_path))
 
 
 @pytest.fixture
@@ -39,15 +47,15 @@ def no_building(monkeypatch):
     monkeypatch.setattr(weight_volume, "build_weight_volume", refuse)
 
 
-def test_a_missing_file_is_made_and_said(made):
-    path, said = made
+def test_a_missing_file_is_made_and_said(first_made):
+    path, said = first_made
     assert path.is_file()
     assert said[0] == f"making the skinning weight volume {path} ({RESOLUTION} nodes a side)"
     assert said[1].startswith("raw weights sum to 1.000")
 
 
 def test_the_file_is_used_again_in_silence(made, body, no_building):
-    path, _ = made
+    path = made
     before, said = path.read_bytes(), []
     nearly = replace(body, canonical_vertices=body.canonical_vertices + 1e-6)  # another machine's last digits
     for same in (body, nearly):
@@ -74,7 +82,7 @@ def other_resolution(body):
 
 @pytest.mark.parametrize("change", [other_shape, other_weights, other_faces, other_resolution])
 def test_changed_inputs_remake_the_file(made, body, change):
-    path, _ = made
+    path = made
     before, said = path.read_bytes(), []
     changed, resolution = change(body)
     volume = find_or_make_weight_volume(path, changed, resolution, said.append)
@@ -84,7 +92,7 @@ def test_changed_inputs_remake_the_file(made, body, change):
 
 
 def test_another_solver_remakes_the_file(made, body, monkeypatch):
-    path, _ = made
+    path = made
     said = []
     monkeypatch.setattr(weight_volume, "SOLVER_VERSION", weight_volume.SOLVER_VERSION + 1)
     find_or_make_weight_volume(path, body, RESOLUTION, said.append)
@@ -132,7 +140,7 @@ def test_a_file_of_another_program_is_used_as_it_is(body, tmp_path, no_building)
 
 
 def test_a_damaged_file_is_one_line_and_stays(made, body):
-    path, _ = made
+    path = made
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="lbs_weights_grid.npz: not a readable npz file"):
         find_or_make_weight_volume(path, body, RESOLUTION)
