@@ -30,6 +30,32 @@ METHODS = {
 }
 
 
+def pytest_configure():
+    """Triton's interpreter puts its own functions into triton.language at every call of a function within a kernel,
+    a third of its time; once a launch is enough."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return
+    from triton import language
+    from triton.runtime import interpreter
+
+    put_in, launch, done = interpreter._patch_lang, interpreter.GridExecutor.__call__, set()
+
+    def put_in_once(function):
+        modules = {
+            id(each) for each in function.__globals__.values() if each is language or each is language.core
+        }
+        if not modules <= done:
+            done.update(modules)
+            return put_in(function)
+        return None  # which only a launch looks at
+
+    def launch_anew(*words, **names):
+        done.clear()
+        return launch(*words, **names)
+
+    interpreter._patch_lang, interpreter.GridExecutor.__call__ = put_in_once, launch_anew
+
+
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """On a GPU the kernels are compiled. With TRITON_INTERPRET=1 the same Python is run on NumPy arrays: slow, and
