@@ -63,6 +63,13 @@ def test_fast_lpips_is_lpips_up_to_bfloat16(views):
         assert cosine > 0.95
 
 
+# What the light goes by is nothing that the optimiser sees.
+with_and_without_light = pytest.mark.parametrize(
+    "avatar_of_each_method", ["published", "local inputs and expression, light of places"], indirect=True
+)
+
+
+@with_and_without_light
 def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(avatar_of_each_method, device):
     """Two poses a step, the parts of the avatar switched on one after the other, rates with and without decay."""
     from mmlphuman.gpu.fused_avatar import FusedAvatar
@@ -109,10 +116,11 @@ def test_adam_by_kernels_equals_torch_and_either_resumes_the_other(avatar_of_eac
 
 SWITCHED_ON = (
     ActiveParts(False, False, False), ActiveParts(property_bases=False), ActiveParts(sh1=False),
-    ActiveParts(), ActiveParts(), ActiveParts(), ActiveParts(),
+    ActiveParts(), ActiveParts(), ActiveParts(),
 )  # fmt: skip
 
 
+@with_and_without_light
 def test_adam_by_kernels_tells_of_a_number_that_is_not_finite(avatar_of_each_method, device):
     from mmlphuman.gpu.fused_avatar import FusedAvatar
     from mmlphuman.gpu.kernel_adam import KernelAdam
