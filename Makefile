@@ -16,10 +16,12 @@ demo: $(VENV)/.installed
 real: $(VENV)/.installed
 	$(VENV)/bin/python script/run_real.py
 
+# The type checker, a minute of one core, beside the tests, which do not always have work for all cores.
 test: $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/basedpyright --level error
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --max-worker-restart 2 --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/basedpyright --level error & types=$$!; \
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --max-worker-restart 2 --dist loadfile --no-loadscope-reorder; \
+	tests=$$?; wait $$types || { echo "error: the type checker's findings stand above" >&2; exit 1; }; exit $$tests
 	$(MAKE) --no-print-directory test-kernels
 
 test-kernels: $(VENV)/.test-tools $(VENV)/.triton
