@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmlphuman.capture.dataset import CaptureDataset
 from mmlphuman.capture.sampler import Draw, EndlessSampler
-from mmlphuman.capture.worker_watch import WorkerWatch
+from mmlphuman.capture.worker_watch import WorkerContext, WorkerWatch
 from mmlphuman.pose_layout import EXPRESSION_DIM, POSE_DIM
 from mmlphuman.resources import OutOfMemory, available_cores, is_out_of_memory
 from mmlphuman.types import Box, Cameras, MovableToDevice, Pose, Sample
@@ -282,6 +282,7 @@ class SampleStream:
                 sampler=itertools.islice(ahead, self._rank, None, self._world),
                 batch_size=None,
                 num_workers=self._num_workers,
+                multiprocessing_context=WorkerContext() if self._num_workers else None,
                 prefetch_factor=self._prefetch,
                 pin_memory=self._device is not None,
                 collate_fn=_as_is,

@@ -5,15 +5,38 @@ A DataLoader waits for ever for a process that hangs, and at several places, of 
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing.connection
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing.context import ForkContext
 from multiprocessing.process import BaseProcess
 
 SAMPLE_SECONDS = 300  # the longest that the next sample may take
 ENDING_SECONDS = 1  # from a process's last words to its end
+
+
+class Flag:
+    """An event that its process and those forked off it may set and look at. Nobody waits for it, so it needs no lock,
+    which one that is killed at the wrong moment would leave locked."""
+
+    def __init__(self):
+        self._byte = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        self._byte[0] = 1
+
+    def is_set(self) -> bool:
+        return self._byte[0] == 1
+
+
+class WorkerContext(ForkContext):
+    """For a DataLoader, which asks its event for the end also where it finds that a process of its was killed."""
+
+    def Event(self) -> Flag:
+        return Flag()
 
 
 class WorkerWatch:

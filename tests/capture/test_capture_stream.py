@@ -7,6 +7,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -155,6 +156,34 @@ def test_a_reader_that_dies_is_one_clear_line(small_capture, meanwhile):
             take(stream, 3 * FRAMES)
         time.sleep(5)  # interrupted
     assert "\n" not in str(caught.value)
+
+
+def test_a_reader_that_dies_leaves_nothing_locked(small_capture):
+    """A DataLoader asks its event after that. The lock of multiprocessing's would be held most of the time here."""
+
+    def ask_for_ever(flag) -> None:
+        while not flag.is_set():
+            pass
+
+    context = worker_watch.WorkerContext()
+    flag = context.Event()
+    for _ in range(3):
+        killed = context.Process(target=ask_for_ever, args=(flag,))
+        killed.start()
+        time.sleep(0.05)
+        killed.kill()
+        killed.join()
+        asking = threading.Thread(target=flag.is_set, daemon=True)
+        asking.start()
+        asking.join(5)
+        assert not asking.is_alive()
+    told = context.Process(target=ask_for_ever, args=(flag,))
+    told.start()
+    flag.set()
+    told.join(5)
+    assert told.exitcode == 0
+    with stream_of(small_capture, num_workers=1) as stream:
+        assert isinstance(stream._reading._workers_done_event, worker_watch.Flag)
 
 
 def test_readers_that_hang_are_given_up_and_killed(small_capture, monkeypatch):
