@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmlphuman.config import save_config
+from mmlphuman.export import texture
 from tests.commands.runs import call, make_compact, train
 from tests.tiny_run import tiny_settings
 
@@ -35,6 +36,12 @@ def model(files, tmp_path_factory):
     status, out, err = train(files, folder, run=call)
     assert status == 0, err
     return folder
+
+
+@pytest.fixture(autouse=True)
+def coarse_textures(monkeypatch):
+    """Of exported meshes: nobody looks at them here, and fine ones take seconds."""
+    monkeypatch.setattr(texture, "NEAR", 4)
 
 
 @pytest.fixture(scope="session")
