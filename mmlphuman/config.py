@@ -115,6 +115,7 @@ class Config:
     checkpoint_iterations: list[int]
     checkpoint_every: int
     checkpoints_kept: int
+    resumable_at_end: bool
     log_every: int
     viewer_budget: float
     divergence_factor: float

@@ -3,7 +3,8 @@
 MODEL/checkpoints/iteration_00002000/
     avatar.pt     settings, avatar and pose space: all that rendering needs (model_folder reads it)
     training.pt   optimisers, sampler, random generator: what resuming needs besides
-A checkpoint is written into a temporary folder, flushed to disk, and renamed.
+A checkpoint is written into a temporary folder, flushed to disk, and renamed; from a copy in the host's memory, so that
+a run can go on meanwhile (CheckpointWriter).
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.model_folder import (
@@ -25,6 +29,7 @@ from mmlphuman.model_folder import (
     DamagedCheckpoint,
     check_file,
     list_checkpoints,
+    load_avatar,
     newest_checkpoint,
     read_checkpoint_file,
 )
@@ -34,16 +39,52 @@ UNFINISHED = ".unfinished-"
 TRAINING_FILE = "training.pt"
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A checkpoint's files, in the host's memory: nothing of it changes when training goes on."""
+
+    iteration: int
+    avatar: dict[str, Any]
+    training: dict[str, Any] | None  # None: the avatar alone, nothing to go on from
+
+    @classmethod
+    def of(cls, trained: TrainedAvatar, training_state: dict[str, Any] | None) -> Snapshot:
+        avatar = {
+            "format_version": FORMAT_VERSION,
+            "iteration": trained.iteration,
+            "config": OmegaConf.to_container(OmegaConf.structured(trained.config)),
+            "avatar": trained.avatar.state_dict(),
+            "pose_space": trained.pose_space.state_dict(),
+        }
+        return cls(trained.iteration, _on_host(avatar), _on_host(training_state))
+
+
+def _on_host(content: Any) -> Any:
+    """Copies, with the same memory layouts."""
+    if isinstance(content, Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, dict):
+        return {key: _on_host(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(_on_host(value) for value in content)
+    return content
+
+
 def save_checkpoint(
-    model_dir: Path, trained: TrainedAvatar, training_state: dict[str, Any], keep: int
+    model_dir: Path, trained: TrainedAvatar, training_state: dict[str, Any] | None, keep: int
 ) -> Path:
-    """Writes the checkpoint of `trained.iteration`, then removes all but the newest `keep`.
+    """Writes the checkpoint of `trained.iteration`, as `write_snapshot`. training_state: None for the avatar alone."""
+    return write_snapshot(model_dir, Snapshot.of(trained, training_state), keep)
+
+
+def write_snapshot(model_dir: Path, snapshot: Snapshot, keep: int) -> Path:
+    """Writes the checkpoint, then removes all but the newest `keep`.
 
     OSError where that is not possible, such as on a full disk: nothing of it stays, and nothing older is removed.
     """
     folder = model_dir / FOLDER
-    final = folder / f"iteration_{trained.iteration:08d}"
-    unfinished = folder / f"{UNFINISHED}{trained.iteration:08d}"
+    final = folder / f"iteration_{snapshot.iteration:08d}"
+    unfinished = folder / f"{UNFINISHED}{snapshot.iteration:08d}"
     if final.is_dir():
         return final  # the run was resumed at its end
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,17 +95,11 @@ def save_checkpoint(
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
-    avatar_file = {
-        "format_version": FORMAT_VERSION,
-        "iteration": trained.iteration,
-        "config": OmegaConf.to_container(OmegaConf.structured(trained.config)),
-        "avatar": trained.avatar.state_dict(),
-        "pose_space": trained.pose_space.state_dict(),
-    }
     try:
         unfinished.mkdir()
-        _save_flushed(avatar_file, unfinished / AVATAR_FILE)
-        _save_flushed(training_state, unfinished / TRAINING_FILE)
+        _save_flushed(snapshot.avatar, unfinished / AVATAR_FILE)
+        if snapshot.training is not None:
+            _save_flushed(snapshot.training, unfinished / TRAINING_FILE)
         _flush_folder(unfinished)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -74,6 +109,31 @@ def save_checkpoint(
     for old in list_checkpoints(model_dir)[:-keep]:
         shutil.rmtree(set_aside(old))
     return final
+
+
+class CheckpointWriter:
+    """Writes snapshots while training goes on, one at a time; the process does not end before that is done."""
+
+    def __init__(self):
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._written: Future[Path] | None = None
+        self.iteration: int | None = None  # of what is being written
+
+    @property
+    def done(self) -> bool:
+        """Whether `finish` has something to tell and would not wait."""
+        return self._written is not None and self._written.done()
+
+    def begin(self, model_dir: Path, snapshot: Snapshot, keep: int) -> None:
+        assert self._written is None, "the one before was not finished"
+        self._written = self._thread.submit(write_snapshot, model_dir, snapshot, keep)
+        self.iteration = snapshot.iteration
+
+    def finish(self) -> None:
+        """Waits for what was begun, if anything was. OSError where it could not be written."""
+        written, self._written, self.iteration = self._written, None, None
+        if written is not None:
+            written.result()
 
 
 def unsaved(error: OSError, model_dir: Path, iteration: int) -> str:
@@ -118,6 +178,22 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def refuse_without_optimisers(model_dir: Path) -> None:
+    """ValueError, one line, where the run has ended and was told to keep the avatar alone."""
+    newest = newest_checkpoint(model_dir)
+    if (newest / TRAINING_FILE).exists():
+        return
+    try:
+        saved = load_avatar(newest)
+    except ValueError:
+        return  # damaged; an older one may be whole
+    if saved.iteration >= saved.config.iterations and not saved.config.resumable_at_end:
+        raise ValueError(
+            f"{model_dir} has ended and holds the avatar alone (resumable_at_end: false): it cannot go on, and "
+            f"--init_from {model_dir} begins a new run with it"
+        )
 
 
 def load_training_state(checkpoint: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from mmlphuman.capture.loader import SampleStream
 from mmlphuman.capture.sampler import EndlessSampler
 from mmlphuman.config import Config
 from mmlphuman.processes import ErrorOfAll, Ranks
-from mmlphuman.training.checkpoint import save_checkpoint, unsaved
+from mmlphuman.training.checkpoint import CheckpointWriter, Snapshot, unsaved, write_snapshot
 from mmlphuman.training.guarding import Diverged, Logged, LossGuard, Preemption, StepNumbers, recover
 from mmlphuman.training.losses import TrainingLoss, choose_crops
 from mmlphuman.training.monitor import Monitor, NoMonitor, TrainingClock
@@ -114,6 +114,7 @@ class Trainer:
         self.trace = Trace()  # of no steps, unless somebody wants one
         self.divergences = 0  # of the whole run
         self.divergences_since_save = 0
+        self.writer = CheckpointWriter()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -143,9 +144,13 @@ class Trainer:
 
         return replace(now, poser=pose_now)
 
-    def save(self, model_dir: Path) -> None:
+    def snapshot(self) -> Snapshot:
         trained = replace(self.trained(), pose_space=self.refinement.pose_space(self.scene.pose_space))
-        save_checkpoint(model_dir, trained, self.state_dict(), self.config.checkpoints_kept)
+        ends = self.iteration >= self.config.iterations and not self.config.resumable_at_end
+        return Snapshot.of(trained, None if ends else self.state_dict())
+
+    def save(self, model_dir: Path) -> None:
+        write_snapshot(model_dir, self.snapshot(), self.config.checkpoints_kept)
         self.refinement.write(model_dir)
 
     def run(
@@ -167,6 +172,7 @@ class Trainer:
                     return self.run_until_divergence(model_dir, monitor, watcher, preemption, guard)
                 except Diverged as error:
                     with self.clock.stopped():
+                        self.finish_saving(model_dir, monitor)
                         recover(self, model_dir, monitor, error)
 
     def run_until_divergence(
@@ -206,6 +212,8 @@ class Trainer:
                 stop = report(numbers.receive())  # sent one step ago
                 if self.is_due(config.log_every):
                     numbers.send(preemption.asked_by is not None)
+                    if self.writer.done:
+                        self.finish_saving(model_dir, monitor)
             if self.is_due(config.test_every, config.test_iterations):
                 stop |= report(numbers.receive())
                 active = active_parts(config, self.iteration)
@@ -223,31 +231,53 @@ class Trainer:
             if self.is_due(config.checkpoint_every, config.checkpoint_iterations):
                 stop |= report(numbers.check())  # never save what is already broken
                 with times.interruption("checkpoints"):
-                    self.save_or_go_on(model_dir, monitor)
+                    self.begin_saving(model_dir, monitor)
             if watcher is not None:
                 with times.spent_on("viewers"):
                     watcher.after_step(self.iteration)
             if self.ranks.world == 1:  # several agree by their numbers
                 stop = preemption.asked_by is not None
         report(numbers.check())
-        if self.iteration < config.iterations:
-            self.save_or_go_on(model_dir, monitor)
+        with self.clock.stopped(), times.interruption("checkpoints"):
+            if self.iteration < config.iterations:
+                self.begin_saving(model_dir, monitor)
+            self.finish_saving(model_dir, monitor)
         return self.iteration >= config.iterations
 
-    def save_or_go_on(self, model_dir: Path, monitor: Monitor | NoMonitor) -> None:
-        """Rank 0 saves. Where that is impossible it says so; OSError if it was the last checkpoint of the run."""
+    def begin_saving(self, model_dir: Path, monitor: Monitor | NoMonitor) -> None:
+        """Rank 0 takes a snapshot, which is written while training goes on, after the one before."""
         if not self.ranks.first:
             return
         with self.clock.stopped():
+            self.finish_saving(model_dir, monitor)
             try:
-                self.save(model_dir)
+                self.refinement.write(model_dir)
             except OSError as error:
-                if self.iteration >= self.config.iterations:
-                    raise OSError(unsaved(error, model_dir, self.iteration)) from error
-                monitor.say(unsaved(error, model_dir, self.iteration))
-                return
+                self._cannot_save(error, self.iteration, model_dir, monitor)
+            else:
+                self.writer.begin(model_dir, self.snapshot(), self.config.checkpoints_kept)
+
+    def finish_saving(self, model_dir: Path, monitor: Monitor | NoMonitor) -> None:
+        """Waits for the checkpoint that is being written, if one is. Where that is impossible it is said; OSError if it
+        was the last of the run."""
+        iteration = self.writer.iteration
+        if iteration is None:
+            return
+        try:
+            self.writer.finish()
+        except OSError as error:
+            self._cannot_save(error, iteration, model_dir, monitor)
+            return
         self.divergences_since_save = 0
         monitor.reopen(self.iteration)
+
+    def _cannot_save(
+        self, error: OSError, iteration: int, model_dir: Path, monitor: Monitor | NoMonitor
+    ) -> None:
+        line = unsaved(error, model_dir, iteration)
+        if iteration >= self.config.iterations:
+            raise OSError(line) from error
+        monitor.say(line)
 
     def is_due(self, every: int, also_at: Sequence[int] = ()) -> bool:
         """After a step: has it reached or passed a multiple of `every` (0: none), a listed iteration or the end?"""

@@ -30,7 +30,12 @@ from mmlphuman.model_folder import (
 )
 from mmlphuman.processes import Ranks
 from mmlphuman.text import ranges
-from mmlphuman.training.checkpoint import TRAINING_FILE, agreed_whole, load_training_state
+from mmlphuman.training.checkpoint import (
+    TRAINING_FILE,
+    agreed_whole,
+    load_training_state,
+    refuse_without_optimisers,
+)
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.run_setup import (
     CAMERAS_NAME,
@@ -48,8 +53,8 @@ SAME_PIXEL = 1e-3
 # Settings that decide where and how fast a run goes on, not what comes out, or that only its start needed.
 MAY_CHANGE = {
     "device", "num_workers", "data_in_memory", "test", "test_iterations", "test_every", "log_every",
-    "checkpoint_iterations", "checkpoint_every", "checkpoints_kept", "smpl_pkl_path", "vgg_path", "detect_anomaly",
-    "viewer_budget", "divergence_factor", "divergence_retries", "kernels", "skinning_weights",
+    "checkpoint_iterations", "checkpoint_every", "checkpoints_kept", "resumable_at_end", "smpl_pkl_path", "vgg_path",
+    "detect_anomaly", "viewer_budget", "divergence_factor", "divergence_retries", "kernels", "skinning_weights",
 }  # fmt: skip
 
 
@@ -221,6 +226,8 @@ def resume_run(
     """ranks: those that there are now; the run may have been begun by more or fewer. other_capture: it may be another
     than the run began with."""
     ranks = ranks or Ranks(device)
+    with ranks.first_before_others():  # before the newest is set aside as damaged
+        refuse_without_optimisers(model_dir)
     checkpoint = agreed_whole(model_dir, ranks)
     with ranks.first_before_others():  # what is wrong is said once
         saved = load_avatar(checkpoint)

@@ -14,7 +14,7 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.measures.held_out_scores import HeldOutScore, read_scores
 from mmlphuman.model_folder import list_checkpoints
 from mmlphuman.training import checkpoint
-from mmlphuman.training.checkpoint import save_checkpoint
+from mmlphuman.training.checkpoint import Snapshot, save_checkpoint
 from mmlphuman.training.guarding import Preemption
 from mmlphuman.training.monitor import Monitor
 from tests.builders import small_trained
@@ -66,14 +66,14 @@ def run_on_full_disk(tiny_config, capture, tmp_path, monkeypatch):
     def run(full_at: set[int], stop: int | None = None) -> bool:
         trainer, preemption = fresh(tiny_config, capture), Preemption()
         trainer.save(tmp_path)
-        save = trainer.save
+        write = checkpoint.write_snapshot
 
-        def save_if_there_is_room(model_dir: Path) -> None:
-            if trainer.iteration in full_at:
+        def write_if_there_is_room(model_dir: Path, snapshot: Snapshot, keep: int) -> Path:
+            if snapshot.iteration in full_at:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            save(model_dir)
+            return write(model_dir, snapshot, keep)
 
-        monkeypatch.setattr(trainer, "save", save_if_there_is_room)
+        monkeypatch.setattr(checkpoint, "write_snapshot", write_if_there_is_room)
         with Monitor(tmp_path, 0, 12, quiet=True) as monitor:
             return trainer.run(tmp_path, monitor, AskedAt(preemption, stop), preemption)
 

@@ -1,5 +1,7 @@
 """A run: it learns, it resumes bit for bit, it stops on NaN with the last good checkpoint."""
 
+import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import torch
 from mmlphuman.config import FORMERLY
 from mmlphuman.model_folder import list_checkpoints, load_avatar, newest_checkpoint
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.training import loop, pose_step
+from mmlphuman.training import checkpoint, loop, pose_step
+from mmlphuman.training.checkpoint import Snapshot
 from mmlphuman.training.guarding import NonFiniteError
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.losses import choose_crops
@@ -234,3 +237,62 @@ def test_a_training_state_that_does_not_fit_is_one_line(tiny_config, capture, tm
         with pytest.raises(ValueError, match=message) as error:
             resume_run(trainer.config, capture, tmp_path, None, CPU)
         assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_it_is_as_training_was_then(
+    tiny_config, capture, tmp_path, monkeypatch
+):
+    """Each write waits until two more steps are done, but for the last, after which there are none."""
+    whole = run(fresh(tiny_config, capture), tmp_path / "whole")
+    trainer, writing = fresh(tiny_config, capture), []
+    write = checkpoint.write_snapshot
+
+    def write_late(model_dir: Path, snapshot: Snapshot, keep: int) -> Path:
+        writing.append(snapshot.iteration)
+        until = time.monotonic() + 60
+        while trainer.iteration < min(snapshot.iteration + 2, 12):
+            assert time.monotonic() < until, "training waits"
+            time.sleep(0.001)
+        assert writing == [snapshot.iteration], "two at a time"
+        try:
+            return write(model_dir, snapshot, keep)
+        finally:
+            writing.clear()
+
+    monkeypatch.setattr(checkpoint, "write_snapshot", write_late)
+    run(trainer, tmp_path / "late")
+    assert_same_state(whole, trainer)
+    for path in list_checkpoints(tmp_path / "whole"):  # of iterations 8 and 12
+        for name in ("avatar.pt", "training.pt"):
+            ours, theirs = (torch.load(folder / "checkpoints" / path.name / name, weights_only=True)
+                            for folder in (tmp_path / "whole", tmp_path / "late"))  # fmt: skip
+            ours.pop("seconds", None), theirs.pop("seconds", None)
+            assert_equal_contents(ours, theirs)
+
+
+def assert_equal_contents(ours, theirs) -> None:
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs) and ours.stride() == theirs.stride()
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            assert_equal_contents(value, theirs[key])
+    elif isinstance(ours, list | tuple):
+        for ours_, theirs_ in zip(ours, theirs, strict=True):
+            assert_equal_contents(ours_, theirs_)
+    else:
+        assert ours == theirs
+
+
+def test_the_last_checkpoint_may_hold_the_avatar_alone(tiny_config, capture, tmp_path):
+    config = replace(tiny_config, resumable_at_end=False)
+    trainer = run(fresh(config, capture), tmp_path)
+    before, last = list_checkpoints(tmp_path)
+    assert sorted(path.name for path in last.iterdir()) == ["avatar.pt"]
+    assert torch.equal(load_avatar(last).avatar.xyz, trainer.avatar.xyz)
+    for longer in (config, replace(config, iterations=20)):
+        with pytest.raises(ValueError, match=r"ended.*avatar alone.*--init_from"):
+            resume_run(longer, capture, tmp_path, None, CPU)
+    assert list_checkpoints(tmp_path) == [before, last], "nothing is set aside"
+    shutil.rmtree(last)
+    assert resume_run(config, capture, tmp_path, None, CPU).iteration == 8, "those before it are whole"
