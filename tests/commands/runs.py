@@ -10,6 +10,7 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +18,8 @@ from unittest import mock
 
 import cv2
 import torch
+import torch._dynamo  # A run loads it in a thread; of a fork meanwhile nobody would ever end that.
+from tqdm import tqdm
 
 from mmlphuman.export import pruning
 
@@ -55,6 +58,7 @@ def _run_and_exit(script: str, words: list[str], environment: dict[str, str]) ->
         os.environ.update(environment)
         torch.set_num_threads(1)  # a fork has no other threads of the pools
         cv2.setNumThreads(0)
+        tqdm.set_lock(threading.RLock())  # the other one is shared with forks that may have been killed
         sys.argv = [script, *words]
         for number, name in ((1, "stdout"), (2, "stderr")):
             stream = open(number, "w", buffering=1, closefd=False)  # noqa: PTH123, SIM115
