@@ -8,6 +8,13 @@ VENV := .venv
 TEST_TOOLS := pytest==9.2.0 pytest-xdist==3.8.0 ruff==0.17.6 basedpyright==1.40.2
 TRITON := triton==3.9.0
 
+# Where Python is told to keep no compiled modules, as in many containers, each command here would compile all that it
+# imports, for seconds: they are kept within the environment instead.
+ifdef PYTHONDONTWRITEBYTECODE
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/compiled
+endif
+
 .PHONY: demo real test test-kernels clean
 
 demo: $(VENV)/.installed
