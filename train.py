@@ -130,6 +130,7 @@ from mmlphuman.training.step_times import Trace, write_table
 
 
 def main(args: argparse.Namespace) -> None:
+    loaded = time.monotonic()
     recorded, start = None, None
     if args.resume and list_checkpoints(args.out_dir):
         recorded = RecordedRun.read(args.out_dir, args.config, args.overrides, args.data_dir, args.init_from)
@@ -161,11 +162,16 @@ def main(args: argparse.Namespace) -> None:
             fetching = fetch_ahead(ranks.device)
             trainer = prepare(args, config, lpips, ranks, recorded, start)
             fetching.join()  # before processes are started that would inherit it half done
+            trainer.times.phases |= {
+                "start: modules": loaded - STARTED,
+                "start: capture, avatar": time.monotonic() - loaded,
+            }
             steps = (config.iterations - trainer.iteration) // trainer.poses_per_step
             trainer.trace = Trace(args.profile * ranks.first, steps)
             finished = train(args.out_dir, trainer, viewers, preemption)
             if args.profile and ranks.first:
-                write_table(args.out_dir, trainer.times.table(time.monotonic() - STARTED))
+                told = "" if trainer.recorded_step is None else trainer.recorded_step.told()
+                write_table(args.out_dir, trainer.times.table(time.monotonic() - STARTED, told))
     if not finished:
         if ranks.first:
             by = preemption.asked_by or "another process"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,10 @@ class RecordedStep:
         self.recordings: dict[Shape, Recording] = {}
         self.recordable = True
         self.written: StepResult | None = None  # by every recording
+        self.graphs, self.seconds = 0, 0.0  # recorded so far, and how long that took
+
+    def told(self) -> str:
+        return f"recorded {self.graphs} graphs of steps in {self.seconds:.1f} s, within the steps"
 
     def __call__(
         self, iteration: int, sample: Sample, crops: Crops, background: Tensor, active: ActiveParts
@@ -106,8 +111,10 @@ class RecordedStep:
         """Records what is not recorded; False where this machine's libraries do something that cannot be."""
         if self.recordable and (recording.graph is None or recording.outgrown()):
             assert self.written is not None
+            began = time.perf_counter()
             try:
                 recording.record(iteration, active, self.written, self.pool)
+                self.graphs, self.seconds = self.graphs + 1, self.seconds + time.perf_counter() - began
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise

@@ -83,12 +83,12 @@ class StepTimes:
         self._look(everything=True)
         return 1 - self.gpu_idle / self.gpu_seconds if self.gpu_seconds > 0 else None
 
-    def table(self, seconds: float) -> str:
-        """seconds: of the process so far."""
+    def table(self, seconds: float, told: str = "") -> str:
+        """seconds: of the process so far. told: of the steps, to stand below."""
         known = sum(self.phases.values())
         rows = [
             *sorted(self.phases.items(), key=lambda row: -row[1]),
-            ("before and between", seconds - known),
+            ("between and after", seconds - known),
         ]
         lines = [f"{'phase':<24}{'seconds':>10}{'share':>8}{'ms a step':>12}"]
         for phase, spent in rows:
@@ -97,7 +97,7 @@ class StepTimes:
         busy = self.gpu_busy()
         if busy is not None:
             lines.append(f"GPU busy between the first step and the last: {busy:.1%}")
-        return "\n".join(lines)
+        return "\n".join([*lines, told] if told else lines)
 
 
 class Trace:

@@ -24,7 +24,7 @@ def test_phases_add_up_and_the_rest_is_told():
     assert times.phases["steps"] >= 0.03 and times.phases["waiting for samples"] >= 0.006
     table = times.table(10.0)
     names = [line.rsplit(maxsplit=3)[0] for line in table.splitlines()[1:]]
-    assert set(names) == {"steps", "waiting for samples", "tests", "before and between"}
+    assert set(names) == {"steps", "waiting for samples", "tests", "between and after"}
     seconds = [float(line.split()[-3]) for line in table.splitlines()[1:]]
     assert sum(seconds) == pytest.approx(10.0, abs=0.03)
 
