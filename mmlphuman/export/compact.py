@@ -53,7 +53,7 @@ from mmlphuman.avatar.state import (
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.config import Config, config_of_saved
 from mmlphuman.export.packing import Packed, packed, unpacked
-from mmlphuman.export.precision import MAX_SHIFT, SHORTER_OF_BASES, Steps, even_steps
+from mmlphuman.export.precision import MAX_SHIFT, Steps, even_steps
 from mmlphuman.pose_layout import BODY_DIM, EXPRESSION_DIM, NUM_JOINTS, POSE_DIM
 from mmlphuman.text import one_line
 
@@ -228,14 +228,17 @@ def encode(
 def _stepped(name: str, value: Tensor, steps: Steps) -> dict[str, Packed]:
     """value: float64. Steps and offsets are what float32 holds of them."""
     scale, offset = _scale_of(name, value, steps).float().double(), None
-    divisor = scale
-    if name in SHIFTED:
+    if chosen := steps.bases.get(name):
+        whole, offset = chosen.whole.cpu().double(), chosen.offset.cpu().double()
+    elif name in SHIFTED:
         shift = steps.shift[: len(value)].cpu()
         divisor = scale * 2.0 ** shift.reshape(-1, *[1] * (value.dim() - 1))
         # Around the mean: training starts with the same bases for all, and an error that all share shows.
         offset = value.sum(0, keepdim=True) / max(len(value), 1)
         offset = offset.float().double()
-    whole = ((value if offset is None else value - offset) / divisor).round()
+        whole = ((value - offset) / divisor).round()
+    else:
+        whole = (value / scale).round()
     if whole.numel() and whole.abs().max() >= 2**31:
         raise ValueError("more than 2^31 steps")
     found = {
@@ -252,8 +255,7 @@ def _scale_of(name: str, value: Tensor, steps: Steps) -> Tensor:
         of_numbers = steps.sh1 if name == "sh1" else steps.properties[PROPERTY_OF[name]]
         return of_numbers.cpu().double().reshape(1, *value.shape[1:])
     if name in ("property_bases", "sh1_bases"):
-        of_numbers = steps.sh1 if name == "sh1_bases" else steps.properties
-        return of_numbers.cpu().double()[None, None] / SHORTER_OF_BASES
+        return steps.of_bases(name).cpu().double()[None, None]
     if name.startswith("bank.weights."):
         return _few_digits(value.abs().amax(-1, keepdim=True) / level.weights)
     if name.startswith("bank.biases."):

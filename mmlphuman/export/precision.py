@@ -5,13 +5,14 @@ Data path: Level + Sensitivity (pruning.look) -> Steps -> compact.encode.
 Rounding to a step d makes a squared error of d^2 / 12, and of a picture s d^2 / 12, with s the number's sensitivity.
 Bits are best spent where every number's share of the picture's error is the same; so d = sqrt(12 E / s), with E the
 error that a level allows divided by the count of numbers. A property's step is that of its mean sensitivity; Gaussians
-that matter less than the mean get 2, 4 or 8 times as long steps (`shift`). Bases are in standard form (standard_form):
-their coefficients have variance 1, so that their errors count as the neutral properties' do.
+that matter less than the mean get 2 to 16 times as long steps (`shift`). Bases are in standard form (standard_form):
+their coefficients have variance 1, so that their errors count as the neutral properties' do. Which whole numbers of
+steps stand for a Gaussian's bases is chosen for all of them together (rounding).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -31,14 +32,14 @@ from mmlphuman.export.pruning import (
     select,
     spread_poses,
 )
+from mmlphuman.export.rounding import whole_steps
 from mmlphuman.export.standard_form import standard_form
 
 MAX_SHIFT = 4  # the longest steps are 2^4 = 16 times the shortest
 SHORTEST = 2.0  # times a step of a Gaussian of mean sensitivity, the shortest is 1 / this
 MAX_STEP = 0.5  # of a property before its activation, where no picture shows it
-# Most bases are so small that few steps are left of them, and then neighbours, which learnt from the same pixels, err
-# alike. With steps half as long a file of the same size shows 0.5 dB more.
-SHORTER_OF_BASES = 2.0
+LONGER_OF_BASES = 1.4  # steps, than the property's own: the other bases make good what one errs
+BIT = 0.2  # times the error that a number may make: what a bit less of a basis may cost
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,22 @@ class Level:
 
     pruning_psnr: float  # that leaving out bases leaves
     rounding_psnr: float  # that rounding of properties and bases leaves, as estimated
-    metres: float  # step of positions and of their bases
+    metres: float  # step of positions and of their bases; 5e-5 is the least of which 16 bits reach from head to feet
     weights: int  # steps to each side of zero in a row of an MLP
     normals: int  # likewise, of a unit normal's number
 
 
 LEVELS = {
-    "high": Level(60.0, 58.0, 5e-5, 127, 127),
-    "small": Level(57.0, 55.0, 1e-4, 127, 63),
-    "tiny": Level(48.5, 45.5, 2e-4, 15, 31),
+    "high": Level(75.0, 59.0, 5e-5, 127, 127),
+    "small": Level(70.0, 57.0, 5e-5, 127, 63),
+    "tiny": Level(60.0, 46.8, 1e-4, 31, 31),
 }
+
+
+@dataclass(frozen=True)
+class WholeBases:
+    whole: Tensor  # (P, K, D) steps
+    offset: Tensor  # (1, K, D) their zero
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,16 @@ class Steps:
     sh1: Tensor  # (9,)
     shift: Tensor  # (N,) int64, 0 to MAX_SHIFT
     level: Level
+    error: float = 0.0  # squared error of a picture that each number may make
+    # Chosen already, by the avatar's names of them; others are rounded one by one.
+    bases: dict[str, WholeBases] = field(default_factory=dict)
+
+    def of_bases(self, name: str) -> Tensor:
+        """(11,) or (9,) of `property_bases` or `sh1_bases`."""
+        return LONGER_OF_BASES * (self.properties if name == "property_bases" else self.sh1)
 
 
-def even_steps(avatar: Avatar, level: Level = LEVELS["high"], step: float = 1 / 512) -> Steps:
+def even_steps(avatar: Avatar, level: Level = LEVELS["high"], step: float = 1 / 2048) -> Steps:
     """The same for all, where nothing is known of pictures."""
     shift = torch.zeros(len(avatar.xyz), dtype=torch.long)
     return Steps(torch.full((PROPERTIES,), step), torch.full((9,), step), shift, level)
@@ -91,7 +105,22 @@ def steps_of(level: Level, sensitivity: Sensitivity, spread: Tensor, avatar: Ava
     error = 10 ** (-level.rounding_psnr / 10) / numbers.sum()
     longer = (effect * 4.0 ** shift[:, None]).sum(0)
     steps = (12 * error * numbers.sum(0) / longer.clamp_min(1e-30)).sqrt().clamp_max(MAX_STEP).float()
-    return Steps(steps[:PROPERTIES], steps[PROPERTIES:], shift, level)
+    return Steps(steps[:PROPERTIES], steps[PROPERTIES:], shift, level, float(error))
+
+
+def with_whole_bases(steps: Steps, sensitivity: Sensitivity, covariance: Tensor, avatar: Avatar) -> Steps:
+    """sensitivity: of the avatar's Gaussians. covariance: (P, K, K) of the coefficients of those with bases."""
+    chosen = {}
+    for name, of_numbers in (("property_bases", sensitivity.properties), ("sh1_bases", sensitivity.sh1)):
+        bases = getattr(avatar, name).detach()
+        step = steps.of_bases(name).to(bases) * 2.0 ** steps.shift[: len(bases), None].to(bases)  # (P, D)
+        # Around the mean: training starts with the same bases for all, and an error that all share shows.
+        offset = bases.sum(0, keepdim=True) / max(len(bases), 1)
+        weight = of_numbers[: len(bases)] * step.square() / steps.error
+        values = (bases - offset) / step[:, None]
+        whole = whole_steps(values, weight.to(values), covariance[: len(bases)], BIT)
+        chosen[name] = WholeBases(whole, offset)
+    return replace(steps, bases=chosen)
 
 
 @dataclass(frozen=True)
@@ -108,7 +137,7 @@ class Looked:
         """count: of pictures."""
         self.trained = in_curve_order(standard_form(full))
         self.change, self.sensitivity = look(self.trained, count, quiet)
-        self.spread = _spread(self.trained)
+        self.covariance = _covariance(self.trained)
 
     def compacted(self, level: Level, keep: float | None = None) -> Compacted:
         """keep: see pruning.select."""
@@ -116,21 +145,25 @@ class Looked:
         pruned = prune(self.trained, selection)
         order = selection.order
         ours = Sensitivity(self.sensitivity.properties[order], self.sensitivity.sh1[order])
-        spread = self.spread[order[: selection.num_properties]]
-        return Compacted(pruned, selection, steps_of(level, ours, spread, pruned.avatar))
+        covariance = self.covariance[order[: selection.num_properties]]
+        spread = covariance.diagonal(dim1=1, dim2=2).sum(1)
+        steps = steps_of(level, ours, spread, pruned.avatar)
+        return Compacted(pruned, selection, with_whole_bases(steps, ours, covariance, pruned.avatar))
 
 
 @torch.no_grad()
-def _spread(trained: TrainedAvatar) -> Tensor:
-    """(P,) of each Gaussian with bases the sum of its coefficients' mean squares over the training poses, as its
-    anchors have them."""
+def _covariance(trained: TrainedAvatar) -> Tensor:
+    """(P, K, K) of each Gaussian with bases its coefficients' mean products over the training poses; their means are
+    zero in standard form."""
     avatar, active = trained.avatar, trained.active
+    count, bases = len(avatar.property_bases), avatar.num_gsparam_bases
     if not active.property_bases:
-        return avatar.xyz.new_ones(len(avatar.property_bases))
-    squares = torch.zeros((), device=trained.device)
+        return torch.eye(bases, device=trained.device).expand(count, -1, -1) / bases
+    products = torch.zeros(count, bases, bases, device=trained.device)
     poses = spread_poses(trained.pose_space.training_poses, MEAN_POSES)
     for pose in poses:
         coefficients = avatar.coefficients(pose, active)
         assert coefficients is not None, "bases are switched on"
-        squares = squares + coefficients[:, : avatar.num_gsparam_bases].square().sum(1, keepdim=True)
-    return avatar.gaussian_to_anchor(squares / len(poses))[:, 0]
+        of_gaussians = avatar.gaussian_to_anchor(coefficients[:, :bases])
+        products.addcmul_(of_gaussians[:, :, None], of_gaussians[:, None])
+    return products / len(poses)
