@@ -4,7 +4,7 @@
     python script/export.py --model_dir MODEL --out FOLDER --pose_path POSES.npz [--begin 10 --count 50] [--test]
     python script/export.py --model_dir MODEL --out avatar.glb --pose_path POSES.npz
     python script/export.py --model_dir MODEL --out avatar.usdc --pose_path POSES.npz
-    python script/export.py --model_dir MODEL --out FOLDER --format web [--pose_path POSES.npz] [--test]
+    python script/export.py --model_dir MODEL --out FOLDER --format web [--level small] [--pose_path POSES.npz] [--test]
 
 ply        3D Gaussian splatting PLY (SuperSplat and others), one file a frame
 spz, sog   the same in a tenth of the space: Niantic's format (version 3), PlayCanvas's (version 2), one file a frame
@@ -43,7 +43,7 @@ SUFFIXES = {  # of each format the endings, the first for files in a folder
 }
 ONE_FILE = ("glb", "usd")  # for all frames
 MESHES = ("mesh_ply", "glb")
-WEB_LEVEL = "high"  # of the compact file that a page carries
+WEB_LEVELS = ("high", "small", "tiny")  # of the compact file that a page carries; see compact.py
 # The file's axis that points up where nothing else is asked for; glTF and USD say y themselves.
 UP = {"ply": "-y", "sog": "-y", "spz": "y"}
 
@@ -84,6 +84,11 @@ def parse_arguments() -> argparse.Namespace:
         default=3,
         help="of ply: 1 writes 104 bytes a Gaussian in place of 248, and says the same; not all viewers read it",
     )
+    parser.add_argument(
+        "--level",
+        choices=WEB_LEVELS,
+        help="of web: how small the avatar's file is made of a model folder (see compact.py); default: high",
+    )
     parser.add_argument("--template", type=Path, help="template mesh; default: the model's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add_pose_arguments(parser)
@@ -91,6 +96,8 @@ def parse_arguments() -> argparse.Namespace:
     args.format = args.format or format_of(args.out)
     if args.ply_up and args.format not in UP:
         parser.error(f"--ply_up is of {', '.join(UP)}, not of {args.format}")
+    if args.level and args.format != "web":
+        parser.error(f"--level is of web, not of {args.format}; give --format web, or leave it out")
     return args
 
 
@@ -201,16 +208,20 @@ def write_splats(path: Path, splats: Splats, args: argparse.Namespace) -> None:
 def export_web(
     args: argparse.Namespace, trained: TrainedAvatar, sequence: PoseSequence | None, paths: list[Path]
 ) -> None:
-    """A compact file is taken as it is; of a model folder one is made, as script/compact.py does by default."""
+    """A compact file is taken as it is; of a model folder one is made, as script/compact.py does."""
+    compact = is_compact(args.model_dir)
+    if compact and args.level:
+        raise ValueError(
+            f"--level {args.level}: --model_dir {args.model_dir} is a compact file, which a page takes as it is; leave "
+            "--level out, or give the model folder that it was made of"
+        )
     require_output(args.out, PROGRAM, "--out")
     if sequence is not None:
         tell_poses(sequence)
-    compact = is_compact(args.model_dir)
-    avatar = (
-        args.model_dir.read_bytes()
-        if compact
-        else ModelToCompact(args.model_dir, trained).at(WEB_LEVEL).content
-    )
+    if compact:
+        avatar = args.model_dir.read_bytes()
+    else:
+        avatar = ModelToCompact(args.model_dir, trained).at(args.level or WEB_LEVELS[0]).content
     begin_output(args.out, PROGRAM, [path.name for path in paths])
     write_web(args.out, avatar, sequence, args.model_dir.resolve().stem, args.test)
 

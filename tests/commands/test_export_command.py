@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 import trimesh
 
@@ -18,6 +19,7 @@ from mmlphuman.body.smplx_model import load_body
 from mmlphuman.config import default_config
 from mmlphuman.export import pruning
 from mmlphuman.export.compact import load_compact
+from mmlphuman.export.precision import LEVELS
 from mmlphuman.export.web import web_names
 from mmlphuman.model_folder import load_model
 from mmlphuman.training.checkpoint import save_checkpoint
@@ -242,6 +244,38 @@ def test_a_page_for_any_web_server(export, model, poses, tmp_path, monkeypatch):
     assert (site / "avatar.safetensors").read_bytes() == compact.read_bytes()
     assert not (site / "poses.npz").exists()
     assert json.loads((site / "player.json").read_text())["poses"] is None
+
+
+def test_a_page_carries_the_level_that_is_asked_for(export, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(pruning, "PROBE_SIZE", 64)
+    monkeypatch.setattr(pruning, "PROBES", 4)
+    sizes, records = {}, {}
+    for level in (None, "high", "small", "tiny"):
+        site = tmp_path / str(level)
+        words = () if level is None else ("--level", level)
+        status, _, err = export("--model_dir", model, "--format", "web", "--out", site, *words)
+        assert status == 0, err
+        file = site / "avatar.safetensors"
+        with safetensors.safe_open(file, "np") as content:
+            records[level] = json.loads(content.metadata()["record"])["level"]
+        sizes[level] = file.stat().st_size
+    assert records == {None: "high", "high": "high", "small": "small", "tiny": "tiny"}
+    assert sizes[None] == sizes["high"] > sizes["small"] > sizes["tiny"]
+
+    compact, again = tmp_path / "tiny" / "avatar.safetensors", tmp_path / "again"
+    status, _, err = export("--model_dir", compact, "--format", "web", "--out", again, "--level", "tiny")
+    assert status != 0 and err.count("\n") == 1 and "leave --level out" in err and str(compact) in err
+    assert not again.exists()
+
+
+def test_a_level_is_one_of_a_page(export, model, tmp_path):
+    status, _, err = export("--model_dir", model, "--out", tmp_path / "a.ply", "--level", "tiny")
+    assert status != 0 and "--level is of web, not of ply; give --format web" in err
+    status, _, err = export(
+        "--model_dir", model, "--format", "web", "--out", tmp_path / "a", "--level", "huge"
+    )
+    assert status != 0 and "'huge'" in err and all(level in err for level in LEVELS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_page_is_a_folder(export, model, tmp_path):
