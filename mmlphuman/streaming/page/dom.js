@@ -1,4 +1,4 @@
-/* What every part of the page does with its elements: finds, reads and writes them, remembers switches, saves files. */
+/* What every part of the page does with its elements: finds, reads and writes them, remembers switches, takes keys, saves files. */
 
 export const at = (id) => document.getElementById(id);
 export const number = (id) => Number(at(id).value);
@@ -26,6 +26,33 @@ export function openFiles(id, read, complain) {
     } catch (error) {
       complain(`${file.name}: ${error.message}`);
     }
+  });
+}
+
+/* Does what there is for the key that was pressed, letters in lower case, unless the browser, somebody who types or the open
+help (which H closes) has a use for it. elsewhere: for keys that buttons, sliders and the like have a use for themselves. */
+export function press(event, keys, elsewhere) {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  const pressed = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (at("help").open) {
+    if (pressed === "h") at("help").close();
+    return;
+  }
+  if (event.target.matches("select, input:not([type=range], [type=checkbox])")) return; // somebody types
+  const act = keys[pressed] ?? (event.target.matches("input, button, summary") ? null : elsewhere[pressed]);
+  if (!act) return;
+  event.preventDefault();
+  act();
+}
+
+/* The help opens by its button and closes by its own one, or by a click beside it. */
+export function watchHelp() {
+  const help = at("help");
+  at("help-button").addEventListener("click", () => help.showModal());
+  at("help-close").addEventListener("click", () => help.close());
+  help.addEventListener("click", ({ clientX: x, clientY: y, detail }) => {
+    const { left, right, top, bottom } = help.getBoundingClientRect();
+    if (detail && (x < left || x > right || y < top || y > bottom)) help.close(); // detail 0: a key pressed a button
   });
 }
 

@@ -7,7 +7,7 @@ picture (overlay), photographs, camera paths, the size of pictures while the vie
 
 import { CameraPath } from "./camera_path.js";
 import { Connection } from "./connection.js";
-import { at, grouped, number, openFiles, remember, save, set, timestamp, write } from "./dom.js";
+import { at, grouped, number, openFiles, press, remember, save, set, timestamp, watchHelp, write } from "./dom.js";
 import { Joints, poseFile } from "./joints.js";
 import { LossPlot } from "./loss_plot.js";
 import { watchMouse } from "./mouse.js";
@@ -388,9 +388,7 @@ class Viewer {
     const click = (id, act) => at(id).addEventListener("click", act);
     click("play", () => this.togglePlaying());
     click("screenshot", () => this.takeScreenshot());
-    click("help-button", () => at("help").showModal());
-    click("help-close", () => at("help").close());
-    click("help", (event) => closeOutside(at("help"), event));
+    watchHelp();
     click("save-camera", () => save(this.cameraFile(this.camera), "camera.json"));
     click("load-camera", () => at("camera-file").click());
     click("load-poses", () => at("pose-file").click());
@@ -419,13 +417,6 @@ class Viewer {
   }
 
   press(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const pressed = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    if (at("help").open) {
-      if (pressed === "h") at("help").close();
-      return;
-    }
-    if (event.target.matches("select, input:not([type=range], [type=checkbox])")) return; // somebody types
     const click = (id) => at(id).click();
     const keys = {
       h: () => at("help").showModal(),
@@ -439,16 +430,13 @@ class Viewer {
     };
     [..."gxv"].forEach((key, i) => { keys[key] = () => click(SWITCHES[i]); });
     at("show").querySelectorAll("option").forEach((option, i) => { keys[i + 1] = () => { option.selected = true; }; });
-    if (!event.target.matches("input, button, summary")) { // which have a use for these themselves
-      keys[" "] = () => this.togglePlaying();
-      keys.ArrowLeft = () => this.timeline.goTo(this.timeline.place - 1);
-      keys.ArrowRight = () => this.timeline.goTo(this.timeline.place + 1);
-      keys.ArrowUp = () => this.jumpToCamera(this.cameraPlace - 1);
-      keys.ArrowDown = () => this.jumpToCamera(this.cameraPlace + 1);
-    }
-    if (!keys[pressed]) return;
-    event.preventDefault();
-    keys[pressed]();
+    press(event, keys, {
+      " ": () => this.togglePlaying(),
+      ArrowLeft: () => this.timeline.goTo(this.timeline.place - 1),
+      ArrowRight: () => this.timeline.goTo(this.timeline.place + 1),
+      ArrowUp: () => this.jumpToCamera(this.cameraPlace - 1),
+      ArrowDown: () => this.jumpToCamera(this.cameraPlace + 1),
+    });
   }
 }
 
@@ -460,11 +448,6 @@ function sceneKey({ title, center, up, cameras, frames }) {
 /* Behind the #, which browsers do not send. */
 function tokenOfAddress() {
   return new URLSearchParams(location.hash.slice(1).replaceAll("+", "%2B")).get("token") ?? "";
-}
-
-function closeOutside(dialog, { clientX: x, clientY: y, detail }) {
-  const { left, right, top, bottom } = dialog.getBoundingClientRect();
-  if (detail && (x < left || x > right || y < top || y > bottom)) dialog.close(); // detail 0: a key pressed a button
 }
 
 new Viewer();

@@ -6,7 +6,7 @@ changed. What has a file of its own: the avatar file, the scene's poses and came
 with the page of streamed pictures, the camera that the mouse moves, the timeline, pose files, the size of pictures. */
 
 import { readAvatar } from "./avatar_file.js";
-import { at, grouped, number, openFiles, remember, save, set, timestamp, write } from "./dom.js";
+import { at, grouped, number, openFiles, press, remember, save, set, timestamp, watchHelp, write } from "./dom.js";
 import { LivePoses } from "./live_poses.js";
 import { watchMouse } from "./mouse.js";
 import { OrbitCamera } from "./orbit_camera.js";
@@ -348,8 +348,7 @@ class Player {
     const click = (id, act) => at(id).addEventListener("click", act);
     click("play", () => this.timeline.toggle());
     click("screenshot", () => this.takeScreenshot());
-    click("help-button", () => at("help").showModal());
-    click("help-close", () => at("help").close());
+    watchHelp();
     click("load-poses", () => at("pose-file").click());
     click("level", () => this.move((camera) => camera.levelled()));
     click("reset", () => this.resetView());
@@ -370,13 +369,6 @@ class Player {
   }
 
   press(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const pressed = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    if (at("help").open) {
-      if (pressed === "h") at("help").close();
-      return;
-    }
-    if (event.target.matches("select, input:not([type=range], [type=checkbox])")) return; // somebody types
     const keys = {
       h: () => at("help").showModal(),
       p: () => this.takeScreenshot(),
@@ -384,16 +376,13 @@ class Player {
       c: () => at("fold").click(),
       t: () => at("project").click(),
     };
-    if (!event.target.matches("input, button, summary")) { // which have a use for these themselves
-      keys[" "] = () => this.timeline.toggle();
-      keys.ArrowLeft = () => this.timeline.goTo(this.timeline.place - 1);
-      keys.ArrowRight = () => this.timeline.goTo(this.timeline.place + 1);
-      keys.ArrowUp = () => this.jumpToCamera(this.cameraPlace - 1);
-      keys.ArrowDown = () => this.jumpToCamera(this.cameraPlace + 1);
-    }
-    if (!keys[pressed]) return;
-    event.preventDefault();
-    keys[pressed]();
+    press(event, keys, {
+      " ": () => this.timeline.toggle(),
+      ArrowLeft: () => this.timeline.goTo(this.timeline.place - 1),
+      ArrowRight: () => this.timeline.goTo(this.timeline.place + 1),
+      ArrowUp: () => this.jumpToCamera(this.cameraPlace - 1),
+      ArrowDown: () => this.jumpToCamera(this.cameraPlace + 1),
+    });
   }
 }
 
