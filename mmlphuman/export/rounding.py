@@ -18,11 +18,12 @@ from torch import Tensor
 
 # Added to the variance of each coefficient, whose mean one is 1: other poses take other directions than training's.
 UNSEEN = 0.1
+LARGEST = 127  # of a byte: a single number beyond would give all of them a second byte
 MOST = 40  # whole numbers beyond it are taken to need as many bits
 
 
 def whole_steps(values: Tensor, weight: Tensor, covariance: Tensor, bit: float) -> Tensor:
-    """-> (P, K, D) whole numbers near `values` (P, K, D).
+    """-> (P, K, D) whole numbers near `values` (P, K, D), at most LARGEST.
 
     weight: (P, D) error of a picture for a squared error of 1 in a number. covariance: (P, K, K) of the coefficients.
     bit: error of a picture for which a bit may be saved; 0 takes the least error that rounding one by one finds.
@@ -51,7 +52,7 @@ def _chosen(values: Tensor, weight: Tensor, factor: Tensor, lengths: Tensor | No
     for k in reversed(range(values.shape[1])):
         own = factor[:, k, k, None]
         wanted = values[:, k] + torch.einsum("pj,pjd->pd", factor[:, k + 1 :, k] / own, errors[:, k + 1 :])
-        best = wanted.round()
+        best = wanted.round().clamp(-LARGEST, LARGEST)
         if lengths is not None:
             nearest, cost = best, torch.full_like(best, torch.inf)
             for choice in (nearest, nearest - nearest.sign(), torch.zeros_like(nearest)):

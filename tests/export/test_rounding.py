@@ -119,3 +119,13 @@ def test_a_file_holds_the_steps_that_were_chosen(level, synthetic_body, monkeypa
         # What each number may make, times LONGER_OF_BASES squared and what is paid for saved bits.
         assert error < 4 * made.steps.error * whole.numel()
     assert made.steps.bases["property_bases"].whole.any()
+
+
+def test_no_number_needs_a_second_byte_and_the_others_make_good_what_it_lacks():
+    """One in a file would give all numbers of it a second byte."""
+    values, covariance = 5 * random(GAUSSIANS, BASES, NUMBERS), torch.ones(GAUSSIANS, BASES, BASES)
+    values[7, 5, 2], values[8, 0, 1] = 200, -150
+    for bit in (0.0, 0.1):
+        whole = whole_steps(values, torch.ones(GAUSSIANS, NUMBERS), covariance, bit)
+        assert whole.abs().max() == 127 and (whole[7, 5, 2], whole[8, 0, 1]) == (127, -127)
+        assert abs((values - whole)[7, :, 2].sum()) < 5, "of the 73 that one lacks"
