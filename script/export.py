@@ -7,7 +7,8 @@
     python script/export.py --model_dir MODEL --out FOLDER --format web [--level small] [--pose_path POSES.npz] [--test]
 
 ply        3D Gaussian splatting PLY (SuperSplat and others), one file a frame
-spz, sog   the same in a tenth of the space: Niantic's format (version 3), PlayCanvas's (version 2), one file a frame
+spz, sog   the same in a tenth of the space: Niantic's format (version 3 or 4), PlayCanvas's (version 2), one file a
+           frame
 splat_glb  Gaussians in glTF, KHR_gaussian_splatting as of its release candidate, one file a frame
 usd        Gaussians in .usd, .usda, .usdc or .usdz, one file, animated if there are several frames; needs usd-core
 mesh_ply   the template mesh, coloured and posed, one file a frame
@@ -29,7 +30,7 @@ from pathlib import Path
 from mmlphuman.animation.arguments import add_pose_arguments, read_poses, tell_poses
 from mmlphuman.command import choose_device, require_writable, run_command
 
-PLY_UP, PLY_DEGREES = ("-y", "y", "z"), (1, 3)
+PLY_UP, PLY_DEGREES, SPZ_VERSIONS = ("-y", "y", "z"), (1, 3), (3, 4)
 USD = (".usd", ".usda", ".usdc", ".usdz")
 SUFFIXES = {  # of each format the endings, the first for files in a folder
     "ply": (".ply",),
@@ -88,6 +89,13 @@ def parse_arguments() -> argparse.Namespace:
         "--level",
         choices=WEB_LEVELS,
         help="of web: how small the avatar's file is made of a model folder (see compact.py); default: high",
+    )
+    parser.add_argument(
+        "--spz_version",
+        type=int,
+        choices=SPZ_VERSIONS,
+        default=3,
+        help="of spz: 3 (gzip) is read by more programs; PlayCanvas's engine reads 4 (Zstandard) alone",
     )
     parser.add_argument("--template", type=Path, help="template mesh; default: the model's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -201,8 +209,10 @@ def splats_at(
 def write_splats(path: Path, splats: Splats, args: argparse.Namespace) -> None:
     if args.format == "ply":
         write_gaussian_ply(path, splats, args.ply_degree)
+    elif args.format == "spz":
+        write_spz(path, splats, args.spz_version)
     else:
-        {"spz": write_spz, "sog": write_sog, "splat_glb": write_splat_glb}[args.format](path, splats)
+        {"sog": write_sog, "splat_glb": write_splat_glb}[args.format](path, splats)
 
 
 def export_web(

@@ -1,9 +1,10 @@
 """Splats in small formats of others: SPZ, SOG, and glTF with KHR_gaussian_splatting.
 
-Data path: Splats -> whole numbers -> .spz (a gzip stream), .sog (a zip of lossless WebP pictures); Splats -> .glb.
+Data path: Splats -> whole numbers -> .spz (gzip or Zstandard), .sog (a zip of lossless WebP pictures); Splats -> .glb.
 
-SPZ (Niantic): version 3, a gzip stream, which all readers know; version 4 is the same numbers in Zstandard streams, for
-which Python has had a compressor only since 3.14. The format's own axes are ours: x right, y up, z to the viewer.
+SPZ (Niantic): version 3 is one gzip stream; version 4 holds the same numbers, a Zstandard stream for each attribute,
+behind a header of 32 bytes and a table of the streams' sizes, both plain. The format's own axes are ours: x right, y
+up, z to the viewer.
 SOG version 2 (PlayCanvas): a Gaussian is a pixel of every picture, at the same place, and Gaussians are ordered along a
 curve through space, so that pictures are smooth. PlayCanvas's viewers turn every file about z, as they do PLYs.
 KHR_gaussian_splatting: a release candidate in July 2026; a reader that does not know it shows coloured points.
@@ -30,7 +31,9 @@ from mmlphuman.export.splats import Splats
 from mmlphuman.files import atomic_write
 from mmlphuman.types import SH_DEGREE_0
 
-SPZ_MAGIC, SPZ_VERSION = b"NGSP", 3
+SPZ_MAGIC, SPZ_VERSIONS = b"NGSP", (3, 4)
+SPZ_HEADER = 32  # bytes of version 4's; its table follows at once
+ZSTANDARD_LEVEL = 19  # of 22; the higher ones save nothing here
 SPZ_COLOR = 0.15  # of a byte's range for 1 of a degree-0 coefficient
 LEAST_LOG_SCALE, LOG_SCALE_STEPS = -10, 16  # steps for 1 of a logarithm
 MOST_FRACTION_BITS = 16  # of a position's 24: 1 / 65536 m, up to 128 m
@@ -39,8 +42,8 @@ PALETTE, PALETTE_WIDTH = 4096, 64  # entries of view dependence; those in a row 
 ROUNDS = 8  # of Lloyd's algorithm
 
 
-def write_spz(path: str | Path, splats: Splats) -> None:
-    """Whole or not at all. Raises ValueError if a splat is too far away."""
+def write_spz(path: str | Path, splats: Splats, version: int = 3) -> None:
+    """Whole or not at all. version: of SPZ_VERSIONS. Raises ValueError if a splat is too far away."""
     largest = float(splats.xyz.abs().max()) if len(splats.xyz) else 0.0
     bits = min(MOST_FRACTION_BITS, 22 - math.ceil(math.log2(max(largest, 1e-3))))
     if bits < 0:
@@ -54,9 +57,25 @@ def write_spz(path: str | Path, splats: Splats) -> None:
         smallest_three(splats.quats.numpy()),
         to_bytes(splats.sh[:, 1:].numpy() * 128 + 128),  # coefficient by coefficient, its colours together
     ]
-    header = struct.pack("<4sIIBBBB", SPZ_MAGIC, SPZ_VERSION, len(splats.xyz), 1, bits, 0, 0)
+    streams = [part.tobytes() for part in parts]
+    last = 0 if version == 3 else len(streams)
+    header = struct.pack("<4sIIBBBB", SPZ_MAGIC, version, len(splats.xyz), 1, bits, 0, last)
+    content = (
+        gzip.compress(header + b"".join(streams), 9, mtime=0) if version == 3 else spz_4(header, streams)
+    )
     with atomic_write(path) as file:
-        file.write(gzip.compress(header + b"".join(part.tobytes() for part in parts), 9, mtime=0))
+        file.write(content)
+
+
+def spz_4(header: bytes, streams: list[bytes]) -> bytes:
+    """header: the 16 bytes that both versions begin with."""
+    import zstandard  # only here: all else is exported without it
+
+    packed = [zstandard.ZstdCompressor(level=ZSTANDARD_LEVEL).compress(stream) for stream in streams]
+    sizes = [
+        struct.pack("<QQ", len(small), len(stream)) for small, stream in zip(packed, streams, strict=True)
+    ]
+    return b"".join([header, struct.pack("<I12x", SPZ_HEADER), *sizes, *packed])
 
 
 def to_bytes(values: np.ndarray) -> np.ndarray:

@@ -191,6 +191,8 @@ def test_other_formats_are_told_by_their_endings_and_a_sequence_is_a_folder(expo
         status, _, error = export("--model_dir", model, "--out", tmp_path / name, *kind)
         assert status == 0, error
         assert (tmp_path / name).read_bytes().startswith(head)
+    assert export("--model_dir", model, "--out", tmp_path / "a.spz", "--spz_version", 4)[0] == 0
+    assert (tmp_path / "a.spz").read_bytes().startswith(b"NGSP\4")
     folder = tmp_path / "frames"
     words = ("--model_dir", model, "--pose_path", poses, "--count", 2)
     assert export(*words, "--out", folder, "--format", "spz")[0] == 0
