@@ -3,6 +3,7 @@
     python script/export.py --model_dir MODEL --out avatar.ply
     python script/export.py --model_dir MODEL --out FOLDER --pose_path POSES.npz [--begin 10 --count 50] [--test]
     python script/export.py --model_dir MODEL --out avatar.glb --pose_path POSES.npz
+    python script/export.py --model_dir MODEL --out avatar.glb --format rigged_splat_glb [--pose_path POSES.npz]
     python script/export.py --model_dir MODEL --out avatar.usdc --pose_path POSES.npz
     python script/export.py --model_dir MODEL --out FOLDER --format web [--level small] [--pose_path POSES.npz] [--test]
 
@@ -10,6 +11,8 @@ ply        3D Gaussian splatting PLY (SuperSplat and others), one file a frame
 spz, sog   the same in a tenth of the space: Niantic's format (version 3 or 4), PlayCanvas's (version 2), one file a
            frame
 splat_glb  Gaussians in glTF, KHR_gaussian_splatting as of its release candidate, one file a frame
+rigged_splat_glb  the same in the canonical pose with the skeleton of 55 SMPL-X joints, without what poses change, one
+           file, animated if there are several frames
 usd        Gaussians in .usd, .usda, .usdc or .usdz, one file, animated if there are several frames; needs usd-core
 mesh_ply   the template mesh, coloured and posed, one file a frame
 glb        the template mesh with a texture and its skeleton of 55 SMPL-X joints, one file, animated if there are
@@ -37,12 +40,13 @@ SUFFIXES = {  # of each format the endings, the first for files in a folder
     "spz": (".spz",),
     "sog": (".sog",),
     "splat_glb": (".glb",),
+    "rigged_splat_glb": (".glb",),
     "usd": USD,
     "mesh_ply": (".ply",),
     "glb": (".glb",),
     "web": (),  # a folder of its own
 }
-ONE_FILE = ("glb", "usd")  # for all frames
+ONE_FILE = ("glb", "rigged_splat_glb", "usd")  # for all frames
 MESHES = ("mesh_ply", "glb")
 WEB_LEVELS = ("high", "small", "tiny")  # of the compact file that a page carries; see compact.py
 # The file's axis that points up where nothing else is asked for; glTF and USD say y themselves.
@@ -142,8 +146,8 @@ from mmlphuman.export.mesh import (
     write_mesh_ply,
 )
 from mmlphuman.export.ply import write_gaussian_ply
-from mmlphuman.export.splat_files import write_sog, write_splat_glb, write_spz
-from mmlphuman.export.splats import Splats, splats_of
+from mmlphuman.export.splat_files import write_rigged_splat_glb, write_sog, write_splat_glb, write_spz
+from mmlphuman.export.splats import Splats, average_splats, splats_of
 from mmlphuman.export.usd import require_usd, write_usd
 from mmlphuman.export.web import web_names, write_web
 from mmlphuman.model_folder import is_compact, load_model
@@ -274,11 +278,14 @@ def export_frames(
     if sequence is not None:
         tell_poses(sequence)
     count = 1 if sequence is None else len(sequence.frames)
-    frames = tqdm(range(count), desc="export", unit="frame", disable=count == 1)
+    posed_by_others = args.format in ("glb", "rigged_splat_glb")  # no work a frame
+    frames = tqdm(range(count), desc="export", unit="frame", disable=count == 1 or posed_by_others)
 
     if args.format == "usd":
         fps = 30.0 if sequence is None else sequence.playback_fps
         write_usd(args.out, (splats_at(trained, sequence, index, args) for index in frames), fps, count > 1)
+    elif args.format == "rigged_splat_glb":
+        write_rigged_splat_glb(args.out, average_splats(trained), trained.avatar, sequence)
     elif (
         args.format == "glb"
     ):  # one look for all frames: that of the mean training pose, unless there is but one

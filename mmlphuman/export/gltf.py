@@ -83,24 +83,15 @@ def write_glb(
     several frames also becomes an animation, in the file's own time.
     """
     buffer = GlbBuffer()
-    poses = canonical_pose()[None].numpy() if sequence is None else sequence.poses
-    rotations = joint_quaternions(poses)  # (F, J, 4)
-    bones = bone_offsets(avatar)
-    pelvis = bones[:1] + (0 if sequence is None else sequence.translations)  # (F, 3)
     content = {
         "asset": {"version": "2.0", "generator": "mmlphuman"},
         "extensionsUsed": ["KHR_materials_unlit"],
-        "scene": 0,
-        "scenes": [{"nodes": [0, 1 + NUM_JOINTS]}],
-        "nodes": _nodes(
-            bones, pelvis[0], rotations[0], None if sequence is None else sequence.rotation, avatar
-        ),
+        **skeleton(buffer, avatar, sequence),
         "meshes": [{"name": "avatar", "primitives": [_primitive(buffer, mesh)]}],
         # Light is in the colours already: unlit.
         "materials": [
             {"name": "skin and clothes", "doubleSided": True, "extensions": {"KHR_materials_unlit": {}}}
         ],
-        "skins": [_skin(buffer, avatar)],
     }
     if mesh.picture is not None:
         # No smaller copies of the picture, which would mix triangles that are neighbours in it alone.
@@ -111,13 +102,37 @@ def write_glb(
             "baseColorTexture": {"index": 0},
             "metallicFactor": 0,
         }
+    write_content(path, content, buffer)
+
+
+def skeleton(buffer: GlbBuffer, avatar: Avatar, sequence: PoseSequence | None) -> dict:
+    """A file's scene of mesh 0 and its joints, the skin and, of several frames, the animation."""
+    poses = canonical_pose()[None].numpy() if sequence is None else sequence.poses
+    rotations = joint_quaternions(poses)  # (F, J, 4)
+    bones = bone_offsets(avatar)
+    pelvis = bones[:1] + (0 if sequence is None else sequence.translations)  # (F, 3)
+    world = None if sequence is None else sequence.rotation
+    content = {
+        "scene": 0,
+        "scenes": [{"nodes": [0, 1 + NUM_JOINTS]}],
+        "nodes": _nodes(bones, pelvis[0], rotations[0], world, avatar),
+        "skins": [_skin(buffer, avatar)],
+    }
     if sequence is not None and len(poses) > 1:
         times = np.arange(len(poses)) / sequence.playback_fps
         content["animations"] = [_animation(buffer, times.astype(np.float32), rotations, pelvis)]
-    content |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
-    content["buffers"] = [{"byteLength": len(buffer.data)}]
+    return content
+
+
+def write_content(path: str | Path, content: dict, buffer: GlbBuffer) -> None:
+    """Whole or not at all."""
+    of_buffer = {
+        "accessors": buffer.accessors,
+        "bufferViews": buffer.views,
+        "buffers": [{"byteLength": len(buffer.data)}],
+    }
     with atomic_write(path) as file:
-        file.write(glb_bytes(content, bytes(buffer.data)))
+        file.write(glb_bytes(content | of_buffer, bytes(buffer.data)))
 
 
 def joint_quaternions(poses: np.ndarray) -> np.ndarray:
@@ -154,6 +169,13 @@ def strongest_weights(lbs_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     weights = np.take_along_axis(lbs_weights, joints, 1)
     weights = weights / weights.sum(1, keepdims=True)
     return np.where(weights > 0, joints, 0).astype(np.uint8), weights.astype(np.float32)
+
+
+def byte_weights(joints: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of `strongest_weights` -> both (P, 4) uint8: a row's weights sum to 255, as glTF wants of normalized ones."""
+    steps = (weights * 255).round().astype(np.int64)
+    steps[:, 0] += 255 - steps.sum(1)
+    return np.where(steps > 0, joints, 0).astype(np.uint8), steps.astype(np.uint8)
 
 
 def linear_colors(colors: np.ndarray) -> np.ndarray:

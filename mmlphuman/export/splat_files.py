@@ -7,7 +7,8 @@ behind a header of 32 bytes and a table of the streams' sizes, both plain. The f
 up, z to the viewer.
 SOG version 2 (PlayCanvas): a Gaussian is a pixel of every picture, at the same place, and Gaussians are ordered along a
 curve through space, so that pictures are smooth. PlayCanvas's viewers turn every file about z, as they do PLYs.
-KHR_gaussian_splatting: a release candidate in July 2026; a reader that does not know it shows coloured points.
+KHR_gaussian_splatting: a release candidate in July 2026; a reader that does not know it shows coloured points. With a
+skeleton it is the canonical Gaussians with glTF's own skin: a reader that only knows splats shows the canonical pose.
 
 Shape letters: N splats, K entries of a palette.
 """
@@ -25,7 +26,9 @@ import cv2
 import numpy as np
 import torch
 
-from mmlphuman.export.gltf import GlbBuffer, glb_bytes
+from mmlphuman.animation.pose_file import PoseSequence
+from mmlphuman.avatar.avatar import Avatar
+from mmlphuman.export.gltf import GlbBuffer, byte_weights, skeleton, strongest_weights, write_content
 from mmlphuman.export.pruning import curve_order
 from mmlphuman.export.splats import Splats
 from mmlphuman.files import atomic_write
@@ -40,6 +43,14 @@ MOST_FRACTION_BITS = 16  # of a position's 24: 1 / 65536 m, up to 128 m
 SOG_CODES = 256
 PALETTE, PALETTE_WIDTH = 4096, 64  # entries of view dependence; those in a row of their picture
 ROUNDS = 8  # of Lloyd's algorithm
+SPLATTING = "KHR_gaussian_splatting"
+SPLAT_ASSET = {
+    "asset": {
+        "version": "2.0",
+        "generator": f"mmlphuman; {SPLATTING} as of its release candidate",
+    },
+    "extensionsUsed": [SPLATTING],
+}
 
 
 def write_spz(path: str | Path, splats: Splats, version: int = 3) -> None:
@@ -204,37 +215,45 @@ def webp(values: np.ndarray) -> bytes:
 
 def write_splat_glb(path: str | Path, splats: Splats) -> None:
     """Whole or not at all."""
-    buffer, kind = GlbBuffer(), "KHR_gaussian_splatting"
+    buffer = GlbBuffer()
+    scene = {"scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"name": "avatar", "mesh": 0}]}
+    write_content(path, SPLAT_ASSET | scene | {"meshes": [splat_mesh(buffer, splats)]}, buffer)
+
+
+def write_rigged_splat_glb(
+    path: str | Path, splats: Splats, avatar: Avatar, sequence: PoseSequence | None = None
+) -> None:
+    """splats: the avatar's own in the canonical pose, in its order. Joints and animation as gltf.write_glb has them.
+    Whole or not at all."""
+    buffer = GlbBuffer()
+    mesh = splat_mesh(buffer, splats)
+    # Weights in bytes, as Spark keeps them: it would round fractions one by one, and a sum that is not 1 moves a
+    # Gaussian towards the origin or away from it.
+    joints, weights = byte_weights(*strongest_weights(avatar.lbs_weights.cpu().numpy()))
+    mesh["primitives"][0]["attributes"] |= {
+        "JOINTS_0": buffer.add(joints),
+        "WEIGHTS_0": buffer.add(weights, normalized=True),
+    }
+    write_content(path, SPLAT_ASSET | skeleton(buffer, avatar, sequence) | {"meshes": [mesh]}, buffer)
+
+
+def splat_mesh(buffer: GlbBuffer, splats: Splats) -> dict:
     colors = splats.sh[:, 0].numpy() * SH_DEGREE_0 + 0.5
     shown = to_bytes(np.concatenate([colors, splats.opacities.numpy()[:, None]], 1) * 255)
     attributes = {
         "POSITION": buffer.add_bounded(splats.xyz.numpy()),
         "COLOR_0": buffer.add(shown, normalized=True),
-        f"{kind}:ROTATION": buffer.add(np.roll(splats.quats.numpy(), -1, axis=1)),
-        f"{kind}:SCALE": buffer.add(splats.scales.numpy()),
-        f"{kind}:OPACITY": buffer.add(splats.opacities.numpy()),
+        f"{SPLATTING}:ROTATION": buffer.add(np.roll(splats.quats.numpy(), -1, axis=1)),
+        f"{SPLATTING}:SCALE": buffer.add(splats.scales.numpy()),
+        f"{SPLATTING}:OPACITY": buffer.add(splats.opacities.numpy()),
     }
     for coefficient, (degree, number) in enumerate(((0, 0), (1, 0), (1, 1), (1, 2))):
-        attributes[f"{kind}:SH_DEGREE_{degree}_COEF_{number}"] = buffer.add(splats.sh[:, coefficient].numpy())
+        name = f"{SPLATTING}:SH_DEGREE_{degree}_COEF_{number}"
+        attributes[name] = buffer.add(splats.sh[:, coefficient].numpy())
     extension = {
         "kernel": "ellipse",
         "colorSpace": "srgb_rec709_display",
         "sortingMethod": "cameraDistance",
         "projection": "perspective",
     }
-    content = {
-        "asset": {
-            "version": "2.0",
-            "generator": "mmlphuman; KHR_gaussian_splatting as of its release candidate",
-        },
-        "extensionsUsed": [kind],
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"name": "avatar", "mesh": 0}],
-        "meshes": [{"primitives": [{"attributes": attributes, "mode": 0, "extensions": {kind: extension}}]}],
-        "accessors": buffer.accessors,
-        "bufferViews": buffer.views,
-        "buffers": [{"byteLength": len(buffer.data)}],
-    }
-    with atomic_write(path) as file:
-        file.write(glb_bytes(content, bytes(buffer.data)))
+    return {"primitives": [{"attributes": attributes, "mode": 0, "extensions": {SPLATTING: extension}}]}

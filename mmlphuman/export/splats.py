@@ -24,7 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmlphuman.types import PosedGaussians, symmetric_matrices, upper_triangles
+from mmlphuman.avatar.trained import TrainedAvatar
+from mmlphuman.body.kinematics import canonical_pose
+from mmlphuman.pose_layout import POSE_DIM
+from mmlphuman.types import Pose, PosedGaussians, symmetric_matrices, upper_triangles
 
 # Metres; thinner Gaussians, and covariances that rounding made indefinite, are written as this.
 MIN_SCALE = 1e-6
@@ -35,6 +38,7 @@ TURNS = {
     "y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "z": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
 }
+LIT_POSES = 20  # over which a scene's light is averaged
 NODES = 12  # Gauss-Legendre nodes in height; exact for polynomials up to degree 2 * 12 - 1
 CHUNK = 16384  # Gaussians at a time: bounds the (chunk, Q, 3) intermediate
 SMALLEST_STRETCH = 1e-6  # of the largest: below it a direction counts as squashed flat, not as 1 / 0
@@ -61,6 +65,27 @@ def splats_of(gaussians: PosedGaussians, up: str = "y") -> Splats:
     scales, quats = scales_and_quaternions(symmetric_matrices(gaussians.covariances))
     opacities = gaussians.opacities.clamp(MIN_OPACITY, 1 - MIN_OPACITY)
     return Splats(gaussians.xyz, world_sh(gaussians), opacities, scales, quats)
+
+
+@torch.no_grad()
+def average_splats(trained: TrainedAvatar) -> Splats:
+    """In the canonical pose, for readers that skin them and know no MLPs: shape and colour of the mean training pose.
+
+    Of a scene's light it has the mean over training poses in the middle of their place, since the canonical pose may
+    face where nobody stood.
+    """
+    avatar, poses = trained.avatar, trained.pose_space.training_poses
+    features, upright = poses.mean(0), torch.eye(3)
+    pose = Pose(canonical_pose(), torch.zeros(3), upright).to(trained.device)
+    average = avatar(pose, trained.active, features).posed
+    if avatar.light is not None:
+        place = (avatar.light.lowest + avatar.light.highest) / 2
+        lit = []
+        for row in torch.linspace(0, len(poses) - 1, min(LIT_POSES, len(poses))).long().tolist():
+            pose = Pose(poses[row, :POSE_DIM], place, upright).to(trained.device)
+            lit.append(avatar(pose, trained.active, features).posed.sh)
+        average = replace(average, sh=torch.stack(lit).mean(0))
+    return splats_of(average)
 
 
 def turned(gaussians: PosedGaussians, rotation: Tensor) -> PosedGaussians:

@@ -203,6 +203,16 @@ def test_other_formats_are_told_by_their_endings_and_a_sequence_is_a_folder(expo
     assert status != 0 and "--ply_up is of ply, sog, spz" in error
 
 
+def test_gaussians_with_a_skeleton_are_one_file_with_all_frames(export, model, poses, tmp_path):
+    words = ("--model_dir", model, "--format", "rigged_splat_glb", "--out", tmp_path / "a.glb")
+    status, _, error = export(*words, "--pose_path", poses)
+    assert status == 0, error
+    content = (tmp_path / "a.glb").read_bytes()
+    assert b'"animations"' in content and b"JOINTS_0" in content and b"KHR_gaussian_splatting" in content
+    status, _, error = export(*words[:-1], tmp_path / "folder")
+    assert status == 1 and "is one file for all frames; name it .glb" in error
+
+
 def test_a_sequence_is_one_usd_file(export, model, poses, tmp_path):
     usd = pytest.importorskip("pxr.Usd", reason="no usd-core: pip install usd-core")
     out = tmp_path / "a.usdc"
