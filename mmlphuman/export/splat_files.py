@@ -80,8 +80,12 @@ def write_spz(path: str | Path, splats: Splats, version: int = 3) -> None:
 
 def spz_4(header: bytes, streams: list[bytes]) -> bytes:
     """header: the 16 bytes that both versions begin with."""
-    import zstandard  # only here: all else is exported without it
-
+    try:
+        import zstandard  # only here: all else is exported without it
+    except ImportError as error:
+        raise ValueError(
+            "SPZ 4 needs zstandard: pip install -r requirements.txt, or write version 3"
+        ) from error
     packed = [zstandard.ZstdCompressor(level=ZSTANDARD_LEVEL).compress(stream) for stream in streams]
     sizes = [
         struct.pack("<QQ", len(small), len(stream)) for small, stream in zip(packed, streams, strict=True)

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import struct
 import subprocess
+import sys
 import zipfile
 
 import cv2
@@ -209,6 +210,14 @@ def test_both_versions_of_spz_hold_the_same(splats, tmp_path):
     three, four = (read_spz((tmp_path / f"{version}.spz").read_bytes()) for version in (3, 4))
     for name in ("xyz", "sh", "opacities", "scales", "quats"):
         assert torch.equal(getattr(three, name), getattr(four, name)), name
+
+
+def test_spz_4_without_zstandard_is_one_line_and_no_file(splats, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(ValueError, match="SPZ 4 needs zstandard"):
+        write_spz(tmp_path / "a.spz", splats, 4)
+    assert not list(tmp_path.iterdir())
+    write_spz(tmp_path / "a.spz", splats, 3)
 
 
 @pytest.mark.parametrize("version", [3, 4])
