@@ -7,7 +7,6 @@ PYTHON ?= python3
 VENV := .venv
 TEST_TOOLS := pytest==9.2.0 pytest-xdist==3.8.0 ruff==0.17.6 basedpyright==1.40.2
 TRITON := triton==3.9.0
-KERNEL_TESTS = CUDA_VISIBLE_DEVICES= TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/gpu
 
 # Where Python is told to keep no compiled modules, as in many containers, each command here would compile all that it
 # imports, for seconds: they are kept within the environment instead.
@@ -24,15 +23,16 @@ demo: $(VENV)/.installed
 real: $(VENV)/.installed
 	$(VENV)/bin/python script/run_real.py
 
-# The type checker and the kernels' tests beside the others, which do not always have work for all cores.
-test: $(VENV)/.test-tools $(VENV)/.triton
+# The type checker, a minute of one core, beside the tests, which do not always have work for all cores.
+test: $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .
-	($(VENV)/bin/basedpyright --level error && $(KERNEL_TESTS) -n 1) > $(VENV)/beside.log 2>&1 & beside=$$!; \
+	$(VENV)/bin/basedpyright --level error & types=$$!; \
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --max-worker-restart 2 --dist loadfile --no-loadscope-reorder; \
-	tests=$$?; wait $$beside; others=$$?; cat $(VENV)/beside.log; exit $$((tests || others))
+	tests=$$?; wait $$types || { echo "error: the type checker's findings stand above" >&2; exit 1; }; exit $$tests
+	$(MAKE) --no-print-directory test-kernels
 
 test-kernels: $(VENV)/.test-tools $(VENV)/.triton
-	$(KERNEL_TESTS) -n 2 --dist loadfile
+	CUDA_VISIBLE_DEVICES= TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/gpu
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV) || (rm -rf $(VENV); echo "error: python3 cannot make virtual environments; on Debian: apt install python3-venv" >&2; exit 1)
