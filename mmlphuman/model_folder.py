@@ -88,7 +88,8 @@ def load_model(path: str | Path) -> TrainedAvatar:
     if path.name == AVATAR_FILE:
         path = path.parent
     if is_compact(path):
-        from mmlphuman.export.compact import load_compact  # only those who have such a file need safetensors
+        # Only those who have such a file need safetensors.
+        from mmlphuman.export.compact_reader import load_compact
 
         return load_compact(path)
     is_checkpoint = NAME.fullmatch(path.name) or (path / AVATAR_FILE).is_file()
@@ -182,7 +183,7 @@ def training_frames(path: str | Path, config: Config) -> PoseSequence | None:
     config: the model's. Raises ValueError for damaged files.
     """
     if is_compact(path):
-        from mmlphuman.export.compact import load_carried
+        from mmlphuman.export.compact_reader import load_carried
 
         return load_carried(path).frames
     folder = folder_of(path)

@@ -114,8 +114,8 @@ from mmlphuman.config import Config
 from mmlphuman.evaluation.metrics import score_picture
 from mmlphuman.evaluation.render_to_files import rendered_pictures
 from mmlphuman.evaluation.score_table import ScoreTable, comparison
-from mmlphuman.export.compact import load_compact
 from mmlphuman.export.compact_model import ModelToCompact
+from mmlphuman.export.compact_reader import load_compact
 from mmlphuman.export.compact_report import (
     MEGABYTE,
     compare,

@@ -19,7 +19,8 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.benchmark.clock import wall_milliseconds
 from mmlphuman.benchmark.subject import Subject
 from mmlphuman.evaluation.speed import SpeedReport, Timing, measure_speed
-from mmlphuman.export.compact import encode, load_compact, pack
+from mmlphuman.export.compact import encode, pack
+from mmlphuman.export.compact_reader import load_compact
 from mmlphuman.export.precision import LEVELS, Looked
 from mmlphuman.export.pruning import PROBES
 

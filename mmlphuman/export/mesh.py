@@ -61,7 +61,7 @@ def template_of(model: Path) -> trimesh.Trimesh:
     Raises FileNotFoundError or ValueError, one line each, if there is none to be had.
     """
     if is_compact(model):
-        from mmlphuman.export.compact import load_carried
+        from mmlphuman.export.compact_reader import load_carried
 
         carried = load_carried(model).template
         return read_template(model.parent / TEMPLATE_NAME) if carried is None else carried

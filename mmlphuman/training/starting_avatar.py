@@ -100,7 +100,7 @@ class StartingAvatar:
     def surface(self, capture_template: Path, body: Body) -> trimesh.Trimesh:
         """The mesh that its Gaussians lie on, if that was kept; else as of a new avatar."""
         if is_compact(self.path):
-            from mmlphuman.export.compact import load_carried
+            from mmlphuman.export.compact_reader import load_carried
 
             if (carried := load_carried(self.path).template) is not None:
                 return carried

@@ -18,7 +18,7 @@ from mmlphuman.body.kinematics import canonical_pose
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.config import default_config
 from mmlphuman.export import pruning
-from mmlphuman.export.compact import load_compact
+from mmlphuman.export.compact_reader import load_compact
 from mmlphuman.export.precision import LEVELS
 from mmlphuman.export.web import web_names
 from mmlphuman.model_folder import load_model

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mmlphuman.avatar.pose_inputs import EXPRESSION
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.export.compact import FORMAT, Carried, fields_of, stored_type
+from mmlphuman.export.compact import FORMAT, Carried, fields_of
+from mmlphuman.export.compact_reader import stored_type
 
 
 def former_file(trained: TrainedAvatar, carried: Carried | None = None) -> bytes:

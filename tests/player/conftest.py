@@ -9,7 +9,7 @@ import pytest
 
 from mmlphuman.animation.pose_file import PoseSequence
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.export.compact import load_compact
+from mmlphuman.export.compact_reader import load_compact
 from mmlphuman.export.web import AVATAR, write_web
 from tests.builders import random_pose, small_trained
 from tests.player.files import FINISHED, compact_file

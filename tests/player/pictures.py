@@ -24,7 +24,7 @@ import torch
 from mmlphuman.animation.camera_file import CameraView
 from mmlphuman.animation.pose_file import PoseOptions, read_pose_file
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.export.compact import load_compact
+from mmlphuman.export.compact_reader import load_compact
 from mmlphuman.export.web import write_web
 from mmlphuman.render.rasterize import rasterize
 from mmlphuman.render.shading import to_bytes

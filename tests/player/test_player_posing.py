@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmlphuman.export import compact
-from mmlphuman.export.compact import load_compact
+from mmlphuman.export import compact, compact_reader
+from mmlphuman.export.compact_reader import load_compact
 from mmlphuman.export.precision import LEVELS, Looked, even_steps
 from mmlphuman.types import Pose
 from tests.builders import random_pose, small_trained
@@ -82,10 +82,12 @@ ARRAYS = """
 
 def decoded(path, trained) -> dict[str, torch.Tensor]:
     """The file's tensors as the package has them."""
-    stored, metadata = compact._read(path)
+    stored, metadata = compact_reader._read(path)
     fields = compact.fields_of(trained.config, names=stored)
-    state = compact._unpack(stored, metadata, fields, compact._sizes(trained.config, compact.FORMAT_VERSION))
-    state = compact._whole_weights(state)
+    state = compact_reader._unpack(
+        stored, metadata, fields, compact_reader._sizes(trained.config, compact.FORMAT_VERSION)
+    )
+    state = compact_reader._whole_weights(state)
     for name in ("lbs_weights", "gaussian_to_anchor", "gaussian_to_control", "control_to_anchor"):
         state[f"{name}.weight"] /= state[f"{name}.weight"].sum(1, keepdim=True)
     return state

@@ -13,7 +13,8 @@ from mmlphuman.avatar.neighbours import places_of
 from mmlphuman.avatar.trained import active_parts
 from mmlphuman.body.smplx_model import load_body
 from mmlphuman.config import Config, default_config, save_config
-from mmlphuman.export.compact import encode, load_compact, pack
+from mmlphuman.export.compact import encode, pack
+from mmlphuman.export.compact_reader import load_compact
 from mmlphuman.export.pruning import Selection, prune
 from mmlphuman.model_folder import list_checkpoints
 from mmlphuman.training.checkpoint import save_checkpoint
