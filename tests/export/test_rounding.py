@@ -1,6 +1,7 @@
 """Whole steps chosen together: against rounding one by one, in the errors that count and in the bits."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ import torch
 from mmlphuman.export import pruning
 from mmlphuman.export.compact import encode
 from mmlphuman.export.packing import unpacked
-from mmlphuman.export.precision import LEVELS, Looked
+from mmlphuman.export.precision import LEVELS, Looked, Steps, with_whole_bases
+from mmlphuman.export.pruning import Sensitivity
 from mmlphuman.export.rounding import UNSEEN, code_lengths, whole_steps
 from tests.builders import small_trained
 
@@ -129,3 +131,51 @@ def test_no_number_needs_a_second_byte_and_the_others_make_good_what_it_lacks():
         whole = whole_steps(values, torch.ones(GAUSSIANS, NUMBERS), covariance, bit)
         assert whole.abs().max() == 127 and (whole[7, 5, 2], whole[8, 0, 1]) == (127, -127)
         assert abs((values - whole)[7, :, 2].sum()) < 5, "of the 73 that one lacks"
+
+
+def bases_of_pictures(unit: float = 1.0, seed: int = 0):
+    """Bases in a unit of their own: their steps in it, and pictures' sensitivity to it. Each Gaussian has directions of
+    its own."""
+    bases = SimpleNamespace(
+        property_bases=unit * random(GAUSSIANS, BASES, 11, seed=seed),
+        sh1_bases=unit * random(GAUSSIANS // 2, BASES, 9, seed=seed + 1),
+    )
+    shift = torch.arange(GAUSSIANS) % 3
+    steps = Steps(torch.full((11,), 0.1 * unit), torch.full((9,), 0.1 * unit), shift, LEVELS["high"], 1e-6)
+    share = 1e-4 * random(GAUSSIANS, 1, seed=seed + 2).exp() / unit**2
+    return bases, steps, Sensitivity(share.expand(-1, 11), share.expand(-1, 9))
+
+
+def test_a_number_in_another_unit_has_the_same_steps():
+    ours, finer = (
+        with_whole_bases(steps, sensitivity, few_directions(), bases)
+        for bases, steps, sensitivity in (bases_of_pictures(), bases_of_pictures(2.0**-6))
+    )
+    for name in ("property_bases", "sh1_bases"):
+        assert ours.bases[name].whole.any()
+        assert torch.equal(ours.bases[name].whole, finer.bases[name].whole), name
+
+
+def test_each_gaussian_is_rounded_for_its_own_directions():
+    bases, steps, sensitivity = bases_of_pictures()
+    covariance = few_directions()
+    chosen = with_whole_bases(steps, sensitivity, covariance, bases).bases
+    for name in ("property_bases", "sh1_bases"):
+        whole, count = chosen[name].whole, len(chosen[name].whole)
+        step = steps.of_bases(name) * 2.0 ** steps.shift[:count, None, None]
+        values = (getattr(bases, name) - chosen[name].offset) / step
+        own = mean_error(values, whole, covariance[:count])
+        assert own < 0.5 * mean_error(values, whole, covariance.roll(1, 0)[:count]), name
+
+
+def test_gaussians_in_another_order_keep_their_directions(synthetic_body, monkeypatch):
+    monkeypatch.setattr(pruning, "PROBE_SIZE", 96)
+    looked = Looked(small_trained(synthetic_body, 10**6), count=4, quiet=True)
+    made = looked.compacted(LEVELS["tiny"], keep=0.5)
+    order = made.selection.order
+    assert not torch.equal(order, order.sort().values)
+    sensitivity = Sensitivity(looked.sensitivity.properties[order], looked.sensitivity.sh1[order])
+    covariance = looked.covariance[order[: made.selection.num_properties]]
+    again = with_whole_bases(made.steps, sensitivity, covariance, made.trained.avatar)
+    for name, chosen in made.steps.bases.items():
+        assert torch.equal(chosen.whole, again.bases[name].whole), name
