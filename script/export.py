@@ -98,8 +98,7 @@ def parse_arguments() -> argparse.Namespace:
         "--spz_version",
         type=int,
         choices=SPZ_VERSIONS,
-        default=3,
-        help="of spz: 3 (gzip) is read by more programs; PlayCanvas's engine reads 4 (Zstandard) alone",
+        help="of spz: 3 (gzip, the default) is read by more programs; PlayCanvas's engine reads 4 (Zstandard) alone",
     )
     parser.add_argument("--template", type=Path, help="template mesh; default: the model's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -108,6 +107,8 @@ def parse_arguments() -> argparse.Namespace:
     args.format = args.format or format_of(args.out)
     if args.ply_up and args.format not in UP:
         parser.error(f"--ply_up is of {', '.join(UP)}, not of {args.format}")
+    if args.spz_version and args.format != "spz":
+        parser.error(f"--spz_version is of spz, not of {args.format}")
     if args.level and args.format != "web":
         parser.error(f"--level is of web, not of {args.format}; give --format web, or leave it out")
     return args
@@ -214,7 +215,7 @@ def write_splats(path: Path, splats: Splats, args: argparse.Namespace) -> None:
     if args.format == "ply":
         write_gaussian_ply(path, splats, args.ply_degree)
     elif args.format == "spz":
-        write_spz(path, splats, args.spz_version)
+        write_spz(path, splats, args.spz_version or SPZ_VERSIONS[0])
     else:
         {"sog": write_sog, "splat_glb": write_splat_glb}[args.format](path, splats)
 

@@ -201,6 +201,8 @@ def test_other_formats_are_told_by_their_endings_and_a_sequence_is_a_folder(expo
     assert status == 1 and "is one file, but there are 2 frames" in error
     status, _, error = export("--model_dir", model, "--out", tmp_path / "b.glb", "--ply_up", "y")
     assert status != 0 and "--ply_up is of ply, sog, spz" in error
+    status, _, error = export("--model_dir", model, "--out", tmp_path / "b.sog", "--spz_version", 4)
+    assert status != 0 and "--spz_version is of spz, not of sog" in error
 
 
 def test_gaussians_with_a_skeleton_are_one_file_with_all_frames(export, model, poses, tmp_path):
