@@ -19,8 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmlphuman.command import run_command
-
-LEVEL_NAMES = ("high", "small", "tiny")  # of export.precision, which needs torch
+from mmlphuman.export import LEVEL_NAMES
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -32,6 +32,7 @@ from pathlib import Path
 
 from mmlphuman.animation.arguments import add_pose_arguments, read_poses, tell_poses
 from mmlphuman.command import choose_device, require_writable, run_command
+from mmlphuman.export import LEVEL_NAMES
 
 PLY_UP, PLY_DEGREES, SPZ_VERSIONS = ("-y", "y", "z"), (1, 3), (3, 4)
 USD = (".usd", ".usda", ".usdc", ".usdz")
@@ -48,7 +49,6 @@ SUFFIXES = {  # of each format the endings, the first for files in a folder
 }
 ONE_FILE = ("glb", "rigged_splat_glb", "usd")  # for all frames
 MESHES = ("mesh_ply", "glb")
-WEB_LEVELS = ("high", "small", "tiny")  # of the compact file that a page carries; see compact.py
 # The file's axis that points up where nothing else is asked for; glTF and USD say y themselves.
 UP = {"ply": "-y", "sog": "-y", "spz": "y"}
 
@@ -91,7 +91,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--level",
-        choices=WEB_LEVELS,
+        choices=LEVEL_NAMES,
         help="of web: how small the avatar's file is made of a model folder (see compact.py); default: high",
     )
     parser.add_argument(
@@ -216,8 +216,10 @@ def write_splats(path: Path, splats: Splats, args: argparse.Namespace) -> None:
         write_gaussian_ply(path, splats, args.ply_degree)
     elif args.format == "spz":
         write_spz(path, splats, args.spz_version or SPZ_VERSIONS[0])
+    elif args.format == "sog":
+        write_sog(path, splats)
     else:
-        {"sog": write_sog, "splat_glb": write_splat_glb}[args.format](path, splats)
+        write_splat_glb(path, splats)
 
 
 def export_web(
@@ -236,7 +238,7 @@ def export_web(
     if compact:
         avatar = args.model_dir.read_bytes()
     else:
-        avatar = ModelToCompact(args.model_dir, trained).at(args.level or WEB_LEVELS[0]).content
+        avatar = ModelToCompact(args.model_dir, trained).at(args.level or LEVEL_NAMES[0]).content
     begin_output(args.out, PROGRAM, [path.name for path in paths])
     write_web(args.out, avatar, sequence, args.model_dir.resolve().stem, args.test)
 

@@ -3,7 +3,7 @@
 import torch
 
 from mmlphuman.avatar.trained import TrainedAvatar
-from mmlphuman.export import pruning
+from mmlphuman.export import LEVEL_NAMES, pruning
 from mmlphuman.export.precision import LEVELS, MAX_SHIFT, even_steps, steps_of
 from mmlphuman.export.pruning import Selection, Sensitivity, along_curve, curve_order, in_curve_order, look
 from mmlphuman.export.standard_form import standard_form
@@ -122,3 +122,7 @@ def test_steps_share_the_error_that_a_level_allows(synthetic_body):
     high, tiny = (steps_of(LEVELS[name], sensitivity, spread, avatar) for name in ("high", "tiny"))
     assert (high.properties <= tiny.properties).all()
     assert even_steps(avatar).shift.max() == 0
+
+
+def test_commands_know_all_levels():
+    assert tuple(LEVELS) == LEVEL_NAMES
