@@ -26,6 +26,7 @@ from torch import Tensor
 
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import canonical_pose
+from mmlphuman.export.pruning import spread_poses
 from mmlphuman.pose_layout import POSE_DIM
 from mmlphuman.types import Pose, PosedGaussians, symmetric_matrices, upper_triangles
 
@@ -38,7 +39,7 @@ TURNS = {
     "y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "z": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
 }
-LIT_POSES = 20  # over which a scene's light is averaged
+LIT_POSES = 20  # at most, over which a scene's light is averaged
 NODES = 12  # Gauss-Legendre nodes in height; exact for polynomials up to degree 2 * 12 - 1
 CHUNK = 16384  # Gaussians at a time: bounds the (chunk, Q, 3) intermediate
 SMALLEST_STRETCH = 1e-6  # of the largest: below it a direction counts as squashed flat, not as 1 / 0
@@ -81,8 +82,8 @@ def average_splats(trained: TrainedAvatar) -> Splats:
     if avatar.light is not None:
         place = (avatar.light.lowest + avatar.light.highest) / 2
         lit = []
-        for row in torch.linspace(0, len(poses) - 1, min(LIT_POSES, len(poses))).long().tolist():
-            pose = Pose(poses[row, :POSE_DIM], place, upright).to(trained.device)
+        for joints in spread_poses(poses, LIT_POSES)[:, :POSE_DIM]:
+            pose = Pose(joints, place, upright).to(trained.device)
             lit.append(avatar(pose, trained.active, features).posed.sh)
         average = replace(average, sh=torch.stack(lit).mean(0))
     return splats_of(average)
