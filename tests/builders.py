@@ -19,6 +19,7 @@ from mmlphuman.body.smplx_model import Body, load_body
 from mmlphuman.body.weight_volume import WeightVolume, build_weight_volume
 from mmlphuman.config import default_config
 from mmlphuman.pose_layout import NUM_JOINTS, POSE_DIM
+from mmlphuman.training.checkpoint import Snapshot, write_snapshot
 from mmlphuman.types import Cameras, CanonicalGaussians, Pose
 
 # Of training's poses, for the light: no extent is zero, and the middle is not the origin.
@@ -57,6 +58,11 @@ def small_trained(body_path, iteration: int = 40, **settings) -> TrainedAvatar:
     config = default_config(**{"init_num_gs": 600, "num_verts": 120, "num_features": 10} | settings)
     pose_space = PoseSpace.fit(random_poses(30, size=1.0), 20)
     return TrainedAvatar(randomise(small_avatar(body_path, **settings)), pose_space, config, iteration)
+
+
+def save_checkpoint(model_dir: Path, trained: TrainedAvatar, training_state: dict, keep: int) -> Path:
+    """As a run does that is where `trained` is."""
+    return write_snapshot(model_dir, Snapshot.of(trained, training_state), keep)
 
 
 def random_poses(count: int, seed: int = 0, size: float = 0.3) -> torch.Tensor:

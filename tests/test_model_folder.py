@@ -21,8 +21,7 @@ from mmlphuman.model_folder import (
     poses_to_score,
     training_frames,
 )
-from mmlphuman.training.checkpoint import save_checkpoint
-from tests.builders import random_pose, small_trained
+from tests.builders import random_pose, save_checkpoint, small_trained
 
 
 @pytest.fixture(scope="module")

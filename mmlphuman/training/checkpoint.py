@@ -70,13 +70,6 @@ def _on_host(content: Any) -> Any:
     return content
 
 
-def save_checkpoint(
-    model_dir: Path, trained: TrainedAvatar, training_state: dict[str, Any] | None, keep: int
-) -> Path:
-    """Writes the checkpoint of `trained.iteration`, as `write_snapshot`. training_state: None for the avatar alone."""
-    return write_snapshot(model_dir, Snapshot.of(trained, training_state), keep)
-
-
 def write_snapshot(model_dir: Path, snapshot: Snapshot, keep: int) -> Path:
     """Writes the checkpoint, then removes all but the newest `keep`.
 
@@ -180,22 +173,6 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def refuse_without_optimisers(model_dir: Path) -> None:
-    """ValueError, one line, where the run has ended and was told to keep the avatar alone."""
-    newest = newest_checkpoint(model_dir)
-    if (newest / TRAINING_FILE).exists():
-        return
-    try:
-        saved = load_avatar(newest)
-    except ValueError:
-        return  # damaged; an older one may be whole
-    if saved.iteration >= saved.config.iterations and not saved.config.resumable_at_end:
-        raise ValueError(
-            f"{model_dir} has ended and holds the avatar alone (resumable_at_end: false): it cannot go on, and "
-            f"--init_from {model_dir} begins a new run with it"
-        )
-
-
 def load_training_state(checkpoint: Path) -> dict[str, Any]:
     return read_checkpoint_file(checkpoint / TRAINING_FILE)
 
@@ -213,9 +190,10 @@ def newest_whole(model_dir: Path, say: Callable[[str], object] = print, skip: in
     """The newest whole checkpoint before the newest `skip` whole ones, or the oldest; the only one in sight is taken.
 
     Newer ones are set aside, with a line for each damaged one: the run makes them again.
-    ValueError if there is none, DamagedCheckpoint if none is whole; then nothing is touched.
+    ValueError if there is none, or if the run has ended with the avatar alone; DamagedCheckpoint if none is whole; then
+    nothing is touched.
     """
-    newest_checkpoint(model_dir)  # raises for a folder without any
+    _refuse_without_optimisers(newest_checkpoint(model_dir), model_dir)
     checkpoints, whole, damaged = list_checkpoints(model_dir), [], {}
     for checkpoint in reversed(checkpoints):
         try:
@@ -235,6 +213,21 @@ def newest_whole(model_dir: Path, say: Callable[[str], object] = print, skip: in
             say(f"{damaged[newer]}; going on from {chosen.name} instead")
         set_aside(newer)
     return chosen
+
+
+def _refuse_without_optimisers(newest: Path, model_dir: Path) -> None:
+    """ValueError, one line, where the run has ended and was told to keep the avatar alone."""
+    if (newest / TRAINING_FILE).exists():
+        return
+    try:
+        saved = load_avatar(newest)
+    except ValueError:
+        return  # damaged; an older one may be whole
+    if saved.iteration >= saved.config.iterations and not saved.config.resumable_at_end:
+        raise ValueError(
+            f"{model_dir} has ended and holds the avatar alone (resumable_at_end: false): it cannot go on, and "
+            f"--init_from {model_dir} begins a new run with it"
+        )
 
 
 def agreed_whole(model_dir: Path, ranks: Ranks, say: Callable[[str], object] = print, skip: int = 0) -> Path:

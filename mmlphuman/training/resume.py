@@ -30,12 +30,7 @@ from mmlphuman.model_folder import (
 )
 from mmlphuman.processes import Ranks
 from mmlphuman.text import ranges
-from mmlphuman.training.checkpoint import (
-    TRAINING_FILE,
-    agreed_whole,
-    load_training_state,
-    refuse_without_optimisers,
-)
+from mmlphuman.training.checkpoint import TRAINING_FILE, agreed_whole, load_training_state
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.run_setup import (
     CAMERAS_NAME,
@@ -226,8 +221,6 @@ def resume_run(
     """ranks: those that there are now; the run may have been begun by more or fewer. other_capture: it may be another
     than the run began with."""
     ranks = ranks or Ranks(device)
-    with ranks.first_before_others():  # before the newest is set aside as damaged
-        refuse_without_optimisers(model_dir)
     checkpoint = agreed_whole(model_dir, ranks)
     with ranks.first_before_others():  # what is wrong is said once
         saved = load_avatar(checkpoint)

@@ -19,8 +19,7 @@ from mmlphuman.config import default_config
 from mmlphuman.evaluation.fid import Inception
 from mmlphuman.model_folder import load_model
 from mmlphuman.picture_files import image_name, write_png
-from mmlphuman.training.checkpoint import save_checkpoint
-from tests.builders import small_avatar
+from tests.builders import save_checkpoint, small_avatar
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST = "test: {cam_ids: [3, 1], begin_ith_frame: 23, num_frame: 2}\ndevice: cpu\nvgg_path: none.pth\n"

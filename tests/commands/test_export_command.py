@@ -22,9 +22,8 @@ from mmlphuman.export.compact_reader import load_compact
 from mmlphuman.export.precision import LEVELS
 from mmlphuman.export.web import web_names
 from mmlphuman.model_folder import load_model
-from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.types import Pose
-from tests.builders import random_pose, randomise, small_avatar
+from tests.builders import random_pose, randomise, save_checkpoint, small_avatar
 from tests.export.gaussian_ply_reader import read_gaussian_ply
 from tests.player.conftest import make_sequence
 

@@ -15,8 +15,7 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import default_config
 from mmlphuman.evaluation.fid import Inception
-from mmlphuman.training.checkpoint import save_checkpoint
-from tests.builders import look_at_origin, randomise, small_avatar
+from tests.builders import look_at_origin, randomise, save_checkpoint, small_avatar
 from tests.commands.runs import call, start_fork
 from tests.local_processes import environment_of_rank, free_port
 

@@ -16,7 +16,7 @@ from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.config import load_config
 from mmlphuman.model_folder import load_model
 from mmlphuman.render.rasterize import rasterize
-from mmlphuman.training.checkpoint import save_checkpoint
+from tests.builders import save_checkpoint
 from tests.commands.runs import ROOT, call_fork, call_here, one_error_line, render, train
 
 

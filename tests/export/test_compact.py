@@ -21,10 +21,9 @@ from mmlphuman.export.compact_reader import load_carried, load_compact
 from mmlphuman.export.compact_report import compare, full_tensors, part_sizes
 from mmlphuman.export.pruning import prune, select
 from mmlphuman.model_folder import load_model
-from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.run_setup import Scene
-from tests.builders import random_pose, random_poses, small_avatar, small_trained
+from tests.builders import random_pose, random_poses, save_checkpoint, small_avatar, small_trained
 from tests.export.compact_files import (
     GAUSSIANS,
     contents,

@@ -8,8 +8,8 @@ import torch
 from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.model_folder import DamagedCheckpoint, list_checkpoints, newest_checkpoint
 from mmlphuman.processes import Ranks
-from mmlphuman.training.checkpoint import agreed_whole, check_whole, newest_whole, save_checkpoint
-from tests.builders import small_trained
+from mmlphuman.training.checkpoint import agreed_whole, check_whole, newest_whole
+from tests.builders import save_checkpoint, small_trained
 
 FILES = ("avatar.pt", "training.pt")
 

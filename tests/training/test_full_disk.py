@@ -14,10 +14,10 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.measures.held_out_scores import HeldOutScore, read_scores
 from mmlphuman.model_folder import list_checkpoints
 from mmlphuman.training import checkpoint
-from mmlphuman.training.checkpoint import Snapshot, save_checkpoint
+from mmlphuman.training.checkpoint import Snapshot
 from mmlphuman.training.guarding import Preemption
 from mmlphuman.training.monitor import Monitor
-from tests.builders import small_trained
+from tests.builders import save_checkpoint, small_trained
 from tests.training.test_guarding import AskedAt
 from tests.training.test_loop import fresh
 

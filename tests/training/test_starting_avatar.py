@@ -17,12 +17,11 @@ from mmlphuman.export.compact import encode, pack
 from mmlphuman.export.compact_reader import load_compact
 from mmlphuman.export.pruning import Selection, prune
 from mmlphuman.model_folder import list_checkpoints
-from mmlphuman.training.checkpoint import save_checkpoint
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.resume import RecordedRun, check_same_run, lengthened, update_record
 from mmlphuman.training.run_setup import build_scene, write_run_record
 from mmlphuman.training.starting_avatar import StartingAvatar, trainable_state, with_switched_on
-from tests.builders import random_pose, small_trained
+from tests.builders import random_pose, save_checkpoint, small_trained
 
 SETTINGS = {
     "init_num_gs": 600,
