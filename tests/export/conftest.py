@@ -13,10 +13,7 @@ from mmlphuman.config import default_config
 from mmlphuman.export import pruning
 from mmlphuman.export.pruning import visible_change
 from tests.builders import random_poses, randomise, small_avatar
-from tests.export.compact_files import (
-    STILL,
-    few_joints,
-)
+from tests.export.compact_files import STILL, few_joints
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,12 @@ def test_numbers_that_no_steps_can_say_are_refused_when_written(trained):
             encode(broken)
 
 
+def assert_one_clear_line(load, path, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        load(path)
+    assert "\n" not in str(error.value) and str(error.value).startswith(str(path))
+
+
 def at(tensor, index, value):
     changed = tensor.clone()
     changed[index] = value
@@ -117,9 +123,7 @@ def test_a_faulty_file_is_one_clear_line(fault, trained, tmp_path):
         changes, message = SETTINGS[fault]
         metadata["config"] = json.dumps(json.loads(metadata["config"]) | changes)
     safetensors.torch.save_file(tensors, path, metadata)
-    with pytest.raises(ValueError, match=message) as error:
-        load_compact(path)
-    assert "\n" not in str(error.value) and str(error.value).startswith(str(path))
+    assert_one_clear_line(load_compact, path, message)
 
 
 CARRIED_FAULTS = {
@@ -171,18 +175,14 @@ def test_what_is_carried_is_held_to_its_shape(fault, trained, tmp_path):
     change_it(tensors)
     safetensors.torch.save_file(tensors, path, metadata)
     for load in (load_compact, load_carried):
-        with pytest.raises(ValueError, match=message) as error:
-            load(path)
-        assert "\n" not in str(error.value) and str(error.value).startswith(str(path))
+        assert_one_clear_line(load, path, message)
 
 
 @pytest.mark.parametrize("cameras", ["[", "7", "[7]", "[" * 100_000, '[{"id": NaN}]', " " * 2_000_000 + "[]"])
 def test_cameras_of_a_faulty_file_are_one_clear_line(cameras, trained, tmp_path):
     path = tmp_path / "a.safetensors"
     safetensors.torch.save_file({"any": torch.ones(1)}, path, {"cameras": cameras})
-    with pytest.raises(ValueError, match="cameras|list|w2c") as error:
-        read_model_cameras(path)
-    assert "\n" not in str(error.value) and str(error.value).startswith(str(path))
+    assert_one_clear_line(read_model_cameras, path, "cameras|list|w2c")
 
 
 @pytest.mark.parametrize("length", [0, 5, 0.01, 0.5, 0.999])
@@ -265,6 +265,4 @@ def test_a_faulty_file_of_streams_is_one_clear_line(fault, trained, tmp_path):
     if fault in ("frames", "corner", "far away", "no entries", "deep"):
         loads.append(load_carried)
     for load in loads:
-        with pytest.raises(ValueError, match=message) as error:
-            load(path)
-        assert "\n" not in str(error.value) and str(error.value).startswith(str(path))
+        assert_one_clear_line(load, path, message)
