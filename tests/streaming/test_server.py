@@ -199,10 +199,13 @@ def test_busy_tells_whether_somebody_waits_and_costs_nothing():
         assert wait_until(lambda: server.busy)
         job = server.next_request(0)
         assert job.request.id == 1 and not server.busy
-        began = time.perf_counter()
-        for _ in range(1000):
-            _ = server.busy
-        assert time.perf_counter() - began < 0.05  # 50 us each, in a crowd
+        took = []
+        for _ in range(10):  # a busy machine may take its turn in between, not every time
+            began = time.perf_counter()
+            for _ in range(100):
+                _ = server.busy
+            took.append(time.perf_counter() - began)
+        assert min(took) < 100 * 50e-6
 
 
 def test_a_viewer_has_two_jobs_at_a_time():
