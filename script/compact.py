@@ -1,12 +1,13 @@
 """Makes a compact model: one safe file that test.py and visualize.py load like a model folder.
 
-    python script/compact.py --model_dir MODEL --out avatar.safetensors [--level small] [--keep 0.3]
+    python script/compact.py --model_dir MODEL --out avatar.safetensors [--level small] [--megabytes 5] [--keep 0.3]
     python script/compact.py --model_dir MODEL --out FOLDER --level high small tiny    FOLDER/high.safetensors, ...
     python script/compact.py ... --data_dir CAPTURE [--test] [--config FILE] [key=value ...]    scores full and compact
     python script/compact.py ... --data_dir CAPTURE --novel 80 20    also on 20 frames from 80 on, as --test draws them
 
-Levels: high loses less than 0.1 dB inside the person, small about 0.1, tiny about 0.5. Numbers are stored as exactly as
-pictures of the training poses show them; Gaussians whose colour, shape and opacity hardly change lose their bases.
+Levels: high loses less than 0.1 dB inside the person, small about 0.1, tiny about 0.5 and has at most 8 MB. Numbers are
+stored as exactly as pictures of the training poses show them, and less exactly where the file would be too large;
+Gaussians whose colour, shape and opacity hardly change lose their bases.
 Prints what it saves and what it costs; with several levels FOLDER/levels.json has it too.
 """
 
@@ -38,6 +39,13 @@ def parse_arguments() -> argparse.Namespace:
         metavar="SHARE",
         help="of the Gaussians that keep their bases, 0 to 1; default: the fewest that leave the person in training "
         "poses as the level says (mmlphuman/export/precision.py)",
+    )
+    parser.add_argument(
+        "--megabytes",
+        type=float,
+        metavar="MB",
+        help="of a file, at most (1 MB: 1,000,000 bytes): where the level's is larger, it is stored less exactly; "
+        "default: 8 for tiny, no limit for the others",
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
@@ -83,6 +91,8 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise ValueError(f"--out {path} exists; give --overwrite to replace it, or another name")
     if args.keep is not None and not 0 <= args.keep <= 1:
         raise ValueError(f"--keep {args.keep:g}: it is a share of the Gaussians, 0 to 1")
+    if args.megabytes is not None and not args.megabytes > 0:
+        raise ValueError(f"--megabytes {args.megabytes:g}: give a size above 0")
     if args.data_dir is None and (args.config or args.overrides):
         raise ValueError(
             f"'{[*args.config, *args.overrides][0]}': settings are for scores; give --data_dir, too"
@@ -189,11 +199,13 @@ def main(args: argparse.Namespace) -> None:
     scores = {name: {"full": test.score(full)} for name, test in tests.items()}
     levels = {}
     for name, path in files.items():
-        made = model.at(name, args.keep)
+        made = model.at(name, args.keep, args.megabytes)
         selection = made.selection
         with atomic_write(path) as file:
             file.write(made.content)
         print(f"level {name}: {describe(selection)}")
+        if made.coarser:
+            print(f"stored {made.coarser:.1f} dB less exactly than the level says, for the file's size")
         print(size_table(part_sizes(full_tensors(full)), part_sizes(made.stored)))
         compact = load_compact(path).to(device)  # what was written, not what was meant
         # In standard form Gaussians keep their order: the selection's is the full avatar's.
@@ -205,6 +217,7 @@ def main(args: argparse.Namespace) -> None:
         levels[name] = {
             "bytes": path.stat().st_size,
             "parts": part_sizes(made.stored),
+            "coarser_db": round(made.coarser, 2),
             "gaussians": len(selection.order),
             "bases": selection.num_properties,
             "psnr_against_full": against.psnr,

@@ -95,6 +95,12 @@ def parse_arguments() -> argparse.Namespace:
         help="of web: how small the avatar's file is made of a model folder (see compact.py); default: high",
     )
     parser.add_argument(
+        "--megabytes",
+        type=float,
+        metavar="MB",
+        help="of web: the avatar's file, at most (see compact.py); default: by the level",
+    )
+    parser.add_argument(
         "--spz_version",
         type=int,
         choices=SPZ_VERSIONS,
@@ -109,8 +115,11 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--ply_up is of {', '.join(UP)}, not of {args.format}")
     if args.spz_version and args.format != "spz":
         parser.error(f"--spz_version is of spz, not of {args.format}")
-    if args.level and args.format != "web":
-        parser.error(f"--level is of web, not of {args.format}; give --format web, or leave it out")
+    for name in ("level", "megabytes"):
+        if getattr(args, name) is not None and args.format != "web":
+            parser.error(f"--{name} is of web, not of {args.format}; give --format web, or leave it out")
+    if args.megabytes is not None and not args.megabytes > 0:
+        parser.error(f"--megabytes {args.megabytes:g}: give a size above 0")
     return args
 
 
@@ -227,10 +236,10 @@ def export_web(
 ) -> None:
     """A compact file is taken as it is; of a model folder one is made, as script/compact.py does."""
     compact = is_compact(args.model_dir)
-    if compact and args.level:
+    if compact and (args.level or args.megabytes):
         raise ValueError(
-            f"--level {args.level}: --model_dir {args.model_dir} is a compact file, which a page takes as it is; leave "
-            "--level out, or give the model folder that it was made of"
+            f"--level, --megabytes: --model_dir {args.model_dir} is a compact file, which a page takes as it is; leave "
+            "them out, or give the model folder that it was made of"
         )
     require_output(args.out, PROGRAM, "--out")
     if sequence is not None:
@@ -238,7 +247,8 @@ def export_web(
     if compact:
         avatar = args.model_dir.read_bytes()
     else:
-        avatar = ModelToCompact(args.model_dir, trained).at(args.level or LEVEL_NAMES[0]).content
+        level = args.level or LEVEL_NAMES[0]
+        avatar = ModelToCompact(args.model_dir, trained).at(level, megabytes=args.megabytes).content
     begin_output(args.out, PROGRAM, [path.name for path in paths])
     write_web(args.out, avatar, sequence, args.model_dir.resolve().stem, args.test)
 

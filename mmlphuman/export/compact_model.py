@@ -17,11 +17,16 @@ from mmlphuman.avatar.trained import TrainedAvatar
 from mmlphuman.body.kinematics import canonical_pose, rotation_matrices
 from mmlphuman.command import versions
 from mmlphuman.export.compact import Carried, encode, pack
+from mmlphuman.export.compact_report import MEGABYTE
 from mmlphuman.export.packing import Packed
 from mmlphuman.export.precision import LEVELS, Looked
 from mmlphuman.export.pruning import Selection, camera_in_front
 from mmlphuman.model_folder import TEMPLATE_NAME, folder_of, training_frames
 from mmlphuman.types import Pose
+
+COARSEST = 24.0  # dB below a level: what is smaller still is no likeness
+NEARLY = 0.97  # of the size that is asked for: near enough
+TRIES = 6  # to come so near
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,11 @@ class CompactModel:
     selection: Selection
     stored: dict[str, Packed]
     content: bytes  # of the file
+    coarser: float  # dB given up below the level, for the file's size
+
+    @property
+    def megabytes(self) -> float:
+        return len(self.content) / MEGABYTE
 
 
 class ModelToCompact:
@@ -40,14 +50,44 @@ class ModelToCompact:
         self.view = first_view(trained, self.cameras, self.carried)
         self.looked = Looked(trained)
 
-    def at(self, level: str, keep: float | None = None) -> CompactModel:
-        """level: of precision.LEVELS. keep: the share of the Gaussians that keep their bases; None: the level's.
-        ValueError for numbers that the format cannot hold."""
-        made = self.looked.compacted(LEVELS[level], keep)
+    def at(self, level: str, keep: float | None = None, megabytes: float | None = None) -> CompactModel:
+        """The most exact one of at most so many megabytes, or the level itself where that is smaller.
+
+        level: of precision.LEVELS. keep: the share of the Gaussians that keep their bases; None: the level's.
+        megabytes: None: the level's. ValueError for numbers that the format cannot hold, and where the size cannot be
+        reached.
+        """
+        limit = LEVELS[level].megabytes if megabytes is None else megabytes
+        larger = self._made(level, keep, 0.0)
+        if larger.megabytes <= limit:
+            return larger
+        best = self._made(level, keep, COARSEST)
+        if best.megabytes > limit:
+            raise ValueError(
+                f"at level {level} the avatar cannot be made smaller than {best.megabytes:.3g} MB, and at most "
+                f"{limit:g} MB are asked for" + ("; give a smaller --keep, or none" if keep else "")
+            )
+        # The size falls ever more slowly with each dB, so that the chord's point is always small enough.
+        for _ in range(TRIES):
+            if best.megabytes >= NEARLY * limit:
+                break
+            part = (larger.megabytes - limit) / (larger.megabytes - best.megabytes)
+            between = self._made(level, keep, larger.coarser + part * (best.coarser - larger.coarser))
+            if between.megabytes <= limit:
+                best = between
+            else:
+                larger = between
+        return best
+
+    def _made(self, level: str, keep: float | None, coarser: float) -> CompactModel:
+        made = self.looked.compacted(LEVELS[level].coarser(coarser), keep)
         stored = encode(made.trained, self.carried, made.steps)
         chosen = made.selection
         record = {"level": level, "bases": chosen.num_properties, "sh1_bases": chosen.num_sh1, **versions()}
-        return CompactModel(chosen, stored, pack(stored, made.trained, record, self.cameras, self.view))
+        if coarser:
+            record["coarser_db"] = round(coarser, 2)
+        content = pack(stored, made.trained, record, self.cameras, self.view)
+        return CompactModel(chosen, stored, content, coarser)
 
 
 def read_cameras(model_dir: Path) -> list[dict] | None:

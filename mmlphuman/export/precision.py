@@ -12,6 +12,7 @@ steps stand for a Gaussian's bases is chosen for all of them together (rounding)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -51,12 +52,18 @@ class Level:
     metres: float  # step of positions and of their bases; 5e-5 is the least of which 16 bits reach from head to feet
     weights: int  # steps to each side of zero in a row of an MLP
     normals: int  # likewise, of a unit normal's number
+    megabytes: float = math.inf  # of a file, at most: dB are given up where it would be larger
+
+    def coarser(self, decibels: float) -> Level:
+        """The same with so many dB less of pruning and of rounding."""
+        pruning, rounding = self.pruning_psnr - decibels, self.rounding_psnr - decibels
+        return replace(self, pruning_psnr=pruning, rounding_psnr=rounding)
 
 
 LEVELS = {
     "high": Level(75.0, 59.0, 5e-5, 127, 127),
     "small": Level(70.0, 57.0, 5e-5, 127, 63),
-    "tiny": Level(60.0, 46.8, 1e-4, 31, 31),
+    "tiny": Level(60.0, 46.8, 1e-4, 31, 31, megabytes=8),
 }
 
 

@@ -277,13 +277,19 @@ def test_a_page_carries_the_level_that_is_asked_for(export, model, tmp_path, mon
 
     compact, again = tmp_path / "tiny" / "avatar.safetensors", tmp_path / "again"
     status, _, err = export("--model_dir", compact, "--format", "web", "--out", again, "--level", "tiny")
-    assert status != 0 and err.count("\n") == 1 and "leave --level out" in err and str(compact) in err
+    assert status != 0 and err.count("\n") == 1 and "leave them out" in err and str(compact) in err
     assert not again.exists()
+
+    limit = 0.95 * sizes["high"] / 1e6
+    status, _, err = export("--model_dir", model, "--format", "web", "--out", again, "--megabytes", limit)
+    assert status == 0 and (again / "avatar.safetensors").stat().st_size <= 1e6 * limit, err
 
 
 def test_a_level_is_one_of_a_page(export, model, tmp_path):
     status, _, err = export("--model_dir", model, "--out", tmp_path / "a.ply", "--level", "tiny")
     assert status != 0 and "--level is of web, not of ply; give --format web" in err
+    status, _, err = export("--model_dir", model, "--out", tmp_path / "a.ply", "--megabytes", 3)
+    assert status != 0 and "--megabytes is of web, not of ply; give --format web" in err
     status, _, err = export(
         "--model_dir", model, "--format", "web", "--out", tmp_path / "a", "--level", "huge"
     )

@@ -282,6 +282,12 @@ def test_the_command_makes_a_model_that_loads_like_a_folder(command, trained, tm
         command(*options, "--out", tmp_path / "avatar.pt")
     with pytest.raises(ValueError, match="it is a share"):
         command("--model_dir", tmp_path / "model", "--out", tmp_path / "b.safetensors", "--keep", 40)
+    with pytest.raises(ValueError, match="give a size above 0"):
+        command("--model_dir", tmp_path / "model", "--out", tmp_path / "b.safetensors", "--megabytes", 0)
+    limit = 0.98 * out.stat().st_size / 1e6
+    command(*options, "--out", out, "--overwrite", "--megabytes", limit)
+    assert "less exactly than the level says" in capsys.readouterr().out
+    assert out.stat().st_size <= 1e6 * limit
 
 
 def test_scores_stand_beside_each_other(command, synthetic_body, tiny_capture, tmp_path, capsys):
