@@ -16,6 +16,7 @@ from mmlphuman.config import Config, default_config, save_config
 from mmlphuman.export.compact import encode, pack
 from mmlphuman.export.compact_reader import load_compact
 from mmlphuman.export.pruning import Selection, prune
+from mmlphuman.export.standard_form import standard_form
 from mmlphuman.model_folder import list_checkpoints
 from mmlphuman.training.loop import Trainer
 from mmlphuman.training.resume import RecordedRun, check_same_run, lengthened, update_record
@@ -92,6 +93,22 @@ def test_a_compact_file_becomes_an_avatar_that_is_the_same_and_can_be_trained(co
         "pruned bases can grow again"
     )
     assert avatar.sh1_bases.grad[KEPT:].any()
+
+
+def test_a_compact_file_s_bases_are_as_large_as_trained_ones(trained, config, tmp_path):
+    """Its own are of coefficients of variance 1, and smaller than the first step of training."""
+    standard = standard_form(trained)
+    path = tmp_path / "standard.safetensors"
+    path.write_bytes(pack(encode(standard), standard, {}))
+    start, new = StartingAvatar.load(path, config).avatar, trained.avatar
+    sizes = start.bank.weights[-1].square().mean((0, 2)).sqrt()
+    of_new = new.bank.weights[-1].square().mean().sqrt()
+    assert ((sizes / of_new - 1).abs() < 0.1).all()
+    of_file = standard.avatar.bank.weights[-1].square().mean((0, 2)).sqrt()
+    assert of_file.min() > 2 * of_new, "not so in the file"
+    before, after = load_compact(path).pose(random_pose(1)), start(random_pose(1), trained.active).posed
+    for name in ("xyz", "covariances", "opacities", "sh"):
+        torch.testing.assert_close(getattr(before, name), getattr(after, name), rtol=1e-4, atol=1e-5)
 
 
 def test_places_that_a_compact_file_does_not_hold_are_nearly_found(trained, compact):
