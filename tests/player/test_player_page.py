@@ -240,18 +240,13 @@ def of_another_version(folder: Path) -> str:
     return f"{AVATAR} has format version 99"
 
 
-def with_damaged_poses(folder: Path) -> str:
-    (folder / POSES).write_bytes((folder / POSES).read_bytes()[:200])
-    return f"{POSES}: is no .npz file"
-
-
 def without_settings(folder: Path) -> str:
     (folder / SETTINGS).write_text("{")
     return f"{SETTINGS} is damaged"
 
 
 @pytest.mark.parametrize(
-    "damage", [missing, cut, with_a_damaged_stream, of_another_version, with_damaged_poses, without_settings]
+    "damage", [missing, cut, with_a_damaged_stream, of_another_version, without_settings]
 )
 def test_damage_is_told_in_one_line(damage, browser, copy):
     expected = damage(copy)
@@ -259,6 +254,20 @@ def test_damage_is_told_in_one_line(damage, browser, copy):
         assert open_page(browser, address).startswith(f"failed: {expected}")
         line = browser.text("#reason")
         assert line.startswith(expected) and "\n" not in line and browser.shown("#notice")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_avatar_is_seen_without_its_pose_file(there, browser, copy):
+    content = (copy / POSES).read_bytes()
+    (copy / POSES).unlink()
+    if there:
+        (copy / POSES).write_bytes(content[:200])
+    wanted = "is no .npz file, or is cut short" if there else "cannot be loaded: the server answers 404"
+    with served(copy) as (address, _):
+        assert open_page(browser, address, "?renderer=webgl") == "WebGL2"
+        message = browser.text("#message")
+        assert message.startswith(POSES) and wanted in message and not browser.shown("#notice")
+        assert browser.run(FIRST + "return player.pose().poseKey").startswith(("training", "big"))
 
 
 def test_a_browser_without_either_is_told_so(browser, address):

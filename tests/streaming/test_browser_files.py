@@ -120,6 +120,11 @@ def test_a_file_without_poses_is_refused(browser, painter, tmp_path):
     wait_for(
         lambda: browser.text("#message") == "other.npz: global_orient is missing; the file holds numbers"
     )
+    write_params(tmp_path / "cm.npz", np.savez, np.zeros((3, 165), np.float32), np.full((3, 3), 120.0))
+    browser.type("#pose-file", str(tmp_path / "cm.npz"))
+    wait_for(
+        lambda: browser.text("#message").startswith("cm.npz: its first frame lies 207.8 from the origin")
+    )
     (tmp_path / "text.npz").write_text("no zip")
     browser.type("#pose-file", str(tmp_path / "text.npz"))
-    wait_for(lambda: browser.text("#message") == "text.npz: is no .npz file")
+    wait_for(lambda: browser.text("#message") == "text.npz: is no .npz file, or is cut short")

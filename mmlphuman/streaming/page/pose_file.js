@@ -26,6 +26,7 @@ const PARTS = [
 ];
 const ELSEWHERE = "test.py and the desktop viewer read more forms";
 const TYPES = { "<f4": Float32Array, "<f8": Float64Array, "<i4": Int32Array, "<i8": BigInt64Array };
+const FAR = 20; // of a first frame from the origin, metres: animation/pose_file.py
 const MAX_BYTES = 2 ** 29; // of one array
 const ZIP_END = 0x06054b50, ZIP_ENTRY = 0x02014b50, STORED = 0, DEFLATED = 8;
 
@@ -77,6 +78,10 @@ function sequence(translations, expressions, parts, joints, fps, frames) {
   if (count === 0 || [...parts, expressions ?? translations].some((part) => part.shape[0] !== count)) {
     throw new Error("its arrays must hold one row for each frame, and at least one");
   }
+  const far = Math.hypot(...translations.row(0));
+  if (far > FAR) {
+    throw new Error(`its first frame lies ${far.toPrecision(4)} from the origin, far for metres; give metres, or open it in test.py by --units cm or mm`);
+  }
   const numbers = frames && frames.length === count ? Array.from(frames, Number) : Array.from({ length: count }, (_, i) => i);
   const expression = (i) => (expressions ? [...expressions.row(i).slice(0, EXPRESSION_DIM)] : Array(EXPRESSION_DIM).fill(0));
   return { count, joints, translation: (i) => [...translations.row(i)], expression, fps: fps > 0 ? fps : null, frames: numbers };
@@ -87,7 +92,7 @@ function zipEntries(buffer) {
   const view = new DataView(buffer);
   let end = buffer.byteLength - 22;
   while (end >= 0 && view.getUint32(end, true) !== ZIP_END) end -= 1;
-  if (end < 0) throw new Error("is no .npz file");
+  if (end < 0) throw new Error("is no .npz file, or is cut short");
   const entries = new Map();
   let at = view.getUint32(end + 16, true);
   for (let left = view.getUint16(end + 10, true); left > 0 && view.getUint32(at, true) === ZIP_ENTRY; left -= 1) {

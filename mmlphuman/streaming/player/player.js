@@ -63,17 +63,14 @@ class Player {
     this.scene = new AvatarScene(avatar);
     this.timeline = new Timeline();
     this.pace = new Pace();
-    if (settings.poses) {
-      const poses = await this.bytes(settings.poses);
-      await about(`${settings.poses}: `, async () => { this.timeline.poses = await readPoseFile(new Blob([poses])); });
-    }
+    const withoutPoses = settings.poses && await this.readPoses(settings.poses);
     await this.makeRenderer(query.get("renderer"));
 
     const title = settings.title || "Avatar";
     write("title", title);
     document.title = title;
     at("project").checked = settings.project;
-    at("pose").value = settings.poses ? "given" : "training";
+    at("pose").value = this.timeline.poses ? "given" : "training";
     if (query.has("poses")) {
       this.live = new LivePoses(query.get("poses"));
       at("pose").querySelector("[value=live]").hidden = false;
@@ -88,11 +85,22 @@ class Player {
     document.body.classList.toggle("folded", matchMedia("(max-width: 640px)").matches);
     await this.draw(this.frame());
     at("notice").hidden = true;
+    if (withoutPoses) this.say(withoutPoses);
     const step = (now) => {
       this.step(now);
       requestAnimationFrame(step);
     };
     requestAnimationFrame(step);
+  }
+
+  /* -> what is wrong with the pose file, or null: the avatar can be looked at without. */
+  async readPoses(name) {
+    try {
+      this.timeline.poses = await readPoseFile(new Blob([await this.bytes(name)]));
+      return null;
+    } catch (error) {
+      return error.message.startsWith(name) ? error.message : `${name}: ${error.message}`;
+    }
   }
 
   async settings() {
