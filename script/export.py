@@ -34,7 +34,7 @@ from mmlphuman.animation.arguments import add_pose_arguments, read_poses, tell_p
 from mmlphuman.command import choose_device, require_writable, run_command
 from mmlphuman.export import LEVEL_NAMES
 
-PLY_UP, PLY_DEGREES, SPZ_VERSIONS = ("-y", "y", "z"), (1, 3), (3, 4)
+PLY_UP, PLY_DEGREES, SPZ_VERSIONS = ("-y", "y", "z"), (3, 1), (3, 4)
 USD = (".usd", ".usda", ".usdc", ".usdz")
 SUFFIXES = {  # of each format the endings, the first for files in a folder
     "ply": (".ply",),
@@ -51,6 +51,20 @@ ONE_FILE = ("glb", "rigged_splat_glb", "usd")  # for all frames
 MESHES = ("mesh_ply", "glb")
 # The file's axis that points up where nothing else is asked for; glTF and USD say y themselves.
 UP = {"ply": "-y", "sog": "-y", "spz": "y"}
+FORMATS_OF = {
+    "ply_up": tuple(UP),
+    "ply_degree": ("ply",),
+    "spz_version": ("spz",),
+    "template": MESHES,
+    "level": ("web",),
+    "megabytes": ("web",),
+}  # of a flag
+OF_POSES = (
+    "begin",
+    "count",
+    "stride",
+    "test",
+)  # flags that without --pose_path say nothing; of web --test does
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -86,8 +100,8 @@ def parse_arguments() -> argparse.Namespace:
         "--ply_degree",
         type=int,
         choices=PLY_DEGREES,
-        default=3,
-        help="of ply: 1 writes 104 bytes a Gaussian in place of 248, and says the same; not all viewers read it",
+        help="of ply: 3 (the default), or 1, which writes 104 bytes a Gaussian in place of 248 and says the same; not all "
+        "viewers read it",
     )
     parser.add_argument(
         "--level",
@@ -111,13 +125,15 @@ def parse_arguments() -> argparse.Namespace:
     add_pose_arguments(parser)
     args = parser.parse_args()
     args.format = args.format or format_of(args.out)
-    if args.ply_up and args.format not in UP:
-        parser.error(f"--ply_up is of {', '.join(UP)}, not of {args.format}")
-    if args.spz_version and args.format != "spz":
-        parser.error(f"--spz_version is of spz, not of {args.format}")
-    for name in ("level", "megabytes"):
-        if getattr(args, name) is not None and args.format != "web":
-            parser.error(f"--{name} is of web, not of {args.format}; give --format web, or leave it out")
+    for name, formats in FORMATS_OF.items():
+        if getattr(args, name) is not None and args.format not in formats:
+            others = ", ".join(formats)
+            parser.error(
+                f"--{name} is of {others}, not of {args.format}; give --format {formats[0]}, or leave it out"
+            )
+    for name in () if args.pose_path else OF_POSES:
+        if getattr(args, name) != parser.get_default(name) and (name, args.format) != ("test", "web"):
+            parser.error(f"--{name} is of poses; give --pose_path, too")
     if args.megabytes is not None and not args.megabytes > 0:
         parser.error(f"--megabytes {args.megabytes:g}: give a size above 0")
     return args
@@ -222,7 +238,7 @@ def splats_at(
 
 def write_splats(path: Path, splats: Splats, args: argparse.Namespace) -> None:
     if args.format == "ply":
-        write_gaussian_ply(path, splats, args.ply_degree)
+        write_gaussian_ply(path, splats, args.ply_degree or PLY_DEGREES[0])
     elif args.format == "spz":
         write_spz(path, splats, args.spz_version or SPZ_VERSIONS[0])
     elif args.format == "sog":

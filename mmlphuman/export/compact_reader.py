@@ -142,6 +142,8 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[Config, int, int]:
     version = metadata.get("format_version", "?")
     if version not in map(str, range(1, FORMAT_VERSION + 1)):
         raise ValueError(f"format version {version}, this program reads 1 to {FORMAT_VERSION}")
+    if missing := [key for key in ("config", "iteration") if key not in metadata]:
+        raise ValueError(f"its metadata lack {' and '.join(missing)}")
     try:
         config = config_of_saved(json.loads(metadata["config"]))
         iteration = int(metadata["iteration"])

@@ -93,7 +93,7 @@ def unpacked(data: bytes, entry: Any) -> np.ndarray:
 
 
 def _checked(entry: Any) -> tuple[str, tuple[int, ...], bool]:
-    if not isinstance(entry, Mapping) or entry.get("type") not in TYPES:
+    if not isinstance(entry, Mapping) or entry.get("type") not in tuple(TYPES):
         raise ValueError(
             "it is described by no entry of `tensors`, or of a type that this program does not know"
         )

@@ -297,6 +297,20 @@ def test_a_level_is_one_of_a_page(export, model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("out", "words", "message"),
+    [
+        ("a.spz", ("--ply_degree", 1), "--ply_degree is of ply, not of spz"),
+        ("a.ply", ("--template", "nowhere.obj"), "--template is of mesh_ply, glb, not of ply"),
+        ("folder", ("--count", 5), "--count is of poses; give --pose_path"),
+        ("a.glb", ("--test",), "--test is of poses; give --pose_path"),
+    ],
+)
+def test_a_flag_that_would_say_nothing_is_told(out, words, message, export, model, tmp_path):
+    status, _, err = export("--model_dir", model, "--out", tmp_path / out, *words)
+    assert status != 0 and message in err and not list(tmp_path.iterdir())
+
+
 def test_a_page_is_a_folder(export, model, tmp_path):
     (tmp_path / "file").write_text("somebody's")
     (tmp_path / "others").mkdir()

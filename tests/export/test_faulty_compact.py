@@ -91,6 +91,7 @@ FAULTS = {
 METADATA = {
     "other": ({"format": "a cat"}, "a safetensors file of something else"),
     "version": ({"format_version": "7"}, "format version 7, this program reads 1"),
+    "config": ({"config": None}, "its metadata lack config"),
     "json": ({"config": "{"}, "its settings do not fit this program"),
     "key": ({"config": json.dumps({"colour": 1})}, "its settings do not fit this program: .*colour"),
     "value": ({"config": json.dumps({"num_verts": 0})}, "num_verts: 0 is not allowed"),
@@ -118,7 +119,7 @@ def test_a_faulty_file_is_one_clear_line(fault, trained, tmp_path):
         change_it(tensors)
     elif fault in METADATA:
         changes, message = METADATA[fault]
-        metadata |= changes
+        metadata = {key: value for key, value in (metadata | changes).items() if value is not None}
     else:
         changes, message = SETTINGS[fault]
         metadata["config"] = json.dumps(json.loads(metadata["config"]) | changes)
@@ -221,6 +222,7 @@ NEW_FAULTS = {
     "deep": (lambda t, m: m.update(tensors="[" * 100_000), "`tensors` are no JSON"),
     "entry": (lambda t, m: m.update(tensors="{}"), "tensor shift: it is described by no entry"),
     "type": (lambda t, m: with_entry(m, "sh0", type="u64"), "tensor sh0: it is described by no entry"),
+    "type's type": (lambda t, m: with_entry(m, "sh0", type=[]), "tensor sh0: it is described by no entry"),
     "another type": (lambda t, m: with_entry(m, "joints", type="i32"), "tensor joints is of type i32"),
     "shape": (lambda t, m: with_entry(m, "sh0", shape=[599, 3]), "tensor sh0: its stream is not of"),
     "huge": (lambda t, m: with_entry(m, "sh0", shape=[2**30, 2**30]), "tensor sh0: .*larger than any"),
