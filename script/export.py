@@ -100,8 +100,8 @@ def parse_arguments() -> argparse.Namespace:
         "--ply_degree",
         type=int,
         choices=PLY_DEGREES,
-        help="of ply: 3 (the default), or 1, which writes 104 bytes a Gaussian in place of 248 and says the same; not all "
-        "viewers read it",
+        help="of ply: 3 (the default), or 1, which writes 104 bytes a Gaussian in place of 248 and says the same; not "
+        "all viewers read it",
     )
     parser.add_argument(
         "--level",
