@@ -120,8 +120,8 @@ if __name__ == "__main__":  # wrong words end here, before torch is loaded, whic
     ARGUMENTS = run_command(read_words)
 
 from mmlphuman.command import choose_device
+from mmlphuman.fitting.common_times import frame_range
 from mmlphuman.fitting.fit_capture import FitRequest, FittedCapture, fit_capture, refine_capture
-from mmlphuman.fitting.footage import frame_range
 
 
 def main(args: argparse.Namespace) -> None:

@@ -32,13 +32,14 @@ from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import require_writable
 from mmlphuman.files import atomic_folder, atomic_write, free_folder, read_npz
 from mmlphuman.fitting.body_fit import FittedPerson, fit_body
-from mmlphuman.fitting.footage import Footage, extract_footage, find_footage, read_footage
+from mmlphuman.fitting.footage import Footage, extract_footage, read_footage
 from mmlphuman.fitting.keypoint_files import notes_on, read_keypoints, require_in_pictures
 from mmlphuman.fitting.masks import Masks, copy_masks, make_masks
 from mmlphuman.fitting.networks import interpreter_in, landmark_shifts, run_networks
 from mmlphuman.fitting.observations import LANDMARKS, BodyFit, Landmarks, Points, Rig
 from mmlphuman.fitting.people import torso_length
 from mmlphuman.fitting.posed_body import read_fitted_body
+from mmlphuman.fitting.recordings import find_recordings
 from mmlphuman.fitting.report import body_in_time, frames_to_show, write_contact_sheet, write_report
 from mmlphuman.fitting.rig import CameraChange, refine_rig
 from mmlphuman.fitting.silhouettes import NEAR, draw_silhouette, masks_in
@@ -212,17 +213,17 @@ def take_footage(request: FitRequest, say: Say) -> Footage:
     calibration = read_calibration(request.calibration)
     cameras = with_scale(calibration.cameras, request.unit)
     say(f"calibration  {calibration.form}, {len(cameras)} cameras")
-    sources, notes = find_footage(request.source, replace(calibration, cameras=cameras))
-    if sources[0].video is None and _lies_in(request.out, sources[0].place.parent):
+    recordings, notes = find_recordings(request.source, replace(calibration, cameras=cameras))
+    if recordings[0].video is None and _lies_in(request.out, recordings[0].place.parent):
         raise ValueError(
-            f"--out {request.out}: lies among the folders of pictures in {sources[0].place.parent}, of which it would "
-            "look like one; name a folder elsewhere"
+            f"--out {request.out}: lies among the folders of pictures in {recordings[0].place.parent}, of which it "
+            "would look like one; name a folder elsewhere"
         )
     if not calibration.is_metric and request.unit == 1:
         notes.append("the calibration has no metric scale: give --unit, its unit in metres")
     record = {REQUEST_FILE: request.record()}
     try:
-        return extract_footage(sources, folder, request.frames, request.scale, notes, more_files=record)
+        return extract_footage(recordings, folder, request.frames, request.scale, notes, more_files=record)
     finally:
         for place in (folder.parent, request.out):  # where nothing came, nothing is left
             with suppress(OSError):

@@ -26,8 +26,9 @@ import numpy as np
 from tqdm import tqdm
 
 from mmlphuman.capture.images import MASK_THRESHOLD, decode_image
-from mmlphuman.fitting.footage import ASPECT_TOLERANCE, Footage
+from mmlphuman.fitting.footage import Footage
 from mmlphuman.fitting.observations import BODY_LANDMARKS, LANDMARKS, LEFT_HAND, RIGHT_HAND, Landmarks
+from mmlphuman.fitting.picture_size import ASPECT_TOLERANCE
 from mmlphuman.fitting.silhouettes import read_mask
 from mmlphuman.picture_files import write_png
 from mmlphuman.preparation.source_pictures import frames_of

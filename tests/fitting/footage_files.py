@@ -1,4 +1,4 @@
-"""Cameras and tiny videos for tests, written when they are needed."""
+"""Cameras, tiny videos and folders of pictures for tests, written when they are needed; what is extracted of them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from mmlphuman.calibrations.calibration import Calibration, opencv_camera
+from mmlphuman.capture.images import decode_image
 from mmlphuman.capture.layout import CalibratedCamera
+from mmlphuman.fitting.footage import Footage, extract_footage
+from mmlphuman.fitting.recordings import find_recordings
 
 SIZE = 64, 48  # width, height
+EVEN = [k / 25 for k in range(8)]  # seconds
 
 
 def camera(name: str, position=(0.0, 0.0, -4.0), size=SIZE) -> CalibratedCamera:
@@ -74,3 +79,23 @@ def mark_turned(path: Path) -> None:
     values = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]
     data[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in values)
     path.write_bytes(data)
+
+
+def write_numbered(folder: Path, numbers_of: dict) -> None:
+    """Grey pictures, camera's name -> their numbers."""
+    for name, numbers in numbers_of.items():
+        for number in numbers:
+            path = folder / name / f"{number:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((48, 64, 3), number, np.uint8))
+
+
+def extract(root: Path, out: Path, cameras: Calibration | None = None, **settings) -> Footage:
+    recordings, notes = find_recordings(root, cameras or calibration())
+    return extract_footage(recordings, out, notes=notes, **settings)
+
+
+def frames_in(footage: Footage, camera: int) -> list[int]:
+    """Which frames of the video the pictures are."""
+    pictures = [decode_image(footage.image(camera, f), cv2.IMREAD_GRAYSCALE) for f in range(footage.frames)]
+    return [round(frame_of(picture)) for picture in pictures]
