@@ -1,4 +1,5 @@
 """Imports point one way: no module comes back to itself, and what several packages share does not lie in training/.
+What runs in the networks' environment imports what is there.
 
 Imports inside functions count; those for type checking alone do not.
 """
@@ -6,6 +7,7 @@ Imports inside functions count; those for type checking alone do not.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "mmlphuman"
 MAY_IMPORT_TRAINING = {"training", "benchmark"}  # the latter measures training steps
+DETECTOR = "mmlphuman/fitting/detector"
+IN_NETWORKS_ENVIRONMENT = {"numpy", "cv2", "mediapipe", "google"}  # the last one is protobuf's
 
 
 def imports_of(node: ast.AST) -> Iterator[tuple[str, str]]:
@@ -92,3 +96,16 @@ def test_types_stand_at_the_bottom_and_nobody_imports_synthetic(graph):
         module for module, others in graph.items() if "synthetic" in {package_of(other) for other in others}
     }
     assert {package_of(module) for module in of_synthetic} <= {"synthetic"}, of_synthetic
+
+
+def test_what_runs_in_the_networks_environment_imports_what_is_there():
+    """The command and its package; of the packages around it Python runs the __init__.py."""
+    folder = ROOT / DETECTOR
+    around = [parent / "__init__.py" for parent in folder.parents if parent.is_relative_to(ROOT / PACKAGE)]
+    paths = [ROOT / "script" / "detect_people.py", *around, *folder.glob("*.py")]
+    assert len(around) == 2 and len(paths) > 8
+    own = DETECTOR.replace("/", ".") + "."
+    for path in paths:
+        for module, _ in imports_of(ast.parse(path.read_text())):
+            there = sys.stdlib_module_names | IN_NETWORKS_ENVIRONMENT
+            assert module.startswith(own) or module.partition(".")[0] in there, f"{path}: {module}"

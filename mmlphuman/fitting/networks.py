@@ -1,8 +1,8 @@
 """Pictures -> landmarks and soft outlines of one person, by the packaged networks in an environment of their own.
 
-Data path: Footage -> script/detect_people.py, a process for each camera: everybody in a few frames -> people.py: who is
-meant -> the same program: that person through all frames -> OUT/keypoints/CAM.json, OUT/outlines/CAM/%08d.png ->
-Landmarks.
+Data path: Footage -> script/detect_people.py (detector/), a process for each camera: everybody in a few frames ->
+people.py: who is meant -> the same program: that person through all frames -> OUT/keypoints/CAM.json,
+OUT/outlines/CAM/%08d.png -> Landmarks.
 
 MediaPipe needs a numpy and an OpenCV that the rest does not work with; hence the environment, and files in between.
 Other detectors write the same files, which keypoint_files.read_keypoints and masks.make_masks read.
