@@ -121,7 +121,9 @@ if __name__ == "__main__":  # wrong words end here, before torch is loaded, whic
 
 from mmlphuman.command import choose_device
 from mmlphuman.fitting.common_times import frame_range
-from mmlphuman.fitting.fit_capture import FitRequest, FittedCapture, fit_capture, refine_capture
+from mmlphuman.fitting.fit_capture import fit_capture, refine_capture
+from mmlphuman.fitting.fit_request import FitRequest
+from mmlphuman.fitting.fit_results import FittedCapture
 
 
 def main(args: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """Videos or pictures of a person, and a calibration -> a capture with masks and body, ready to train on.
 
-Data path: FitRequest -> footage -> landmarks and outlines (networks, or the user's files) -> masks -> cameras and times
--> points -> body -> [masks again, with the body known, and the body on them] -> a capture in THuman4.0's layout.
+Data path: FitRequest (fit_request.py) -> footage -> landmarks and outlines (networks, or the user's files) -> masks ->
+cameras and times -> points -> body -> [masks again, with the body known, and the body on them] -> a capture in
+THuman4.0's layout (fit_results.py).
 
 Every stage leaves its result in OUT/fit/ and is not done again while that is there, so that an interrupted fit goes on
 with the same command, and a result can be replaced by a better one: remove what depends on it (it is said in the order
@@ -10,12 +11,10 @@ above) and start again. Once all is done nothing needs OUT/fit any more. What is
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -23,8 +22,6 @@ import numpy as np
 
 from mmlphuman.calibrations.calibration import with_scale
 from mmlphuman.calibrations.forms import read_calibration
-from mmlphuman.capture import thuman4
-from mmlphuman.capture.calibration import calibration_content
 from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.images import decode_image
 from mmlphuman.capture.layout import CalibratedCamera
@@ -32,7 +29,9 @@ from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.command import require_writable
 from mmlphuman.files import atomic_folder, atomic_write, free_folder, read_npz
 from mmlphuman.fitting.body_fit import FittedPerson, fit_body
-from mmlphuman.fitting.footage import Footage, extract_footage, read_footage
+from mmlphuman.fitting.fit_request import FOOTAGE, REQUEST_FILE, FitRequest, footage_begun, kept_result
+from mmlphuman.fitting.fit_results import FittedCapture, finish, summary, write_results
+from mmlphuman.fitting.footage import Footage, extract_footage
 from mmlphuman.fitting.keypoint_files import notes_on, read_keypoints, require_in_pictures
 from mmlphuman.fitting.masks import Masks, copy_masks, make_masks
 from mmlphuman.fitting.networks import interpreter_in, landmark_shifts, run_networks
@@ -40,7 +39,7 @@ from mmlphuman.fitting.observations import LANDMARKS, BodyFit, Landmarks, Points
 from mmlphuman.fitting.people import torso_length
 from mmlphuman.fitting.posed_body import read_fitted_body
 from mmlphuman.fitting.recordings import find_recordings
-from mmlphuman.fitting.report import body_in_time, frames_to_show, write_contact_sheet, write_report
+from mmlphuman.fitting.report import body_in_time
 from mmlphuman.fitting.rig import CameraChange, refine_rig
 from mmlphuman.fitting.silhouettes import NEAR, draw_silhouette, masks_in
 from mmlphuman.fitting.triangulation import mend_swaps, triangulate
@@ -50,79 +49,21 @@ from mmlphuman.fitting.writing import (
     read_fit,
     read_rig,
     write_body,
-    write_capture,
     write_fit,
+    write_json,
     write_points,
     write_poses,
     write_rig,
 )
 from mmlphuman.json_file import read_json
 
-FIT = "fit"  # the stages' folder in the capture
-FOOTAGE = "footage"  # there: the pictures, and what was asked for
-REQUEST_FILE = "request.json"
 FEWEST_CAMERAS = 4
-# Of a request, what may change until one of these results is there: who has been refused does not begin anew.
-FROM_LANDMARKS = ("rig.json", "points.npz", "body.npz")
-CHANGEABLE = {
-    "people": ("person.json", *FROM_LANDMARKS),
-    "keypoints": FROM_LANDMARKS,
-    "unit": FROM_LANDMARKS,
-    "refine_cameras": FROM_LANDMARKS,
-    "masks": ("body.npz",),
-    "body": ("body.npz",),
-}
-
 TORSO, MANY_TIMES = 0.5, 2.5  # metres from the shoulders to the hips; children are smaller, few people larger
 UNITS = (0.001, 0.01, 0.0254, 0.1, 1.0)  # metres
 
 STANDS = 0.8  # cosine between the person and the axis that is taken for up
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class FitRequest:
-    """What the user asks for. Paths may be relative."""
-
-    source: Path  # folder of videos, or of folders of pictures
-    out: Path  # the capture to make
-    calibration: Path  # file or folder of any known form
-    body: Path  # in SMPL-X's form
-    networks: Path  # environment of the packaged networks
-    frames: slice = field(default_factory=lambda: slice(None))
-    scale: float = 1.0  # of the pictures
-    unit: float = 1.0  # metres in the calibration's unit
-    people: tuple[str, ...] = ()  # whom of several, see people.parse_pick
-    keypoints: Path | None = None  # the user's own, in place of the networks'
-    masks: Path | None = None  # the user's own, in place of ours
-    refine_cameras: bool = True
-    device: str = "cpu"
-
-    def record(self) -> dict:
-        """What decides about the result."""
-        return {
-            "source": str(self.source.resolve()),
-            "calibration": str(self.calibration.resolve()),
-            "body": str(self.body.resolve()),
-            "frames": [self.frames.start, self.frames.stop, self.frames.step],
-            "scale": self.scale,
-            "unit": self.unit,
-            "people": sorted(self.people),
-            "keypoints": None if self.keypoints is None else str(self.keypoints.resolve()),
-            "masks": None if self.masks is None else str(self.masks.resolve()),
-            "refine_cameras": self.refine_cameras,
-        }
-
-
-@dataclass(frozen=True)
-class FittedCapture:
-    folder: Path
-    body_file: Path
-    frames: int
-    overlap: float  # mean of body and masks, NaN without masks
-    worst: float  # of a frame
-    notes: tuple[str, ...]
 
 
 def fit_capture(request: FitRequest, say: Say = print) -> FittedCapture:
@@ -144,7 +85,7 @@ def fit_capture(request: FitRequest, say: Say = print) -> FittedCapture:
     notes += found
     if given is None:
         assert outlines is not None, "the networks have drawn them"
-        given = make_masks(footage, outlines, landmarks, request.out / FIT / "masks")
+        given = make_masks(footage, outlines, landmarks, request.fit_dir / "masks")
     masks, notes = given.folder, [*notes, *given.notes]
     rig, changes, found = take_rig(request, footage, landmarks, say)
     notes += found
@@ -152,7 +93,7 @@ def fit_capture(request: FitRequest, say: Say = print) -> FittedCapture:
     landmarks = triangulated.landmarks
     rig, points, found = y_up(rig, triangulated.points)
     notes += [*triangulated.notes, *found]
-    write_points(request.out / FIT / "points.npz", points)
+    write_points(request.fit_dir / "points.npz", points)
     person = take_body(request, footage, rig, landmarks, points, masks, say)
     if outlines is not None and request.masks is None:
         masks, found = masks_of_body(request, footage, rig, person.fit, outlines, landmarks)
@@ -200,14 +141,14 @@ def refine_capture(
         write_body(folder / BODY_FILE, person.fit, body)
         changes = tuple(CameraChange(camera.name, 0, 0, 0, np.nan, np.nan) for camera in cameras)
         write_results(folder, body, rig, changes, person, landmarks, layout.find_image, person.notes)
-    return _summary(out, out / BODY_FILE, person, person.notes)
+    return summary(out, out / BODY_FILE, person, person.notes)
 
 
 def take_footage(request: FitRequest, say: Say) -> Footage:
     """Pictures at common times, and the cameras as they were given, in OUT/fit/footage."""
-    folder = request.out / FIT / FOOTAGE
+    folder = request.fit_dir / FOOTAGE
     if (folder / REQUEST_FILE).is_file():
-        return _footage_begun(request)
+        return footage_begun(request)
     free_folder(request.out, "--out")
     require_writable(Path(os.path.realpath(request.out)).parent, "--out")
     calibration = read_calibration(request.calibration)
@@ -234,30 +175,6 @@ def _lies_in(place: Path, folder: Path) -> bool:
     return Path(os.path.realpath(folder)) in Path(os.path.realpath(place)).parents
 
 
-def _footage_begun(request: FitRequest) -> Footage:
-    """What an earlier start has left. ValueError where other words were said then, on which results depend."""
-    fit_dir, now = request.out / FIT, request.record()
-    record = fit_dir / FOOTAGE / REQUEST_FILE
-    with kept_result(request.out):
-        earlier, footage = read_json(record), read_footage(fit_dir / FOOTAGE)
-        if set(earlier) != set(now):
-            raise ValueError(f"{record}: is damaged or of another version")
-        cameras = with_scale(footage.cameras, request.unit / float(earlier["unit"]))
-    for name, value in now.items():
-        results = CHANGEABLE.get(name, (FOOTAGE,))
-        if earlier[name] != value and any((fit_dir / result).exists() for result in results):
-            raise ValueError(
-                f"--out {request.out}: was begun with {name} {earlier[name]}, now it is {value}; name a new folder, or "
-                "give the same"
-            )
-    if earlier["masks"] != now["masks"]:
-        shutil.rmtree(fit_dir / "masks", ignore_errors=True)  # made of the others
-    if earlier != now:
-        _write_json(fit_dir / FOOTAGE / thuman4.CALIBRATION_FILE, calibration_content(cameras))
-        _write_json(record, now)
-    return replace(footage, cameras=cameras)
-
-
 def take_landmarks(
     request: FitRequest, footage: Footage, say: Say
 ) -> tuple[Landmarks, Path | None, tuple[str, ...]]:
@@ -265,23 +182,19 @@ def take_landmarks(
     names = [camera.name for camera in footage.cameras]
     landmarks, outlines, notes = None, None, ()
     if request.keypoints is not None:
-        landmarks = read_keypoints(request.keypoints, names, _numbers(request, footage), scale=request.scale)
+        landmarks = read_keypoints(
+            request.keypoints, names, request.numbers(footage.frames), scale=request.scale
+        )
         require_in_pictures(request.keypoints, landmarks, footage.cameras)
         notes = notes_on(landmarks, names)
     if landmarks is None or request.masks is None:
         say("people       landmarks and outlines in every picture, by the networks")
-        networked = run_networks(footage, request.out / FIT, request.people, request.networks)
+        networked = run_networks(footage, request.fit_dir, request.people, request.networks)
         outlines = networked.outlines
         if landmarks is None:
             landmarks, notes = networked.landmarks, networked.notes
     require_human_size(landmarks, footage.cameras, request.unit)
     return landmarks, outlines, notes
-
-
-def _numbers(request: FitRequest, footage: Footage) -> list[int]:
-    """Of the capture's frames in the source."""
-    first, step = request.frames.start or 0, request.frames.step or 1
-    return list(range(first, first + step * footage.frames, step))
 
 
 def require_human_size(landmarks: Landmarks, cameras: Sequence[CalibratedCamera], unit: float) -> None:
@@ -302,7 +215,7 @@ def given_masks(request: FitRequest, footage: Footage) -> Masks | None:
     """The user's own, or None. Raises as `copy_masks`."""
     if request.masks is None:
         return None
-    return copy_masks(footage, request.masks, request.out / FIT / "masks", _numbers(request, footage))
+    return copy_masks(footage, request.masks, request.fit_dir / "masks", request.numbers(footage.frames))
 
 
 def take_rig(
@@ -312,12 +225,12 @@ def take_rig(
     if not request.refine_cameras:
         changes = tuple(CameraChange(camera.name, 0, 0, 0, np.nan, np.nan) for camera in footage.cameras)
         return given, changes, ()
-    path, about = request.out / FIT / "rig.json", request.out / FIT / "rig_changes.json"
+    path, about = request.fit_dir / "rig.json", request.fit_dir / "rig_changes.json"
     if not (path.is_file() and about.is_file()):
         say("cameras      checked by the person's landmarks")
         refined = refine_rig(landmarks, given, say)
         write_rig(path, refined.rig)
-        _write_json(about, {"changes": [asdict(one) for one in refined.changes], "notes": refined.notes})
+        write_json(about, {"changes": [asdict(one) for one in refined.changes], "notes": refined.notes})
     with kept_result(path):
         rig, content = read_rig(path), read_json(about)
         changes = tuple(CameraChange(**change) for change in content["changes"])
@@ -325,18 +238,6 @@ def take_rig(
         if not ([c.name for c in rig.cameras] == [c.name for c in changes] == names):
             raise ValueError(f"{path}: is of other cameras")
         return rig, changes, tuple(map(str, content["notes"]))
-
-
-@contextmanager
-def kept_result(path: Path) -> Iterator[None]:
-    """What an earlier start has left may have been damaged since: says what to do."""
-    try:
-        yield
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        what = (
-            str(error) if str(path.parent) in str(error) else f"{path}: is damaged"
-        )  # KeyError says a key only
-        raise ValueError(f"{what}; remove {path}, it is made anew then") from error
 
 
 def y_up(rig: Rig, points: Points) -> tuple[Rig, Points, tuple[str, ...]]:
@@ -388,7 +289,7 @@ def take_body(
     start: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> FittedPerson:
     """name: of its files, NAME.npz the fit, NAME_errors.npz and NAME_notes.json what is known about it."""
-    fit_dir = request.out / FIT
+    fit_dir = request.fit_dir
     path, errors, notes = (fit_dir / f"{name}{end}" for end in (".npz", "_errors.npz", "_notes.json"))
     if not path.is_file():
         say("body         shape once, a pose for each frame")
@@ -397,7 +298,7 @@ def take_body(
         person = fit_body(request.body, rig, landmarks, points, find_mask, start, request.device, say, shifts)
         with atomic_write(errors) as file:
             np.savez_compressed(file, allow_pickle=False, errors=person.landmark_errors.astype(np.float32))
-        _write_json(notes, person.notes)
+        write_json(notes, person.notes)
         write_fit(path, person.fit)  # last: it says that all is there
     with kept_result(path):
         fit, of_landmarks = read_fit(path), read_npz(errors, ["errors"])["errors"]
@@ -424,129 +325,5 @@ def masks_of_body(
         pixels = homogeneous[:, :2] / np.maximum(homogeneous[:, 2:], NEAR)
         return draw_silhouette(pixels, local[:, 2], faces, camera.image_size)
 
-    made = make_masks(footage, outlines, landmarks, request.out / FIT / "masks_of_body", silhouette)
+    made = make_masks(footage, outlines, landmarks, request.fit_dir / "masks_of_body", silhouette)
     return made.folder, made.notes
-
-
-@dataclass(frozen=True)
-class Renumbering:
-    """Frame k of the capture is picture k + first - shifts[v] of camera v: cameras that were whole frames late are no
-    longer. What is less than a frame stays in the rig."""
-
-    shifts: tuple[int, ...]  # V
-    first: int  # the footage's time that is frame 0
-    frames: int
-
-    @classmethod
-    def of(cls, time_offsets: np.ndarray, frames: int) -> Renumbering:
-        """ValueError where no frame is left that all cameras saw."""
-        # Where half a frame stays either way, no picture is given up for it.
-        shifts = (np.sign(time_offsets) * np.floor(np.abs(time_offsets) + 0.25)).astype(int)
-        first, last = max(0, int(shifts.max())), frames + min(0, int(shifts.min()))
-        if last <= first:
-            raise ValueError(
-                f"cameras are up to {np.ptp(shifts)} frames apart, of {frames}: no frame was seen by all"
-            )
-        return cls(tuple(shifts.tolist()), first, last - first)
-
-    def pictures(self, view: int) -> slice:
-        """Of the footage, that are the capture's."""
-        start = self.first - self.shifts[view]
-        return slice(start, start + self.frames)
-
-    def of_pictures(self, values: np.ndarray) -> np.ndarray:
-        """(V, F, ...) by picture -> (V, frames, ...)."""
-        return np.stack([values[view, self.pictures(view)] for view in range(len(self.shifts))])
-
-    def of_times(self, values: np.ndarray) -> np.ndarray:
-        """(F, ...) by time -> (frames, ...)."""
-        return values[self.first : self.first + self.frames]
-
-
-def finish(
-    request: FitRequest,
-    footage: Footage,
-    masks: Path,
-    rig: Rig,
-    changes: Sequence[CameraChange],
-    person: FittedPerson,
-    landmarks: Landmarks,
-    notes: Sequence[str],
-) -> FittedCapture:
-    """The capture itself, in frames that all cameras took at the same time; the report and the contact sheet."""
-    new = Renumbering.of(rig.time_offsets, footage.frames)
-    notes = tuple(dict.fromkeys(notes))
-    if any(new.shifts):
-        late = ", ".join(
-            f"{camera.name} {shift:+d}"
-            for camera, shift in zip(rig.cameras, new.shifts, strict=True)
-            if shift
-        )
-        notes = (
-            *notes,
-            f"pictures are numbered anew, whole frames that cameras were late: {late}; {new.frames} remain",
-        )
-    for view, camera in enumerate(rig.cameras):
-        for frame, number in enumerate(range(footage.frames)[new.pictures(view)]):
-            picture = footage.image(view, number)
-            name = f"{camera.name}/{frame:08d}"
-            _place(picture, request.out / "images" / f"{name}{picture.suffix}")
-            _place(masks / camera.name / f"{number:08d}.png", request.out / "masks" / f"{name}.png")
-    rig = replace(rig, time_offsets=rig.time_offsets - np.array(new.shifts))
-    landmarks = Landmarks(new.of_pictures(landmarks.places), new.of_pictures(landmarks.confidence))
-    fit = replace(
-        person.fit,
-        poses=new.of_times(person.fit.poses),
-        translations=new.of_times(person.fit.translations),
-        overlap=new.of_pictures(person.fit.overlap),
-    )
-    person = replace(person, fit=fit, landmark_errors=new.of_pictures(person.landmark_errors))
-    body_file = write_capture(request.out, rig, fit, request.body)
-    find_image = open_capture(request.out).find_image
-    write_results(request.out, request.body, rig, changes, person, landmarks, find_image, notes)
-    return _summary(request.out, body_file, person, notes)
-
-
-def _place(source: Path, target: Path) -> None:
-    """Once more under another name, not twice on the disk where that is possible. What is there stays."""
-    if target.exists() or not source.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        if source.is_symlink():
-            target.symlink_to(source.resolve())
-        else:
-            target.hardlink_to(source)
-    except (OSError, NotImplementedError):
-        shutil.copyfile(source, target)
-
-
-def write_results(
-    folder: Path,
-    body: Path,
-    rig: Rig,
-    changes: Sequence[CameraChange],
-    person: FittedPerson,
-    landmarks: Landmarks | None,
-    find_image: Callable[[int, int], Path | None],
-    notes: Sequence[str],
-) -> None:
-    fit = person.fit
-    write_report(folder / "report.md", fit, changes, person.landmark_errors, notes, len(fit.poses))
-    shown = frames_to_show(fit)
-    write_contact_sheet(folder / "contact_sheet.png", rig, fit, body, find_image, landmarks, shown)
-
-
-def _summary(folder: Path, body_file: Path, person: FittedPerson, notes: Sequence[str]) -> FittedCapture:
-    overlap = person.fit.overlap
-    seen = np.isfinite(overlap).any(0)
-    of_frame = np.nanmean(overlap[:, seen], 0) if seen.any() else np.array([np.nan])
-    frames = len(person.fit.poses)
-    return FittedCapture(
-        folder, body_file, frames, float(of_frame.mean()), float(of_frame.min()), tuple(notes)
-    )
-
-
-def _write_json(path: Path, content: object) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, indent=1).encode())

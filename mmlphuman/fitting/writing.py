@@ -128,3 +128,8 @@ def _read_fields(path: Path, kind: type) -> dict[str, np.ndarray]:
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with atomic_write(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
+
+
+def write_json(path: Path, content: object) -> None:
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=1).encode())

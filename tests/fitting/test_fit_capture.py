@@ -15,8 +15,6 @@ from mmlphuman.capture.formats import open_capture
 from mmlphuman.capture.poses import read_smpl_params
 from mmlphuman.fitting import body_fit
 from mmlphuman.fitting.fit_capture import (
-    FitRequest,
-    Renumbering,
     fit_capture,
     given_masks,
     refine_capture,
@@ -25,6 +23,8 @@ from mmlphuman.fitting.fit_capture import (
     take_landmarks,
     y_up,
 )
+from mmlphuman.fitting.fit_request import FitRequest
+from mmlphuman.fitting.fit_results import Renumbering
 from mmlphuman.fitting.observations import BodyFit, Points, Rig
 from mmlphuman.fitting.posed_body import read_fitted_body
 from mmlphuman.fitting.report import body_in_time
