@@ -9,6 +9,7 @@ Shape letters: those of export.compact.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection
 from pathlib import Path
 
@@ -308,6 +309,8 @@ def _check_values(name: str, field: Field, value: Tensor, sizes: dict[str, int])
         check_finite(name, value)
     if name in IN_METRES and value.numel() and value.abs().max() > MAX_TRANSLATION:
         raise ValueError(f"tensor {name} holds places more than {MAX_TRANSLATION:g} m from the origin")
+    if name == "log_scales" and value.numel() and value.max() > math.log(MAX_TRANSLATION):
+        raise ValueError(f"tensor {name} holds Gaussians of more than {MAX_TRANSLATION:g} m")
 
 
 def stored_type(field: Field, sizes: dict[str, int]) -> torch.dtype:

@@ -250,6 +250,9 @@ NEW_FAULTS = {
     "corner": (
         lambda t, m: exchange(t, m, "template.faces", np.full((12, 3), 8)), "template.faces points outside 0..7"
     ),
+    "large": (
+        lambda t, m: exchange(t, m, "log_scales.offset", np.full((1, 3), 8e37, np.float32)), "of more than 1000 m"
+    ),
     "far away": (
         lambda t, m: exchange(t, m, "frames.translations.scale", np.full((1, 1), 1e6, np.float32)), "more than 1000 m"
     ),
