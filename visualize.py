@@ -33,7 +33,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_viewer_arguments(parser)
     parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:N")
-    parser.add_argument("--rasterizer", default="auto", choices=("auto", "gsplat", "torch"))
+    parser.add_argument(
+        "--rasterizer",
+        default="auto",
+        choices=("auto", "gsplat", "torch"),
+        help="auto: gsplat where there is a GPU",
+    )
     return parser.parse_args()
 
 
