@@ -26,8 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from mmlphuman.fitting.detector.annotations import annotation
-from mmlphuman.fitting.detector.files import pictures_in, read_rgb, write_json, write_outline
+from mmlphuman.fitting.detector.files import annotation, pictures_in, read_rgb, write_json, write_outline
 from mmlphuman.fitting.detector.following import follow
 from mmlphuman.fitting.detector.hands import see_hands
 from mmlphuman.fitting.detector.person import see_everybody

@@ -5,7 +5,7 @@ standard library, numpy below 2, cv2, mediapipe 0.10.21, protobuf, which it brin
 mmlphuman.
 
 Stages in order: files -> Region (regions.py) -> passes of the networks about it (graphs.py) -> Person (person.py) ->
-hands (hands.py); the person from picture to picture (following.py) -> JSON and PNGs (annotations.py, files.py).
+hands (hands.py); the person from picture to picture (following.py) -> JSON and PNGs (files.py).
 
 A single pass of these networks is off by more than the networks have to be: each picture is seen several times, turned,
 scaled and mirrored about the person, and medians are taken. How far passes disagree lowers the confidence. The outline
