@@ -51,6 +51,7 @@ ONE_FILE = ("glb", "rigged_splat_glb", "usd")  # for all frames
 MESHES = ("mesh_ply", "glb")
 # The file's axis that points up where nothing else is asked for; glTF and USD say y themselves.
 UP = {"ply": "-y", "sog": "-y", "spz": "y"}
+# Of a flag.
 FORMATS_OF = {
     "ply_up": tuple(UP),
     "ply_degree": ("ply",),
@@ -58,13 +59,9 @@ FORMATS_OF = {
     "template": MESHES,
     "level": ("web",),
     "megabytes": ("web",),
-}  # of a flag
-OF_POSES = (
-    "begin",
-    "count",
-    "stride",
-    "test",
-)  # flags that without --pose_path say nothing; of web --test does
+}
+# Flags that without --pose_path say nothing, but for web's --test.
+OF_POSES = ("begin", "count", "stride", "test")
 
 
 def parse_arguments() -> argparse.Namespace:

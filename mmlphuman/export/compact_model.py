@@ -65,9 +65,10 @@ class ModelToCompact:
         if best.megabytes > limit:
             raise ValueError(
                 f"at level {level} the avatar cannot be made smaller than {best.megabytes:.3g} MB, and at most "
-                f"{limit:g} MB are asked for" + ("; give a smaller --keep, or none" if keep else "")
+                f"{limit:g} MB are asked for; give --megabytes {1.01 * best.megabytes:.3g}"
+                + (", or give a smaller --keep, or none" if keep else "")
             )
-        # The size falls ever more slowly with each dB, so that the chord's point is always small enough.
+        # The size falls ever more slowly with each dB, so that the chord's point is small enough but for roughness.
         for _ in range(TRIES):
             if best.megabytes >= NEARLY * limit:
                 break

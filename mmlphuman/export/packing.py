@@ -93,7 +93,9 @@ def unpacked(data: bytes, entry: Any) -> np.ndarray:
 
 
 def _checked(entry: Any) -> tuple[str, tuple[int, ...], bool]:
-    if not isinstance(entry, Mapping) or entry.get("type") not in tuple(TYPES):
+    if not isinstance(entry, Mapping) or entry.get("type") not in tuple(
+        TYPES
+    ):  # as a tuple: a list has no hash
         raise ValueError(
             "it is described by no entry of `tensors`, or of a type that this program does not know"
         )

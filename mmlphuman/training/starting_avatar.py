@@ -133,18 +133,18 @@ def trainable_state(avatar: Avatar) -> dict[str, Tensor]:
     for name in ("property_bases", "sh1_bases"):
         bases = state[name]
         state[name] = torch.cat([bases, bases.new_zeros(count - len(bases), *bases.shape[1:])])
-    return state | _of_trainable_size(state, avatar.num_gsparam_bases)
+    return state | _of_trainable_size(state, len(avatar.bank.weights), avatar.num_gsparam_bases)
 
 
-def _of_trainable_size(state: dict[str, Tensor], of_properties: int) -> dict[str, Tensor]:
+def _of_trainable_size(state: dict[str, Tensor], layers: int, of_properties: int) -> dict[str, Tensor]:
     """The last layer (A, K + L, I) and the bases, with each coefficient's layer as large as a new one's.
 
     A compact file has coefficients of variance 1, for which its last layer is large and its bases are small
     (export.standard_form). Adam's steps are as long as the learning rate whatever a number's size: the first ones would
     be longer than such bases.
     """
-    last = f"bank.weights.{sum(name.startswith('bank.weights.') for name in state) - 1}"
-    bias, weight = last.replace("weights", "biases"), state[last]
+    last, bias = f"bank.weights.{layers - 1}", f"bank.biases.{layers - 1}"
+    weight = state[last]
     size = weight.square().mean((0, 2)).sqrt()  # (K + L,)
     factor = torch.where(size > 0, size * (3 * weight.shape[2]) ** 0.5, 1.0)  # MLPBank's are uniform
     found = {last: weight / factor[:, None], bias: state[bias] / factor}

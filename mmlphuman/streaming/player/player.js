@@ -96,10 +96,11 @@ class Player {
   /* -> what is wrong with the pose file, or null: the avatar can be looked at without. */
   async readPoses(name) {
     try {
-      this.timeline.poses = await readPoseFile(new Blob([await this.bytes(name)]));
+      const poses = await this.bytes(name);
+      this.timeline.poses = await about(`${name}: `, () => readPoseFile(new Blob([poses])));
       return null;
     } catch (error) {
-      return error.message.startsWith(name) ? error.message : `${name}: ${error.message}`;
+      return error.message;
     }
   }
 
